@@ -1,0 +1,49 @@
+# What a person does daily. `make setup` is what every other target begins with.
+
+VENV    := .venv
+PYTHON  := $(VENV)/bin/python
+STAMP   := $(VENV)/.setup-stamp
+CORE    := $(shell find engine -name '*.pyx' -o -name '*.pxd')
+CONFIG  ?= configs/demo.yml
+FOR     ?=
+BENCH   ?=
+TESTS   ?= tests
+
+.PHONY: help setup run test lint fmt bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup              .venv with the engine and everything its tests need"
+	@echo "make run [FOR=20]       the engine on a venue in a box, with a live view"
+	@echo "make test [TESTS=path]  the whole suite"
+	@echo "make lint | make fmt    ruff and mypy | format the code"
+	@echo "make bench [BENCH=bus]  benchmarks beside their peers, one JSON object a line"
+	@echo "make clean              removes what was built (not .venv)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py $(CORE)
+	@sh scripts/setup.sh $(VENV)
+	@touch $(STAMP)
+
+run: setup
+	@$(PYTHON) scripts/run_engine.py $(CONFIG) $(if $(FOR),--for $(FOR))
+
+test: setup
+	@$(PYTHON) -m pytest $(TESTS)
+
+lint: setup
+	@$(VENV)/bin/ruff check engine tests benchmarks scripts setup.py
+	@$(VENV)/bin/ruff format --check engine tests benchmarks scripts setup.py
+	@$(VENV)/bin/mypy
+
+fmt: setup
+	@$(VENV)/bin/ruff check --fix engine tests benchmarks scripts setup.py
+	@$(VENV)/bin/ruff format engine tests benchmarks scripts setup.py
+
+bench: setup
+	@$(PYTHON) -m benchmarks $(BENCH)
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache
+	find engine -name '*.c' -delete -o -name '*.so' -delete

@@ -1,0 +1,499 @@
+"""Every message that passes between actors: the whole vocabulary, in one place.
+
+All are MessagePack maps with a ``type`` key naming the message, so that a program in any language can join. Readers
+ignore fields that they do not know; a field is never removed or given a new meaning within one major version
+(:data:`PROTOCOL_MAJOR`). Prices, sizes, fees, balances and notionals travel as exact decimal strings (``Decimal``
+here). Times named ``*_ns`` are nanoseconds: ``time_ns`` since the Unix epoch, ``mono_ns`` on the monotonic clock of
+the sending host, comparable only on that host.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+PROTOCOL_MAJOR = 1
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of all messages. The tag is the class name."""
+
+
+# --------------------------------------------------------------------------------------------------------- terms
+
+
+class Side(StrEnum):
+    BUY = "buy"
+    SELL = "sell"
+
+
+class OrderType(StrEnum):
+    LIMIT = "limit"
+    LIMIT_MAKER = "limit_maker"
+    MARKET = "market"
+
+
+class OrderState(StrEnum):
+    """Where an order stands, as the account's exchange actor knows it."""
+
+    PENDING_CREATE = "pending_create"
+    OPEN = "open"
+    PARTIALLY_FILLED = "partially_filled"
+    PENDING_CANCEL = "pending_cancel"
+    UNKNOWN = "unknown"
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        return self in _FINAL
+
+
+_FINAL = frozenset({OrderState.FILLED, OrderState.CANCELLED, OrderState.EXPIRED, OrderState.FAILED})
+
+
+class OrderEventKind(StrEnum):
+    """What happened to an order; each final kind is told once."""
+
+    CREATED = "created"
+    FILL = "fill"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why a command was refused or an order ended."""
+
+    NONE = ""
+    EXPIRED = "command_expired"
+    OTHER_INCARNATION = "other_incarnation"
+    NOT_READY = "not_ready"
+    STOPPING = "stopping"
+    HALTED = "halted"
+    OVERLOADED = "overloaded"
+    DUPLICATE_ID = "duplicate_client_order_id"
+    UNKNOWN_ORDER = "unknown_order"
+    UNKNOWN_PAIR = "unknown_pair"
+    UNSUPPORTED = "unsupported"
+    BELOW_MIN_SIZE = "below_min_size"
+    ABOVE_MAX_SIZE = "above_max_size"
+    BELOW_MIN_NOTIONAL = "below_min_notional"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    WOULD_CROSS = "would_cross"
+    RATE_LIMITED = "rate_limited"
+    VENUE_REFUSED = "venue_refused"
+    NOT_FOUND = "not_found_at_venue"
+    NOT_SENT = "not_sent"
+
+
+class NetworkStatus(StrEnum):
+    """What an actor knows of its own connection to the outside."""
+
+    NONE = "none"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DOWN = "down"
+
+
+# ------------------------------------------------------------------------------------------------------ liveness
+
+
+class Tick(Message, tag=True):
+    """From the clock. ``n`` is wall time divided by the interval, so a restarted clock needs no state."""
+
+    n: int
+    time_ns: int
+    interval_ns: int
+    sent_mono_ns: int
+
+
+class StreamPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """The last number of a stream, so that a listener sees a lost tail within a tick."""
+
+    incarnation: int
+    number: int
+
+
+class TickDone(Message, tag=True):
+    """An actor's answer to a tick, sent to the supervisor."""
+
+    actor: str
+    incarnation: int
+    n: int
+    lateness_ns: int
+    duration_ns: int
+    skipped: int = 0
+    streams: dict[str, StreamPosition] = {}
+
+
+class ActorStarted(Message, tag=True):
+    """Sent by an actor to the supervisor when it is ready to serve. ``info``: what its dependants need of it."""
+
+    actor: str
+    incarnation: int
+    pid: int
+    info: dict[str, Any] = {}
+
+
+class ActorStopping(Message, tag=True):
+    """Sent by an actor to the supervisor as its last word when it leaves politely."""
+
+    actor: str
+    incarnation: int
+    error: str = ""
+
+
+class ActorStats(Message, tag=True):
+    """Sent by an actor to the supervisor about once a second and at its end.
+
+    ``counters`` only grow within an incarnation; ``gauges`` hold present values; ``histograms`` are
+    :class:`engine.metrics.Histogram` bucket counts. Keys are ``name`` or ``name/label``.
+    """
+
+    actor: str
+    incarnation: int
+    network: NetworkStatus = NetworkStatus.NONE
+    counters: dict[str, int] = {}
+    gauges: dict[str, Any] = {}
+    histograms: dict[str, dict[int, int]] = {}
+
+
+class LogLine(Message, tag=True):
+    """A warning or an error of an actor, for the engine's terminal and its list of recent events."""
+
+    actor: str
+    level: str
+    event: str
+    time_ns: int
+    fields: dict[str, Any] = {}
+
+
+class StopActor(Message, tag=True):
+    """From the supervisor: finish politely within ``grace_ns``, then exit."""
+
+    grace_ns: int
+    reason: str = ""
+    keep_orders: bool = False
+
+
+class ActorChanged(Message, tag=True):
+    """On the supervisor's ``actors`` stream: an actor's state, its incarnation and where it listens."""
+
+    actor: str
+    kind: str
+    connector: str
+    state: str
+    incarnation: int
+    endpoint: str = ""
+    detail: str = ""
+
+
+# --------------------------------------------------------------------------------------------------- market data
+
+
+class BookUpdated(Message, tag=True):
+    """A wake-up on an order-book actor's ``book`` stream; the prices are in shared memory. Merged per pair."""
+
+    connector: str
+    pair: str
+    update_id: int
+    received_mono_ns: int
+    state: str = "synced"
+
+
+class Trade(Message, tag=True):
+    """A public trade on an order-book actor's ``trade`` stream. ``side`` is the taker's."""
+
+    connector: str
+    pair: str
+    trade_id: str
+    price: Decimal
+    size: Decimal
+    side: Side
+    time_ns: int
+    received_mono_ns: int
+
+
+# -------------------------------------------------------------------------------------------------------- orders
+
+
+class PlaceOrder(Message, tag=True):
+    """Command: place this order. ``client_order_id`` is made by the sender and reaches the venue at most once."""
+
+    client_order_id: str
+    strategy: str
+    pair: str
+    side: Side
+    order_type: OrderType
+    size: Decimal
+    price: Decimal | None = None
+    created_mono_ns: int = 0
+
+
+class CancelOrder(Message, tag=True):
+    """Command: cancel this order."""
+
+    client_order_id: str
+
+
+class CancelAll(Message, tag=True):
+    """Command: cancel every open order of the account, or only those of one strategy or pair."""
+
+    strategy: str | None = None
+    pair: str | None = None
+
+
+class OrderFate(Message, tag=True):
+    """Query: what became of this client order id."""
+
+    client_order_id: str
+
+
+class Accepted(Message, tag=True):
+    """The exchange actor has the command in its journal; what comes of it arrives on the ``orders`` stream."""
+
+    client_order_id: str
+    state: OrderState
+
+
+class Refused(Message, tag=True):
+    """The command was not carried out and never will be."""
+
+    client_order_id: str
+    reason: Reason
+    detail: str = ""
+
+
+class CancelAllResult(Message, tag=True):
+    """What a :class:`CancelAll` did, by client order id."""
+
+    cancelled: list[str]
+    failed: dict[str, str] = {}
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One execution. ``fee`` is in ``fee_asset``, positive when paid."""
+
+    trade_id: str
+    price: Decimal
+    size: Decimal
+    fee: Decimal
+    fee_asset: str
+    is_maker: bool
+    time_ns: int
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An order as its account knows it. ``filled`` is the sum of its fills' sizes, ``cost`` of price × size."""
+
+    client_order_id: str
+    strategy: str
+    pair: str
+    side: Side
+    order_type: OrderType
+    size: Decimal
+    price: Decimal | None
+    state: OrderState
+    filled: Decimal = Decimal(0)
+    cost: Decimal = Decimal(0)
+    exchange_order_id: str = ""
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    created_ns: int = 0
+    updated_ns: int = 0
+
+
+class OrderEvent(Message, tag=True):
+    """On an exchange actor's ``orders`` stream, numbered per account and replayable from its journal."""
+
+    number: int
+    connector: str
+    account: str
+    kind: OrderEventKind
+    order: Order
+    fill: Fill | None = None
+    time_ns: int = 0
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """``available`` is what new orders may use; ``total`` includes what open orders hold."""
+
+    total: Decimal
+    available: Decimal
+
+
+class BalanceEvent(Message, tag=True):
+    """On an exchange actor's ``balances`` stream: the assets that changed, with their new values."""
+
+    connector: str
+    account: str
+    balances: dict[str, Balance]
+    time_ns: int
+
+
+class GetAccount(Message, tag=True):
+    """Query: the account as of an event number."""
+
+
+class AccountSnapshot(Message, tag=True):
+    """Open orders and balances as of event ``number`` of stream incarnation ``incarnation``."""
+
+    connector: str
+    account: str
+    incarnation: int
+    number: int
+    orders: list[Order]
+    balances: dict[str, Balance]
+    rules: dict[str, TradingRule] = {}
+
+
+class GetOrders(Message, tag=True):
+    """Query: orders of the account, newest first, since a time (0: all). ``open_only`` leaves out ended ones."""
+
+    since_ns: int = 0
+    open_only: bool = False
+    limit: int = 1000
+
+
+class Orders(Message, tag=True):
+    orders: list[Order]
+
+
+class GetFills(Message, tag=True):
+    """Query: fills of the account, newest first, since a time (0: all)."""
+
+    since_ns: int = 0
+    limit: int = 1000
+
+
+class OrderFill(msgspec.Struct, frozen=True, kw_only=True):
+    """A fill with the order it belongs to, as listed by the commands."""
+
+    client_order_id: str
+    strategy: str
+    pair: str
+    side: Side
+    fill: Fill
+
+
+class Fills(Message, tag=True):
+    fills: list[OrderFill]
+
+
+class TradingRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a venue accepts for a pair. ``None``: the venue sets no such limit."""
+
+    pair: str
+    symbol: str
+    base: str
+    quote: str
+    price_increment: Decimal
+    size_increment: Decimal
+    min_size: Decimal = Decimal(0)
+    max_size: Decimal | None = None
+    min_price: Decimal | None = None
+    max_price: Decimal | None = None
+    min_notional: Decimal = Decimal(0)
+    market_min_notional: bool = True
+    order_types: list[OrderType] = []
+    is_trading: bool = True
+
+
+# --------------------------------------------------------------------------------------------------- user stream
+
+
+class VenueOrderUpdate(Message, tag=True):
+    """What a venue says of one order, by its private stream or by REST.
+
+    ``filled`` is the venue's cumulative size. ``venue_time_ns`` dates a stream event by the venue's clock (0 if it
+    does not say). A fill that the venue reports along with the update is in ``fill``.
+    """
+
+    client_order_id: str
+    exchange_order_id: str
+    pair: str
+    side: Side
+    order_type: OrderType
+    size: Decimal
+    price: Decimal | None
+    state: OrderState
+    filled: Decimal
+    venue_time_ns: int
+    fill: Fill | None = None
+    reason: Reason = Reason.NONE
+    detail: str = ""
+
+
+class VenueBalanceUpdate(Message, tag=True):
+    """Balances told by a venue, dated by its clock. Assets that are not named are unchanged."""
+
+    balances: dict[str, Balance]
+    venue_time_ns: int
+
+
+class UserStreamState(Message, tag=True):
+    """From the user-stream actor: the private subscription came up (``session`` grows each time) or went down."""
+
+    connected: bool
+    session: int
+    detail: str = ""
+
+
+# ------------------------------------------------------------------------------------------------------- control
+
+
+class ControlRequest(Message, tag=True):
+    """From a command to the supervisor. ``verb`` is the command's name, ``args`` its arguments."""
+
+    verb: str
+    args: dict[str, Any] = {}
+
+
+class ControlReply(Message, tag=True):
+    """``ok`` false: ``error`` says in one line what was wrong and what to do."""
+
+    ok: bool
+    error: str = ""
+    data: Any = None
+
+
+AnyMessage = (
+    Tick
+    | TickDone
+    | ActorStarted
+    | ActorStopping
+    | ActorStats
+    | LogLine
+    | StopActor
+    | ActorChanged
+    | BookUpdated
+    | Trade
+    | PlaceOrder
+    | CancelOrder
+    | CancelAll
+    | OrderFate
+    | Accepted
+    | Refused
+    | CancelAllResult
+    | OrderEvent
+    | BalanceEvent
+    | GetAccount
+    | AccountSnapshot
+    | GetOrders
+    | Orders
+    | GetFills
+    | Fills
+    | VenueOrderUpdate
+    | VenueBalanceUpdate
+    | UserStreamState
+    | ControlRequest
+    | ControlReply
+)
