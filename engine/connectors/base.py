@@ -1,0 +1,387 @@
+"""What a venue's connector consists of. A folder beside ``binance/`` implements these for one venue.
+
+::
+
+    Connector ─── symbols                        pairs and the venue's spelling of them
+       ├── market_data()  → MarketDataProtocol   public streams, pure: frames in, typed events out
+       ├── user_data()    → UserDataProtocol     the private stream, pure
+       ├── public(clock)  → PublicClient         REST without a key: rules, snapshots, the venue's time
+       └── exchange(clock)→ ExchangeClient       REST with a key: orders, fills, balances
+
+The two protocols never touch a socket: actors own the sockets (:mod:`engine.connectors.websocket`) and pass frames in
+and texts out, so that recorded traffic goes through the same code as live traffic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+
+import msgspec
+
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
+from engine.connectors.symbols import SymbolMap
+from engine.messages import (
+    Fill,
+    Order,
+    Side,
+    TradingRule,
+    VenueBalanceUpdate,
+    VenueOrderUpdate,
+)
+
+if TYPE_CHECKING:
+    from engine.book.sync import RangeRule
+    from engine.connectors.time_sync import TimeSynchronizer
+
+__all__ = [
+    "Ack",
+    "Clock",
+    "ConnectionPlan",
+    "Connector",
+    "ConnectorSettings",
+    "Credentials",
+    "Dated",
+    "Endpoints",
+    "ExchangeClient",
+    "HttpRequest",
+    "MarketDataProtocol",
+    "MarketEvent",
+    "OnSent",
+    "PlaceResult",
+    "PublicClient",
+    "PublicTrade",
+    "RecordedReply",
+    "Send",
+    "UserDataProtocol",
+    "UserEvent",
+    "UserRefused",
+    "UserSubscribed",
+    "UserTerminated",
+    "VenueFill",
+    "VenueNotice",
+]
+
+T = TypeVar("T")
+OnSent = Callable[[int], None]
+"""Called with the monotonic time (ns) at which a request's bytes are handed to its socket."""
+
+
+class Clock(Protocol):
+    """What connectors need of a clock; :class:`engine.clock.WallClock` is one."""
+
+    def time_ns(self) -> int: ...
+
+    def monotonic_ns(self) -> int: ...
+
+
+# --------------------------------------------------------------------------------------------------- market data
+
+
+class ConnectionPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One WebSocket connection to open: where, what to send once it is open, and the pairs it carries."""
+
+    url: str
+    opening: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of a pure protocol. ``path`` begins with ``/``; ``query`` is percent-encoded; ``weight`` is its cost."""
+
+    path: str
+    query: str = ""
+    method: str = "GET"
+    weight: int = 1
+
+
+class PublicTrade(msgspec.Struct, frozen=True, gc=False):
+    """A trade between others. ``side`` is the taker's; prices and sizes as the venue wrote them."""
+
+    pair: str
+    trade_id: str
+    price: str
+    size: str
+    side: Side
+    time_ns: int
+
+
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """The venue confirmed a request on a stream (a subscription, say)."""
+
+    request_id: int | str | None
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """A text to send on the connection that the frame came from (an answer to a ping, the next step of a login)."""
+
+    text: str
+
+
+class VenueNotice(msgspec.Struct, frozen=True, gc=False):
+    """Something the venue says that is no data: an error, an announced shutdown. ``reconnect``: leave, come back."""
+
+    code: str
+    text: str
+    reconnect: bool = False
+
+
+MarketEvent = DepthDiff | DepthSnapshot | BestQuote | PublicTrade | Ack | Send | VenueNotice
+
+
+class RecordedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recorded HTTP reply says, where it matters to books: trading rules, or a snapshot of one pair."""
+
+    rules: dict[str, TradingRule] | None = None
+    snapshot: DepthSnapshot | None = None
+
+
+class MarketDataProtocol(ABC):
+    """A venue's public streams, without the sockets. One object serves all connections of a connector.
+
+    ``silence_after_s``: a connection without any data frame for so long is dead. ``keepalive``: a text to send every
+    so many seconds, where the venue wants one.
+    """
+
+    silence_after_s: ClassVar[float] = 30.0
+    keepalive: ClassVar[tuple[float, str] | None] = None
+
+    @abstractmethod
+    def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
+        """The connections that carry depth, best quotes and trades of these pairs."""
+
+    @abstractmethod
+    def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
+        """Read one frame. Streams that nobody asked for give nothing; MalformedFrame if it cannot be read."""
+
+    @abstractmethod
+    def sequence_rule(self) -> RangeRule:
+        """The rule by which this venue numbers its depth updates; a new one for each book."""
+
+    @abstractmethod
+    def snapshot_request(self, pair: str) -> HttpRequest | None:
+        """The request for a pair's full book, or None where the stream itself brings snapshots."""
+
+    @abstractmethod
+    def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
+        """Read the answer to :meth:`snapshot_request`; MalformedReply if it is not one."""
+
+    @abstractmethod
+    def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
+        """Read a recorded HTTP reply; an empty :class:`RecordedReply` if it is of no concern to books."""
+
+
+# --------------------------------------------------------------------------------------------------- user stream
+
+
+class UserSubscribed(msgspec.Struct, frozen=True, gc=False):
+    """The private subscription is up: from here on nothing is missed. Reconcile now."""
+
+
+class UserRefused(msgspec.Struct, frozen=True, gc=False):
+    """The venue refused the subscription. Not ``retryable``: the key or its permissions are wrong."""
+
+    reason: str
+    retryable: bool
+    clock: bool = False
+
+
+class UserTerminated(msgspec.Struct, frozen=True, gc=False):
+    """The venue ended the subscription: open another."""
+
+    reason: str = ""
+
+
+UserEvent = (
+    VenueOrderUpdate
+    | VenueBalanceUpdate
+    | UserSubscribed
+    | UserRefused
+    | UserTerminated
+    | Send
+    | VenueNotice
+    | Ack
+)
+
+
+class UserDataProtocol(ABC):
+    """A venue's private stream, without the socket. One object a connection.
+
+    An order update's ``venue_time_ns`` dates it by the venue's clock; what is of an order that was not placed under a
+    client order id carries the venue's own id for it. A pair that is not known keeps the venue's spelling.
+    """
+
+    silence_after_s: ClassVar[float] = 90.0
+    keepalive: ClassVar[tuple[float, str] | None] = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where to connect."""
+
+    @abstractmethod
+    def opening(self, now_ms: int) -> list[str]:
+        """What to send once the connection is open. ``now_ms``: the venue's time (``TimeSynchronizer.now_ms()``)."""
+
+    @abstractmethod
+    def feed(self, data: str | bytes) -> Sequence[UserEvent]:
+        """Read one frame; MalformedFrame if it cannot be read."""
+
+
+# ---------------------------------------------------------------------------------------------------------- REST
+
+
+class Dated(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """An answer and the start of its request: it may be older than any event after that instant, never older.
+
+    ``requested_ns`` is local wall time, ``requested_mono_ns`` local monotonic time, ``venue_ns`` the earliest instant
+    of the venue's clock at which the request can have started: compare this one with events' ``venue_time_ns``.
+    """
+
+    value: T
+    requested_ns: int
+    requested_mono_ns: int
+    venue_ns: int
+
+
+class PlaceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The venue took the order. ``fills``: what it says was executed at once."""
+
+    update: VenueOrderUpdate
+    fills: tuple[Fill, ...] = ()
+    requested_ns: int
+    requested_mono_ns: int
+    venue_ns: int
+
+
+class VenueFill(msgspec.Struct, frozen=True, kw_only=True):
+    """A fill as the venue lists it: by its own order id (and by the client's where it says so)."""
+
+    pair: str
+    side: Side
+    exchange_order_id: str
+    fill: Fill
+    client_order_id: str = ""
+
+
+class PublicClient(ABC):
+    """Requests that need no key. Every method raises errors of :mod:`engine.connectors.errors`."""
+
+    time: TimeSynchronizer
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Open a connection and learn the venue's time. May be called again after an error."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End all connections. Safe at any time, and more than once."""
+
+    @abstractmethod
+    async def server_time_ms(self) -> int:
+        """The venue's time, milliseconds since the epoch."""
+
+    @abstractmethod
+    async def trading_rules(self, pairs: Iterable[str] | None = None) -> dict[str, TradingRule]:
+        """Rules by pair, of all pairs or of these (a pair the venue does not list is absent)."""
+
+    @abstractmethod
+    async def fetch(self, request: HttpRequest) -> bytes:
+        """Carry out a protocol's request and give the reply's body (of a snapshot, say)."""
+
+
+class ExchangeClient(PublicClient):
+    """Requests for one account. Placing is never repeated by the client, whatever happens."""
+
+    @property
+    @abstractmethod
+    def acceptance_horizon_ns(self) -> int:
+        """How long after signing a request the venue can still accept it, the clock's error included."""
+
+    @abstractmethod
+    async def place(self, order: Order, on_sent: OnSent) -> PlaceResult:
+        """Place the order under its client order id. ``on_sent`` is called right before its bytes go out.
+
+        VenueRefused: it does not exist and never will. ``TransportError(sent=False)``: the same. Anything else: its
+        fate is to be asked for by :meth:`query`.
+        """
+
+    @abstractmethod
+    async def cancel(self, order: Order) -> Dated[VenueOrderUpdate]:
+        """Cancel by client order id; OrderNotFound if it is not open (any more)."""
+
+    @abstractmethod
+    async def cancel_pair(self, pair: str) -> Dated[list[VenueOrderUpdate]]:
+        """Cancel all open orders of a pair, those of others included; an empty list if there were none."""
+
+    @abstractmethod
+    async def query(self, pair: str, client_order_id: str) -> Dated[VenueOrderUpdate]:
+        """The order's state; OrderNotFound if the venue says that there is none."""
+
+    @abstractmethod
+    async def open_orders(self, pairs: Iterable[str] | None = None) -> Dated[list[VenueOrderUpdate]]:
+        """All open orders of the account, or those of these pairs."""
+
+    @abstractmethod
+    async def fills(
+        self,
+        pair: str,
+        since_ns: int = 0,
+        from_trade_id: str | None = None,
+        exchange_order_id: str | None = None,
+    ) -> Dated[list[VenueFill]]:
+        """Fills, oldest first and to the end, since a venue time or from a trade id on, or of one order."""
+
+    @abstractmethod
+    async def balances(self) -> Dated[VenueBalanceUpdate]:
+        """Every asset that is not zero. An asset that is absent is zero."""
+
+
+# ----------------------------------------------------------------------------------------------------- connector
+
+
+class Connector(ABC):
+    """A venue, as one entry of the configuration names it. Makes the parts; holds no socket itself."""
+
+    venue: ClassVar[str]
+    domains: ClassVar[dict[str, Endpoints]]
+    needs_credentials: ClassVar[bool] = True
+    key_names: ClassVar[tuple[str, ...]] = ("API_KEY", "API_SECRET")
+    client_order_id_limit: ClassVar[int]
+
+    def __init__(self, settings: ConnectorSettings) -> None:
+        self.settings = settings
+        self.name = settings.connector
+        self.endpoints = settings.endpoints or self.domains[settings.domain]
+        self.symbols = SymbolMap(self.spell, settings.pairs)
+
+    @staticmethod
+    @abstractmethod
+    def spell(base: str, quote: str) -> str:
+        """The venue's symbol for a pair, as its habit is."""
+
+    def symbol(self, pair: str) -> str:
+        """The venue's spelling of a pair."""
+        return self.symbols.symbol(pair)
+
+    def pair(self, symbol: str) -> str | None:
+        """The pair of a venue's symbol; None if unknown."""
+        return self.symbols.pair(symbol)
+
+    @abstractmethod
+    def market_data(self) -> MarketDataProtocol:
+        """The public streams' protocol."""
+
+    @abstractmethod
+    def user_data(self) -> UserDataProtocol:
+        """The private stream's protocol; ConfigError without credentials. Make a new one for each connection."""
+
+    @abstractmethod
+    def public(self, clock: Clock) -> PublicClient:
+        """A REST client without a key."""
+
+    @abstractmethod
+    def exchange(self, clock: Clock) -> ExchangeClient:
+        """A REST client for the account; ConfigError without credentials."""
