@@ -1,0 +1,43 @@
+from libc.stdint cimport int64_t
+
+cdef struct Level:
+    int64_t key  # price × direction, so that both sides ascend towards their best level
+    int64_t size
+
+cdef struct Ladder:
+    Level* levels
+    Py_ssize_t count
+    Py_ssize_t capacity
+    int64_t direction  # 1 for bids, -1 for asks
+
+cdef class OrderBook:
+    cdef readonly str pair
+    cdef readonly int price_exponent
+    cdef readonly int size_exponent
+    cdef readonly bint is_valid
+    cdef readonly long long rescales
+    cdef readonly str invalid_reason
+    cdef int _first_price_exponent
+    cdef int _first_size_exponent
+    cdef Ladder _bids
+    cdef Ladder _asks
+
+    cpdef void apply_diff(self, object bids, object asks) except *
+    cpdef void apply_snapshot(self, object bids, object asks) except *
+    cpdef void clear(self) except *
+    cpdef bint best_equals(self, object bid, object bid_size, object ask, object ask_size) except -1
+    cdef int _update_side(self, Ladder* ladder, object entries) except -1
+    cdef int _load_side(self, Ladder* ladder, object entries) except -1
+    cdef int _read_level(self, object entry, int64_t* price, int64_t* size) except -1
+    cdef int _read_size(self, object text, int64_t* size) except -1
+    cdef int _read_price(self, object text, int64_t* price) except -1
+    cdef int _rescale(self, bint prices, int exponent, object text) except -1
+    cdef int _check(self) except -1
+    cdef Py_ssize_t _limit(self, object n) except -1
+    cdef object _best(self, Ladder* ladder)
+    cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1
+    cdef list _strings(self, Ladder* ladder, Py_ssize_t limit)
+    cdef object _array(self, Ladder* ladder, Py_ssize_t limit)
+
+cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil
+cdef Py_ssize_t copy_best(const Ladder* ladder, int64_t* target, Py_ssize_t limit) noexcept nogil

@@ -1,0 +1,410 @@
+"""An order book on exact integers.
+
+Prices and sizes are 64-bit mantissas with one decimal exponent each per book. Each side is a sorted array with its
+best level at the end: updates near the top, which most are, move a handful of bytes.
+"""
+
+cimport cython
+from cpython.list cimport PyList_Check
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_Check
+from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from engine.book.decimals cimport FINER, MALFORMED, MAX_EXPONENT, MIN_EXPONENT, PARSED, TOO_LARGE
+from engine.book.decimals cimport format_decimal, parse_str, shift
+
+from decimal import Decimal
+
+import numpy as np
+
+from engine.errors import BookError
+
+cdef extern from "Python.h":
+    object PySequence_Fast(object sequence, const char* message)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
+    PyObject* PySequence_Fast_GET_ITEM(object sequence, Py_ssize_t i)
+
+cdef Py_ssize_t FIRST_CAPACITY = 256
+
+
+@cython.final
+cdef class OrderBook:
+    """The bids and asks of one pair.
+
+    ``price_exponent`` and ``size_exponent`` are where the book starts (see ``exponent_of``). A value finer than its
+    exponent rescales the book, counted in ``rescales``. A value that cannot be held in 64 bits, or is no number,
+    raises BookError naming pair and value and leaves the book invalid: every query then raises BookError until the
+    next ``apply_snapshot`` or ``clear``, both of which start again from the first exponents.
+    """
+
+    def __cinit__(self, str pair not None, int price_exponent, int size_exponent):
+        for exponent in (price_exponent, size_exponent):
+            if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
+                raise BookError(
+                    f"{pair}: exponent {exponent} is out of range: from {MIN_EXPONENT} to {MAX_EXPONENT}"
+                )
+        self.pair = pair
+        self.price_exponent = self._first_price_exponent = price_exponent
+        self.size_exponent = self._first_size_exponent = size_exponent
+        self.is_valid = True
+        self.invalid_reason = ""
+        self._bids.direction = 1
+        self._asks.direction = -1
+
+    def __dealloc__(self):
+        free(self._bids.levels)
+        free(self._asks.levels)
+
+    def __repr__(self):
+        state = f"{self.bid_count} bids, {self.ask_count} asks" if self.is_valid else f"invalid: {self.invalid_reason}"
+        return f"<OrderBook {self.pair}: {state}>"
+
+    # ------------------------------------------------------------------------------------------------- updates
+
+    cpdef void apply_diff(self, object bids, object asks) except *:
+        """Sets the named levels to their new sizes; size 0 removes. Levels are (price, size) decimal strings."""
+        self._check()
+        self.is_valid = False
+        self.invalid_reason = "an update failed half-way"
+        self._update_side(&self._bids, bids)
+        self._update_side(&self._asks, asks)
+        self.is_valid = True
+        self.invalid_reason = ""
+
+    cpdef void apply_snapshot(self, object bids, object asks) except *:
+        """Replaces the whole book. Levels may come in any order; best first, as venues send them, is fastest."""
+        self.clear()
+        self.is_valid = False
+        self.invalid_reason = "a snapshot failed half-way"
+        self._load_side(&self._bids, bids)
+        self._load_side(&self._asks, asks)
+        self.is_valid = True
+        self.invalid_reason = ""
+
+    cpdef void clear(self) except *:
+        """Empties the book; an invalid one is valid again, at its first exponents."""
+        self._bids.count = 0
+        self._asks.count = 0
+        if not self.is_valid:
+            self.price_exponent = self._first_price_exponent
+            self.size_exponent = self._first_size_exponent
+        self.is_valid = True
+        self.invalid_reason = ""
+
+    # ------------------------------------------------------------------------------------------------- queries
+
+    @property
+    def bid_count(self):
+        """Number of bid levels."""
+        return self._bids.count
+
+    @property
+    def ask_count(self):
+        """Number of ask levels."""
+        return self._asks.count
+
+    @property
+    def is_crossed(self):
+        """Whether the best bid is at or above the best ask, which no venue's book can be."""
+        self._check()
+        return crossed(&self._bids, &self._asks)
+
+    def best_bid(self):
+        """(price, size) of the highest bid as Decimals, or None."""
+        self._check()
+        return self._best(&self._bids)
+
+    def best_ask(self):
+        """(price, size) of the lowest ask as Decimals, or None."""
+        self._check()
+        return self._best(&self._asks)
+
+    def best_raw(self):
+        """(bid price, bid size, ask price, ask size) as mantissas. A size of 0 says that the side is empty."""
+        self._check()
+        cdef int64_t bid_price = 0, bid_size = 0, ask_price = 0, ask_size = 0
+        top(&self._bids, &bid_price, &bid_size)
+        top(&self._asks, &ask_price, &ask_size)
+        return bid_price, bid_size, ask_price, ask_size
+
+    def depth(self, n=None):
+        """(bids, asks), each up to ``n`` (price, size) Decimals, best first. None: all."""
+        bids, asks = self.depth_strings(n)
+        return (
+            [(Decimal(price), Decimal(size)) for price, size in bids],
+            [(Decimal(price), Decimal(size)) for price, size in asks],
+        )
+
+    def depth_strings(self, n=None):
+        """As :meth:`depth`, as exact decimal strings with the book's decimal places."""
+        cdef Py_ssize_t limit = self._limit(n)
+        return self._strings(&self._bids, limit), self._strings(&self._asks, limit)
+
+    def to_numpy(self, n=None):
+        """(bids, asks, price exponent, size exponent): int64 arrays of shape (levels, 2), best first, price and size
+        mantissas in the columns."""
+        cdef Py_ssize_t limit = self._limit(n)
+        return (
+            self._array(&self._bids, limit), self._array(&self._asks, limit), self.price_exponent, self.size_exponent
+        )
+
+    cpdef bint best_equals(self, object bid, object bid_size, object ask, object ask_size) except -1:
+        """Whether the best bid and ask are exactly these decimal strings. A size of zero stands for an empty side."""
+        self._check()
+        return self._top_equals(&self._bids, bid, bid_size) and self._top_equals(&self._asks, ask, ask_size)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    cdef int _update_side(self, Ladder* ladder, object entries) except -1:
+        cdef object sequence = PySequence_Fast(entries, b"levels must be a sequence")
+        cdef Py_ssize_t i
+        cdef int64_t price, size
+        for i in range(PySequence_Fast_GET_SIZE(sequence)):
+            if self._read_level(<object>PySequence_Fast_GET_ITEM(sequence, i), &price, &size):
+                set_level(ladder, price * ladder.direction, size)
+        return 0
+
+    cdef int _load_side(self, Ladder* ladder, object entries) except -1:
+        """Appends all levels as they come, then puts them in order: one pass where they come best first."""
+        cdef object sequence = PySequence_Fast(entries, b"levels must be a sequence")
+        cdef Py_ssize_t i
+        cdef int64_t price, size
+        reserve(ladder, PySequence_Fast_GET_SIZE(sequence))
+        for i in range(PySequence_Fast_GET_SIZE(sequence)):
+            if self._read_level(<object>PySequence_Fast_GET_ITEM(sequence, i), &price, &size):
+                ladder.levels[ladder.count].key = price * ladder.direction
+                ladder.levels[ladder.count].size = size
+                ladder.count += 1
+        arrange(ladder)
+        return 0
+
+    cdef int _read_level(self, object entry, int64_t* price, int64_t* size) except -1:
+        """Reads a (price, size, …) pair, rescaling the book as needed. 0: the removal of a level that cannot exist."""
+        cdef int needed = 0
+        cdef int status
+        cdef object price_text
+        if not (PyTuple_Check(entry) or PyList_Check(entry)) or PySequence_Fast_GET_SIZE(entry) < 2:
+            self._refuse(entry, "is not a (price, size) pair")
+        price_text = <object>PySequence_Fast_GET_ITEM(entry, 0)
+        self._read_size(<object>PySequence_Fast_GET_ITEM(entry, 1), size)
+        if size[0] != 0:
+            self._read_price(price_text, price)
+            return 1
+        status = parse_str(price_text, self.price_exponent, price, &needed)
+        if status == MALFORMED:
+            self._refuse(price_text, "is not a decimal number")
+        return status == PARSED
+
+    cdef int _read_size(self, object text, int64_t* size) except -1:
+        cdef int needed = 0
+        cdef int status = parse_str(text, self.size_exponent, size, &needed)
+        if status == FINER:
+            self._rescale(False, needed, text)
+            status = parse_str(text, self.size_exponent, size, &needed)
+        if status != PARSED:
+            self._refuse(text, "is not a decimal number" if status == MALFORMED else "does not fit in 64 bits")
+        if size[0] < 0:
+            self._refuse(text, "is a negative size")
+        return 0
+
+    cdef int _read_price(self, object text, int64_t* price) except -1:
+        cdef int needed = 0
+        cdef int status = parse_str(text, self.price_exponent, price, &needed)
+        if status == FINER:
+            self._rescale(True, needed, text)
+            status = parse_str(text, self.price_exponent, price, &needed)
+        if status != PARSED:
+            self._refuse(text, "is not a decimal number" if status == MALFORMED else "does not fit in 64 bits")
+        return 0
+
+    cdef int _rescale(self, bint prices, int exponent, object text) except -1:
+        """Brings all prices or all sizes to a finer exponent."""
+        cdef int places = (self.price_exponent if prices else self.size_exponent) - exponent
+        if shift_all(&self._bids, prices, places) or shift_all(&self._asks, prices, places):
+            self._refuse(text, f"needs exponent {exponent}, at which the book's other values do not fit in 64 bits")
+        if prices:
+            self.price_exponent = exponent
+        else:
+            self.size_exponent = exponent
+        self.rescales += 1
+        return 0
+
+    def _refuse(self, value, what):
+        self.is_valid = False
+        self.invalid_reason = f"{value!r} {what}"
+        raise BookError(f"{self.pair}: {value!r} {what}; the book needs a new snapshot")
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    cdef int _check(self) except -1:
+        if not self.is_valid:
+            raise BookError(f"{self.pair}: the book is invalid ({self.invalid_reason}); it needs a new snapshot")
+        return 0
+
+    cdef Py_ssize_t _limit(self, object n) except -1:
+        self._check()
+        if n is None:
+            return max(self._bids.count, self._asks.count)
+        if n < 0:
+            raise BookError(f"{self.pair}: {n} levels were asked for; ask for 0 or more, or None for all")
+        return min(n, max(self._bids.count, self._asks.count))
+
+    cdef object _best(self, Ladder* ladder):
+        cdef int64_t price = 0, size = 0
+        if not top(ladder, &price, &size):
+            return None
+        return (
+            Decimal(format_decimal(price, self.price_exponent)), Decimal(format_decimal(size, self.size_exponent))
+        )
+
+    cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1:
+        cdef int64_t price = 0, size = 0, wanted_price = 0, wanted_size = 0
+        cdef int needed = 0
+        top(ladder, &price, &size)
+        if parse_str(size_text, self.size_exponent, &wanted_size, &needed) != PARSED or wanted_size != size:
+            return False
+        if size == 0:
+            return True
+        return parse_str(price_text, self.price_exponent, &wanted_price, &needed) == PARSED and wanted_price == price
+
+    cdef list _strings(self, Ladder* ladder, Py_ssize_t limit):
+        cdef Py_ssize_t i
+        cdef Level* level
+        cdef list levels = []
+        for i in range(min(limit, ladder.count)):
+            level = &ladder.levels[ladder.count - 1 - i]
+            levels.append((
+                format_decimal(level.key * ladder.direction, self.price_exponent),
+                format_decimal(level.size, self.size_exponent),
+            ))
+        return levels
+
+    cdef object _array(self, Ladder* ladder, Py_ssize_t limit):
+        cdef Py_ssize_t count = min(limit, ladder.count)
+        array = np.empty((count, 2), dtype=np.int64)
+        cdef int64_t[:, ::1] view = array
+        if count:
+            copy_best(ladder, &view[0, 0], count)
+        return array
+
+
+# ---------------------------------------------------------------------------------------------------------- ladders
+
+
+cdef int reserve(Ladder* ladder, Py_ssize_t count) except -1:
+    """Makes room for ``count`` levels in all."""
+    cdef Py_ssize_t capacity = max(ladder.capacity, FIRST_CAPACITY)
+    cdef Level* levels
+    if count <= ladder.capacity:
+        return 0
+    while capacity < count:
+        capacity *= 2
+    levels = <Level*>realloc(ladder.levels, capacity * sizeof(Level))
+    if levels == NULL:
+        raise MemoryError()
+    ladder.levels = levels
+    ladder.capacity = capacity
+    return 0
+
+
+cdef Py_ssize_t find(const Ladder* ladder, int64_t key) noexcept nogil:
+    """Index of the first level whose key is not below ``key``: gallops from the best level, then bisects."""
+    cdef Py_ssize_t high = ladder.count
+    cdef Py_ssize_t step = 1
+    cdef Py_ssize_t low = high - 1
+    cdef Py_ssize_t middle
+    while low >= 0 and ladder.levels[low].key >= key:
+        high = low
+        low -= step
+        step *= 2
+    low = low + 1 if low >= 0 else 0
+    while low < high:
+        middle = (low + high) // 2
+        if ladder.levels[middle].key < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef int set_level(Ladder* ladder, int64_t key, int64_t size) except -1:
+    cdef Py_ssize_t i = find(ladder, key)
+    cdef bint present = i < ladder.count and ladder.levels[i].key == key
+    if size == 0:
+        if present:
+            ladder.count -= 1
+            memmove(&ladder.levels[i], &ladder.levels[i + 1], (ladder.count - i) * sizeof(Level))
+        return 0
+    if not present:
+        reserve(ladder, ladder.count + 1)
+        memmove(&ladder.levels[i + 1], &ladder.levels[i], (ladder.count - i) * sizeof(Level))
+        ladder.count += 1
+        ladder.levels[i].key = key
+    ladder.levels[i].size = size
+    return 0
+
+
+cdef int arrange(Ladder* ladder) except -1:
+    """Puts freshly appended levels in order; of several at one price the last stands, and those of size 0 go."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t count = ladder.count
+    cdef Level* copy
+    cdef Level level
+    for i in range(count):
+        if ladder.levels[i].size == 0 or (i > 0 and ladder.levels[i].key >= ladder.levels[i - 1].key):
+            break
+    else:
+        for i in range(count // 2):
+            level = ladder.levels[i]
+            ladder.levels[i] = ladder.levels[count - 1 - i]
+            ladder.levels[count - 1 - i] = level
+        return 0
+    copy = <Level*>malloc(count * sizeof(Level))
+    if copy == NULL:
+        raise MemoryError()
+    try:
+        memcpy(copy, ladder.levels, count * sizeof(Level))
+        ladder.count = 0
+        for i in range(count):
+            set_level(ladder, copy[i].key, copy[i].size)
+    finally:
+        free(copy)
+    return 0
+
+
+cdef bint top(const Ladder* ladder, int64_t* price, int64_t* size) noexcept nogil:
+    """The best level; false, and nothing written, if there is none."""
+    if ladder.count == 0:
+        return False
+    price[0] = ladder.levels[ladder.count - 1].key * ladder.direction
+    size[0] = ladder.levels[ladder.count - 1].size
+    return True
+
+
+cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil:
+    if bids.count == 0 or asks.count == 0:
+        return False
+    return bids.levels[bids.count - 1].key >= -asks.levels[asks.count - 1].key
+
+
+cdef Py_ssize_t copy_best(const Ladder* ladder, int64_t* target, Py_ssize_t limit) noexcept nogil:
+    """Writes up to ``limit`` (price, size) pairs, best first; answers how many."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t count = min(limit, ladder.count)
+    cdef const Level* level = ladder.levels + ladder.count
+    for i in range(count):
+        level -= 1
+        target[2 * i] = level.key * ladder.direction
+        target[2 * i + 1] = level.size
+    return count
+
+
+cdef bint shift_all(Ladder* ladder, bint prices, int places) noexcept nogil:
+    """Multiplies every price or size by ``10**places``; true, half-way, if one does not fit."""
+    cdef Py_ssize_t i
+    for i in range(ladder.count):
+        if shift(&ladder.levels[i].key if prices else &ladder.levels[i].size, places):
+            return True
+    return False
