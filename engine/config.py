@@ -1,0 +1,448 @@
+"""The configuration: what to run, on which venues, with which strategies.
+
+A configuration is a YAML file (see ``configs/``). :func:`load_config` reads it, applies ``--set`` overrides and
+checks everything that can be known before anything starts. What is wrong is raised as one
+:class:`~engine.errors.ConfigError` of one line: ``FILE:LINE: key.path: what is wrong, what to do``.
+
+Seconds are floats (they are never money); prices and balances are decimals, written as text.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import model_validator as _model_validator
+
+from engine.documents import Document, Fault, KeyPath, one_line, suggest
+from engine.errors import ConfigError
+
+_NAMED = frozenset({"venues", "connectors", "strategies"})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line of ``engine run`` adds to a configuration.
+
+    ``seconds``: stop after so long, None for until told. ``terminal_logs``: write events to standard error as
+    they happen; false while the live view has the terminal.
+    """
+
+    state_dir: Path
+    seconds: float | None = None
+    terminal_logs: bool = True
+
+
+# ---------------------------------------------------------------------------------------------------- values
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, float | bool):
+        raise ValueError(f'is {value!r}, which is not exact; write it in quotes, as in "0.1"')
+    return value
+
+
+def _pair_entry(value: Any) -> Any:
+    return {"pair": value} if isinstance(value, str) else value
+
+
+Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Pair = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}$")]
+ConnectorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$")]
+VenueId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$")]
+BookName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")
+]
+ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
+_PATTERNS = {
+    r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "a pair is BASE-QUOTE in capitals, as in BTC-USDT",
+    r"^[a-z][a-z0-9_-]{0,23}$": "a name is up to 24 small letters, digits, '-' and '_', a letter first",
+    r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$": "a connector's name is like binance or binance:us",
+    r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$": "a venue is named like binance or binance:us",
+    r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "write CONNECTOR/PAIR, as in binance/BTC-USDT",
+    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "write package.module:Class",
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# -------------------------------------------------------------------------------------------------- sections
+
+
+class ClockConfig(_Section):
+    """Ticks at wall-clock multiples of ``interval`` seconds."""
+
+    interval: Annotated[float, Field(ge=0.01, le=60, allow_inf_nan=False)] = 1.0
+
+
+class StopConfig(_Section):
+    """What becomes of open orders when the engine stops."""
+
+    open_orders: Literal["cancel", "keep"] = "cancel"
+
+
+class DeadManConfig(_Section):
+    """``grace``: seconds after the supervisor's death for exchange actors to cancel open orders and exit."""
+
+    grace: Seconds = 5.0
+
+
+class SupervisionConfig(_Section):
+    """When an actor counts as stalled, and how it is restarted (all times in seconds).
+
+    ``budget`` restarts are allowed within ``window``; the wait before each doubles from ``backoff_initial`` up
+    to ``backoff_max``.
+    """
+
+    stall: Annotated[Seconds, Field(gt=0)] = 3.0
+    strategy_stall: Annotated[Seconds, Field(gt=0)] = 30.0
+    budget: Annotated[int, Field(ge=0, le=1000)] = 5
+    window: Annotated[Seconds, Field(gt=0)] = 60.0
+    backoff_initial: Seconds = 0.05
+    backoff_max: Seconds = 10.0
+    start_timeout: Annotated[Seconds, Field(gt=0)] = 15.0
+
+
+class BooksConfig(_Section):
+    """``depth``: levels a side that readers see. ``stale_after``: seconds without a heartbeat until STALE."""
+
+    depth: Annotated[int, Field(ge=1, le=5000)] = 50
+    stale_after: Annotated[Seconds, Field(gt=0)] = 0.5
+
+
+class SimulatedPair(_Section):
+    """A market of a venue in a box; what is left out has the box's own default."""
+
+    pair: Pair
+    price: Amount | None = None
+    price_increment: Amount | None = None
+    size_increment: Amount | None = None
+    min_notional: Amount | None = None
+
+
+class VenueConfig(_Section):
+    """A venue in a box: a simulated venue in its own process, speaking a real venue's protocol.
+
+    ``port`` 0 takes a free one. ``capture`` serves recorded traffic at ``speed`` times its own pace instead of
+    the box's market; its path is taken from the current directory, then from the configuration's folder.
+    """
+
+    name: Name
+    speaks: VenueId = "binance"
+    seed: int = 0
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    pairs: list[Annotated[SimulatedPair, BeforeValidator(_pair_entry)]] = []
+    balances: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")], Amount] = {}
+    capture: str | None = None
+    speed: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
+
+
+class ConnectorConfig(_Section):
+    """One account on one venue. ``name`` is its key in the file and its name in reports.
+
+    ``at`` names a venue in a box; left out, it is the real venue, and trading takes its keys from the
+    environment. ``trade`` false: market data alone, no account.
+    """
+
+    name: ConnectorName
+    venue: VenueId = ""
+    at: Name | None = None
+    pairs: Annotated[list[Pair], Field(min_length=1)]
+    account: Name = "main"
+    trade: bool = True
+    place: str | None = None
+    options: dict[str, Any] = {}
+
+    @_model_validator(mode="before")
+    @classmethod
+    def _venue_is_the_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "venue" not in data and isinstance(data.get("name"), str):
+            return {**data, "venue": data["name"]}
+        return data
+
+
+class StrategyConfig(_Section):
+    """A strategy actor. ``pairs`` are ``CONNECTOR/PAIR``; ``params`` go to the strategy as they are."""
+
+    name: Name
+    strategy: ClassPath
+    pairs: Annotated[list[BookName], Field(min_length=1)]
+    params: dict[str, Any] = {}
+    on_crash: Literal["keep", "cancel"] = "keep"
+    place: str | None = None
+
+    @property
+    def books(self) -> list[tuple[str, str]]:
+        """``pairs`` as (connector, pair)."""
+        return [(connector, pair) for connector, _, pair in (entry.partition("/") for entry in self.pairs)]
+
+
+class EngineConfig(_Section):
+    """The whole of an engine. ``name`` marks its client order ids."""
+
+    name: Name = "engine"
+    clock: ClockConfig = ClockConfig()
+    stop: StopConfig = StopConfig()
+    dead_man: DeadManConfig = DeadManConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    books: BooksConfig = BooksConfig()
+    venue: VenueConfig | None = None
+    venues: dict[Name, VenueConfig] = {}
+    connectors: Annotated[dict[ConnectorName, ConnectorConfig], Field(min_length=1)]
+    strategies: dict[Name, StrategyConfig] = {}
+    runtime: Literal["local", "cluster", "inline"] = "local"
+
+    @property
+    def boxes(self) -> dict[str, VenueConfig]:
+        """Every venue in a box by its name; the one under ``venue:`` is named "venue"."""
+        return {**({"venue": self.venue} if self.venue else {}), **self.venues}
+
+    @_model_validator(mode="before")
+    @classmethod
+    def _names_are_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        named = dict(data)
+        if isinstance(data.get("venue"), dict):
+            named["venue"] = {"name": "venue", **data["venue"]}
+        for section in ("venues", "connectors", "strategies"):
+            if isinstance(data.get(section), dict):
+                named[section] = {key: _named(key, entry) for key, entry in data[section].items()}
+        return named
+
+
+def _named(key: Any, entry: Any) -> Any:
+    return {"name": key, **entry} if isinstance(entry, dict) else entry
+
+
+# --------------------------------------------------------------------------------------------------- loading
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> EngineConfig:
+    """Read and check a configuration; ``overrides`` are ``dotted.key=YAML value``.
+
+    Raises :class:`ConfigError`, of one line, for anything that would keep the engine from starting.
+    """
+    document = Document.read(Path(path))
+    for override in overrides:
+        document.override(override, _NAMED)
+    return _checked(document)
+
+
+def parse_config(data: Mapping[str, Any], origin: str = "configuration") -> EngineConfig:
+    """The same checks for a configuration that is already in memory."""
+    return _checked(Document(origin, Path.cwd(), copy.deepcopy(dict(data))))
+
+
+def load_attach(path: str | Path) -> StrategyConfig:
+    """Read a strategy file for ``engine attach``. Its pairs are checked by the engine that it joins."""
+    document = Document.read(Path(path))
+    strategy = document.validate(StrategyConfig, _PATTERNS)
+    try:
+        _check_strategy_class(strategy, ())
+    except Fault as fault:
+        raise document.error(fault) from None
+    return strategy
+
+
+def check_strategy(config: EngineConfig, strategy: StrategyConfig) -> None:
+    """Raise :class:`ConfigError` if the strategy could not run in this engine."""
+    try:
+        _check_strategy(config, strategy, ())
+    except Fault as fault:
+        raise ConfigError(f"strategy {strategy.name}: {fault.describe()}") from None
+
+
+def load_strategy_class(path: str) -> type:
+    """The class that ``package.module:Class`` names; the current directory is searched last.
+
+    Raises :class:`ConfigError` where it cannot be had, whatever the reason.
+    """
+    module_name, _, attribute = path.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(_module_missing(module_name, error)) from None
+    except Exception as error:
+        raise ConfigError(f"importing {module_name} failed: {one_line(error)}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise ConfigError(f"{module_name} has no {attribute}{suggest(attribute, classes)}")
+    if not isinstance(found, type):
+        raise ConfigError(f"{path} is {type(found).__name__}, not a class; name the strategy's class")
+    return found
+
+
+def _module_missing(module_name: str, error: ModuleNotFoundError) -> str:
+    if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+        return f"there is no module {error.name}; install it or run from the folder that holds it"
+    return f"importing {module_name} failed: it needs {error.name}, which is not installed"
+
+
+def _checked(document: Document) -> EngineConfig:
+    _resolve_captures(document)
+    config = document.validate(EngineConfig, _PATTERNS)
+    try:
+        for check in (_check_runtime, _check_names, _check_boxes, _check_connectors, _check_strategies):
+            check(config)
+    except Fault as fault:
+        raise document.error(fault) from None
+    return config
+
+
+def _resolve_captures(document: Document) -> None:
+    venues = document.data.get("venues")
+    for box in (document.data.get("venue"), *(venues.values() if isinstance(venues, dict) else ())):
+        if isinstance(box, dict) and isinstance(box.get("capture"), str):
+            box["capture"] = str(_find_file(box["capture"], document.folder))
+
+
+def _find_file(name: str, folder: Path) -> Path:
+    path = Path(name).expanduser()
+    beside = folder / path
+    return beside if not path.exists() and beside.exists() else path.absolute()
+
+
+# -------------------------------------------------------------------------------- what sections say together
+
+
+def _check_runtime(config: EngineConfig) -> None:
+    if config.runtime != "local":
+        raise Fault(("runtime",), f"{config.runtime} is not available in this version; use local")
+
+
+def _check_names(config: EngineConfig) -> None:
+    for section in sorted(_NAMED):
+        for key, entry in getattr(config, section).items():
+            if entry.name != key:
+                raise Fault((section, key, "name"), f"the key above already names it {key}; remove this line")
+
+
+def _check_boxes(config: EngineConfig) -> None:
+    if config.venue and "venue" in config.venues:
+        raise Fault(("venues", "venue"), "is given twice, here and under venue:; rename one")
+    for name, box in config.boxes.items():
+        path = ("venue",) if box is config.venue else ("venues", name)
+        if box.capture is not None:
+            _check_capture(box.capture, (*path, "capture"))
+        elif not box.pairs:
+            key = ".".join(path)
+            raise Fault(
+                path, f"has no market; list its pairs, or serve a recording with --set {key}.capture=FILE"
+            )
+        pairs = [entry.pair for entry in box.pairs]
+        for index, pair in enumerate(pairs):
+            if pair in pairs[:index]:
+                raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
+
+
+def _check_capture(name: str, path: KeyPath) -> None:
+    capture = Path(name)
+    if not capture.exists():
+        raise Fault(path, f"there is no file {capture}")
+    if not capture.is_file() or not os.access(capture, os.R_OK):
+        raise Fault(path, f"{capture} is not a file that can be read")
+
+
+def _check_connectors(config: EngineConfig) -> None:
+    accounts: dict[tuple[str, str], str] = {}
+    for name, connector in config.connectors.items():
+        path = ("connectors", name)
+        _check_venue_id(connector.venue, path)
+        for index, pair in enumerate(connector.pairs):
+            if pair in connector.pairs[:index]:
+                raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
+        if connector.at is not None:
+            _check_box_of(config, connector, path)
+        elif connector.trade:
+            _check_credentials(connector, path)
+            other = accounts.setdefault((connector.venue, connector.account), name)
+            if other != name:
+                raise Fault(
+                    (*path, "account"), f"{other} already trades account {connector.account}; name another"
+                )
+
+
+def _check_box_of(config: EngineConfig, connector: ConnectorConfig, path: KeyPath) -> None:
+    box = config.boxes.get(connector.at or "")
+    if box is None:
+        known = suggest(connector.at or "", config.boxes) or "; add one under venue:"
+        raise Fault((*path, "at"), f"there is no venue in a box named {connector.at}{known}")
+    if _protocol(box.speaks) != _protocol(connector.venue):
+        raise Fault((*path, "at"), f"{box.name} speaks {box.speaks}, not {connector.venue}")
+    if box.capture is not None and connector.trade:
+        raise Fault(
+            (*path, "trade"), f"{box.name} serves a recording, which takes no orders; set trade: false"
+        )
+    if box.capture is None:
+        offered = [entry.pair for entry in box.pairs]
+        for index, pair in enumerate(connector.pairs):
+            if pair not in offered:
+                raise Fault((*path, "pairs", str(index)), f"{box.name} has no {pair}{suggest(pair, offered)}")
+
+
+def _protocol(venue: str) -> str:
+    return venue.partition(":")[0]
+
+
+def _check_strategies(config: EngineConfig) -> None:
+    for name, strategy in config.strategies.items():
+        _check_strategy(config, strategy, ("strategies", name))
+
+
+def _check_strategy(config: EngineConfig, strategy: StrategyConfig, path: KeyPath) -> None:
+    for index, (connector_name, pair) in enumerate(strategy.books):
+        where = (*path, "pairs", str(index))
+        connector = config.connectors.get(connector_name)
+        if connector is None:
+            raise Fault(
+                where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}"
+            )
+        if pair not in connector.pairs:
+            raise Fault(where, f"connector {connector_name} has no {pair}{suggest(pair, connector.pairs)}")
+    _check_strategy_class(strategy, path)
+
+
+def _check_strategy_class(strategy: StrategyConfig, path: KeyPath) -> None:
+    try:
+        load_strategy_class(strategy.strategy)
+    except ConfigError as error:
+        raise Fault((*path, "strategy"), str(error)) from None
+
+
+# -------------------------------------------------------------------------- what the connectors' folder says
+
+
+def _check_venue_id(venue: str, path: KeyPath) -> None:
+    try:
+        from engine.connectors.registry import split_venue
+
+        split_venue(venue)
+    except ConfigError as error:
+        raise Fault((*path, "venue"), str(error)) from None
+
+
+def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
+    try:
+        from engine.connectors.credentials import from_environment
+
+        from_environment(connector.venue, connector.account)
+    except ConfigError as error:
+        raise Fault(path, str(error)) from None
