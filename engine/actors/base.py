@@ -1,0 +1,307 @@
+"""What every actor has in common: its context, its life cycle, its answers to the clock.
+
+An actor is a small object that wires a core from ``engine.book``, ``engine.orders`` or ``engine.connectors`` to the bus.
+It never knows whether it runs in a process of its own or beside others on virtual time: all it touches of the world comes
+in its :class:`ActorContext`. :class:`ActorHost` drives it::
+
+    start() ──▶ ActorStarted ──▶ on_tick()* ──▶ stop() ──▶ last ActorStats, ActorStopping
+                                    └── the supervisor died ──▶ dead_man()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+import structlog
+
+from engine.bus import Bus, BusError, Caller
+from engine.clock import Clock
+from engine.messages import (
+    ActorStarted,
+    ActorStats,
+    ActorStopping,
+    Message,
+    NetworkStatus,
+    StopActor,
+    Tick,
+    TickDone,
+)
+from engine.metrics import Histogram
+from engine.runtime.base import ActorSpec
+
+SUPERVISOR = "supervisor"
+CLOCK = "clock"
+STATS_INTERVAL_S = 0.5
+REPORT_TIMEOUT_S = 1.0
+
+
+class Metrics:
+    """An actor's counters, gauges and histograms, by the names that the report reads."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, int] = {}
+        self.gauges: dict[str, Any] = {}
+        self.histograms: dict[str, Histogram] = {}
+        self.network = NetworkStatus.NONE
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    def histogram(self, name: str) -> Histogram:
+        """The histogram of that name, made when first asked for."""
+        found = self.histograms.get(name)
+        if found is None:
+            found = self.histograms[name] = Histogram()
+        return found
+
+    def message(self, actor: str, incarnation: int) -> ActorStats:
+        """All of it as it stands now."""
+        return ActorStats(
+            actor=actor,
+            incarnation=incarnation,
+            network=self.network,
+            counters=dict(self.counters),
+            gauges=dict(self.gauges),
+            histograms={name: dict(histogram.buckets) for name, histogram in self.histograms.items()},
+        )
+
+
+class ActorContext:
+    """What an actor may touch of the world: its spec, the bus, time, the log, its metrics and its tasks."""
+
+    def __init__(self, spec: ActorSpec, bus: Bus, clock: Clock, log: structlog.stdlib.BoundLogger) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.incarnation = spec.incarnation
+        self.connector = spec.connector
+        self.params = spec.params
+        self.bus = bus
+        self.clock = clock
+        self.log = log
+        self.metrics = Metrics()
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task that belongs to the actor. An error that it does not handle ends the actor."""
+        task = asyncio.create_task(work, name=f"{self.name}:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def fail(self, error: BaseException) -> None:
+        """End the actor with this error; the supervisor starts it anew."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def cancel_tasks(self) -> None:
+        """Cancel what is still running and wait for it."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+
+class Actor(ABC):
+    """Base of all actors. Handlers are called one at a time and must not block."""
+
+    kind: ClassVar[str]
+    ticked: ClassVar[bool] = True
+
+    def __init__(self, context: ActorContext) -> None:
+        self.context = context
+        self.log = context.log
+        self.bus = context.bus
+        self.clock = context.clock
+        self.metrics = context.metrics
+
+    @abstractmethod
+    async def start(self) -> dict[str, Any]:
+        """Recover (the only way to start) and begin to serve; returns what dependants must know of this actor."""
+
+    def on_tick(self, tick: Tick) -> None:  # noqa: B027 - most actors live by their events alone
+        """The clock's beat."""
+
+    def on_message(self, caller: Caller, message: Message) -> Any:
+        """A request, command or tell from another actor; returns the reply or an awaitable of it."""
+        raise BusError(f"{self.context.name} does not answer {type(message).__name__}")
+
+    def collect(self) -> None:  # noqa: B027 - only actors with gauges have something to do
+        """Bring gauges up to date; called right before the metrics are sent."""
+
+    async def stop(self, order: StopActor) -> None:  # noqa: B027 - nothing to do for most
+        """Finish politely, within ``order.grace_ns``."""
+
+    async def dead_man(self, grace_s: float) -> None:  # noqa: B027 - only exchange actors hold orders
+        """The supervisor is gone: leave nothing behind, within the grace time."""
+
+
+class ActorHost:
+    """Drives one actor: start, ticks, statistics, stop. The same under every runtime."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.context = actor.context
+        self._stop: asyncio.Future[StopActor] = asyncio.get_running_loop().create_future()
+        self._orphaned = asyncio.Event()
+        self._pending: Tick | None = None
+        self._last_n: int | None = None
+        self._ready = False
+
+    def request_stop(self, order: StopActor) -> None:
+        """Stop as soon as the actor is idle; only the first order counts."""
+        if not self._stop.done():
+            self._stop.set_result(order)
+
+    def supervisor_died(self) -> None:
+        """Set the dead-man switch off."""
+        self._orphaned.set()
+
+    async def run(self, pid: int, dead_man_grace_s: float) -> int:
+        """Live until stopped, orphaned or failed; returns the exit code."""
+        context = self.context
+        context.bus.serve(self._on_message)
+        try:
+            info = await self._unless_ended(self.actor.start())
+            if info is not None:
+                self._ready = True
+                if self.actor.ticked:
+                    context.bus.subscribe(CLOCK, "tick", self._on_tick)
+                started = ActorStarted(
+                    actor=context.name, incarnation=context.incarnation, pid=pid, info=info
+                )
+                context.run(self._report(started), "started")
+                context.run(self._send_stats(), "stats")
+                await self._until_ended()
+            return await self._leave(dead_man_grace_s)
+        finally:
+            await context.cancel_tasks()
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
+        task = asyncio.create_task(work)
+        orphaned = asyncio.create_task(self._orphaned.wait())
+        await asyncio.wait(
+            {task, self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED
+        )
+        orphaned.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return None
+
+    async def _until_ended(self) -> None:
+        orphaned = asyncio.create_task(self._orphaned.wait())
+        await asyncio.wait({self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED)
+        orphaned.cancel()
+
+    async def _leave(self, dead_man_grace_s: float) -> int:
+        context = self.context
+        if context.failed.done():
+            error = context.failed.result()
+            context.log.error("actor failed", error=repr(error), exc_info=error)
+            await self._say_goodbye(repr(error))
+            return 1
+        if self._orphaned.is_set():
+            context.log.warning("the supervisor is gone: leaving", grace_s=dead_man_grace_s)
+            try:
+                async with asyncio.timeout(dead_man_grace_s):
+                    await self.actor.dead_man(dead_man_grace_s)
+            except TimeoutError:
+                context.log.error("dead-man grace time is over with work left", grace_s=dead_man_grace_s)
+            return 0
+        order = self._stop.result()
+        context.log.info("stopping", reason=order.reason)
+        try:
+            async with asyncio.timeout(order.grace_ns / 1e9):
+                await self.actor.stop(order)
+        except TimeoutError:
+            context.log.error("could not finish within the grace time", grace_s=order.grace_ns / 1e9)
+        await self._say_goodbye("")
+        return 0
+
+    async def _say_goodbye(self, error: str) -> None:
+        context = self.context
+        self.actor.collect()
+        context.bus.tell(SUPERVISOR, context.metrics.message(context.name, context.incarnation))
+        try:
+            await context.bus.request(
+                SUPERVISOR,
+                ActorStopping(actor=context.name, incarnation=context.incarnation, error=error),
+                timeout=REPORT_TIMEOUT_S,
+            )
+        except BusError as lost:
+            context.log.warning("the supervisor did not hear the last word", error=str(lost))
+
+    async def _report(self, started: ActorStarted) -> None:
+        while True:
+            try:
+                await self.context.bus.request(SUPERVISOR, started, timeout=REPORT_TIMEOUT_S)
+            except BusError as error:
+                self.context.log.info("telling the supervisor again that this actor is ready", error=str(error))
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    async def _send_stats(self) -> None:
+        context = self.context
+        while True:
+            await asyncio.sleep(STATS_INTERVAL_S)
+            self.actor.collect()
+            context.bus.tell(SUPERVISOR, context.metrics.message(context.name, context.incarnation))
+
+    def _on_message(self, caller: Caller, message: Message) -> Any:
+        if isinstance(message, StopActor):
+            if caller.name != SUPERVISOR:
+                raise BusError(f"only the supervisor stops actors, not {caller.name}")
+            self.request_stop(message)
+            return None
+        return self.actor.on_message(caller, message)
+
+    def _on_tick(self, message: Message, number: int) -> None:
+        if not isinstance(message, Tick):
+            return
+        if self._pending is None:
+            asyncio.get_running_loop().call_soon(self._handle_tick)
+        self._pending = message
+
+    def _handle_tick(self) -> None:
+        tick = self._pending
+        self._pending = None
+        if tick is None or self.context.failed.done() or (self._last_n is not None and tick.n <= self._last_n):
+            return
+        context = self.context
+        began = context.clock.monotonic_ns()
+        lateness = max(0, context.clock.time_ns() - tick.time_ns)
+        skipped = 0 if self._last_n is None else tick.n - self._last_n - 1
+        self._last_n = tick.n
+        context.metrics.count("ticks")
+        if skipped:
+            context.metrics.count("ticks_skipped", skipped)
+        context.metrics.histogram("tick_lateness_ns").record(lateness)
+        try:
+            self.actor.on_tick(tick)
+        except Exception as error:
+            context.fail(error)
+            return
+        context.bus.tell(
+            SUPERVISOR,
+            TickDone(
+                actor=context.name,
+                incarnation=context.incarnation,
+                n=tick.n,
+                lateness_ns=lateness,
+                duration_ns=context.clock.monotonic_ns() - began,
+                skipped=skipped,
+                streams=context.bus.positions(),
+            ),
+        )

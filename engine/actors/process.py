@@ -1,0 +1,59 @@
+"""An actor in a process of its own: what the fork server's child runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from engine.actors.base import SUPERVISOR, ActorContext, ActorHost
+from engine.actors.registry import actor_class
+from engine.bus import RunDirectory, SocketBus
+from engine.clock import WallClock
+from engine.logs import configure_actor_logging
+from engine.messages import LogLine, StopActor
+from engine.runtime.base import ActorSpec
+from engine.runtime.watch import watch_supervisor
+
+TERM_GRACE_NS = 5_000_000_000
+VENUE_LINGERS_S = 2.0
+
+
+def main(spec: ActorSpec) -> int:
+    """Run the actor of ``spec`` until it is told to stop, fails, or the supervisor is gone; the exit code."""
+    return uvloop.run(_live(spec))
+
+
+async def _live(spec: ActorSpec) -> int:
+    loop = asyncio.get_running_loop()
+    bus = SocketBus(
+        spec.name, spec.incarnation, RunDirectory(Path(spec.run_dir)), clock=WallClock(), engine_id=spec.engine_id
+    )
+
+    def send_line(line: LogLine) -> None:
+        loop.call_soon_threadsafe(bus.tell, SUPERVISOR, line)
+
+    configure_actor_logging(Path(spec.state_dir), spec.name, spec.incarnation, send_line)
+    log = structlog.get_logger()
+    await bus.start()
+    try:
+        actor = actor_class(spec.kind)(ActorContext(spec, bus, WallClock(), log))
+        host = ActorHost(actor)
+        watch_supervisor(loop, host.supervisor_died)
+        for number in (signal.SIGTERM,):
+            loop.add_signal_handler(
+                number, host.request_stop, StopActor(grace_ns=TERM_GRACE_NS, reason="SIGTERM", keep_orders=True)
+            )
+        log.info("started", pid=os.getpid(), incarnation=spec.incarnation)
+        code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))
+    except Exception as error:
+        log.error("the actor could not go on", error=repr(error), exc_info=error)
+        code = 1
+    finally:
+        await bus.close()
+    log.info("ended", code=code)
+    return code

@@ -1,0 +1,273 @@
+"""The strategy actor: one strategy in its own process, at its desk."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from engine.actors.account_link import AccountLink
+from engine.actors.base import Actor, ActorContext
+from engine.book import BookReader, ReadStatus
+from engine.errors import ConfigError
+from engine.messages import (
+    Balance,
+    BookUpdated,
+    Message,
+    Order,
+    OrderEvent,
+    OrderType,
+    PlaceOrder,
+    Side,
+    StopActor,
+    Tick,
+    Trade,
+    TradingRule,
+)
+from engine.orders.ids import ClientOrderIds
+from engine.orders.rules import quantise_price, quantise_size
+from engine.orders.strategy_store import StrategyStore
+from engine.strategies.base import BookView, Strategy
+
+NOTHING = Balance(total=Decimal(0), available=Decimal(0))
+
+
+class MarketLink(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a strategy finds one connector: its order-book and exchange actors, and the folder of its books."""
+
+    order_book: str
+    exchange: str = ""
+
+
+class StrategySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A strategy actor's params. ``pairs`` are ``connector/BASE-QUOTE``; ``markets`` is keyed by connector."""
+
+    name: str
+    strategy: str
+    pairs: list[str]
+    markets: dict[str, MarketLink]
+    id_prefix: str
+    params: dict[str, Any] = {}
+    stale_after_ns: int = 500_000_000
+
+
+def load_strategy(path: str) -> type[Strategy]:
+    """The class at ``package.module:Class``; ConfigError, in one line, if there is none."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(f"strategy {path!r} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise ConfigError(f"strategy {path!r}: {module_name} has no Strategy class named {class_name!r}")
+    return found
+
+
+class StrategyActor(Actor):
+    """Runs one strategy: reads its books from shared memory, delivers events, sends its orders.
+
+    The strategy's checkpoint, and the account events after it, are delivered before ``on_start``; an exception in any
+    handler ends this actor alone, and the supervisor starts it again from the checkpoint.
+    """
+
+    kind: ClassVar[str] = "strategy"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        self.settings = msgspec.convert(context.params["strategy"], StrategySettings)
+        self.store = StrategyStore(Path(context.spec.state_dir) / "strategies" / f"{self.settings.name}.db")
+        self.ids = ClientOrderIds(self.settings.id_prefix, self.settings.name, context.incarnation, context.clock)
+        self.strategy = load_strategy(self.settings.strategy)(
+            self,
+            name=self.settings.name,
+            pairs=list(self.settings.pairs),
+            params=self.settings.params,
+            log=context.log,
+        )
+        self.accounts: dict[str, AccountLink] = {}
+        self.readers: dict[str, BookReader] = {}
+        self._dirty: dict[str, int] = {}
+        self._running = False
+
+    async def start(self) -> dict[str, Any]:
+        checkpoint = self.store.load()
+        positions = {} if checkpoint is None else checkpoint.positions
+        if checkpoint is not None:
+            self.strategy.state = dict(checkpoint.state)
+            self.log.info("starting from the checkpoint", positions={k: v.number for k, v in positions.items()})
+        self.strategy.on_load()
+        for connector, market in self.settings.markets.items():
+            pairs = [pair for pair in self.settings.pairs if pair.startswith(f"{connector}/")]
+            self._open_books(connector, pairs)
+            if market.exchange:
+                link = AccountLink(
+                    self.context,
+                    connector,
+                    market.exchange,
+                    self.settings.name,
+                    positions.get(market.exchange),
+                    self._on_order,
+                    self._on_caught_up,
+                )
+                self.accounts[connector] = link
+                link.start()
+            keys = {pair.partition("/")[2] for pair in pairs}
+            self.bus.subscribe(market.order_book, "book", self._on_book, keys=keys)
+            self.bus.subscribe(market.order_book, "trade", self._on_trade, keys=keys)
+        self._on_caught_up()
+        return {}
+
+    def on_tick(self, tick: Tick) -> None:
+        if self._running:
+            self.strategy.on_tick(tick)
+
+    async def stop(self, order: StopActor) -> None:
+        if self._running:
+            self._running = False
+            self.strategy.on_stop()
+        self.store.close()
+
+    def collect(self) -> None:
+        self.metrics.gauges["open_orders"] = sum(len(link.orders) for link in self.accounts.values())
+
+    # ------------------------------------------------------------------------------------- what reaches the strategy
+
+    def _on_caught_up(self) -> None:
+        if self._running or not all(link.caught_up for link in self.accounts.values()):
+            return
+        self._running = True
+        self.log.info("caught up: the strategy starts")
+        self.strategy.on_start()
+
+    def _on_order(self, event: OrderEvent) -> None:
+        self.metrics.count("events")
+        self._guard(self.strategy.on_order, event)
+
+    def _on_trade(self, message: Message, number: int) -> None:
+        if isinstance(message, Trade) and self._running:
+            self._guard(self.strategy.on_trade, message)
+
+    def _on_book(self, message: Message, number: int) -> None:
+        if not isinstance(message, BookUpdated) or not self._running:
+            return
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush_books)
+        self._dirty[f"{message.connector}/{message.pair}"] = message.received_mono_ns
+
+    def _flush_books(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for pair, received_mono_ns in dirty.items():
+            self.metrics.histogram("frame_to_strategy_ns").record(self.clock.monotonic_ns() - received_mono_ns)
+            self._guard(self.strategy.on_book, pair)
+
+    def _guard(self, handler: Any, argument: Any) -> None:
+        if self.context.failed.done():
+            return
+        try:
+            handler(argument)
+        except Exception as error:
+            self.context.fail(error)
+
+    # ---------------------------------------------------------------------------------------------------- the desk
+
+    @property
+    def now_ns(self) -> int:
+        return self.clock.time_ns()
+
+    def place(self, pair: str, side: Side, size: Decimal, price: Decimal | None, order_type: OrderType) -> str:
+        link, name = self._account(pair)
+        rule = link.rules.get(name)
+        if rule is not None:
+            size = quantise_size(rule, size)
+            price = None if price is None else quantise_price(rule, price)
+        client_order_id = self.ids.next()
+        link.place(
+            PlaceOrder(
+                client_order_id=client_order_id,
+                strategy=self.settings.name,
+                pair=name,
+                side=side,
+                order_type=order_type,
+                size=size,
+                price=price,
+                created_mono_ns=self.clock.monotonic_ns(),
+            )
+        )
+        self.metrics.count("orders_sent")
+        return client_order_id
+
+    def cancel(self, client_order_id: str) -> None:
+        for link in self.accounts.values():
+            if client_order_id in link.orders:
+                link.cancel(client_order_id)
+                return
+
+    def book(self, pair: str) -> BookView:
+        reader = self._reader(pair)
+        best = reader.read_best(self.clock.monotonic_ns())
+        return BookView(
+            pair=pair,
+            status=best.status.name.lower(),
+            bid=best.bid,
+            bid_size=best.bid_size,
+            ask=best.ask,
+            ask_size=best.ask_size,
+            update_id=best.update_id,
+            age_ns=best.age_ns,
+        )
+
+    def depth(
+        self, pair: str, levels: int
+    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
+        depth = self._reader(pair).depth(levels, self.clock.monotonic_ns())
+        if depth.status is not ReadStatus.FRESH:
+            return [], []
+        return list(depth.bids), list(depth.asks)
+
+    def balance(self, pair: str, asset: str) -> Balance:
+        return self._account(pair)[0].balance(asset)
+
+    def open_orders(self, pair: str | None) -> list[Order]:
+        if pair is None:
+            return [order for link in self.accounts.values() for order in link.orders.values()]
+        link, name = self._account(pair)
+        return [order for order in link.orders.values() if order.pair == name]
+
+    def rule(self, pair: str) -> TradingRule | None:
+        link, name = self._account(pair)
+        return link.rules.get(name)
+
+    def ready(self, pair: str) -> bool:
+        link, _ = self._account(pair)
+        return link.reachable and link.caught_up
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        positions = {link.exchange: link.position for link in self.accounts.values() if link.position is not None}
+        self.store.save(state, positions)
+        self.metrics.count("checkpoints")
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _open_books(self, connector: str, pairs: list[str]) -> None:
+        for pair in pairs:
+            path = Path(self.context.spec.shm_dir) / f"{connector}.{pair.partition('/')[2]}.book"
+            self.readers[pair] = BookReader(str(path), stale_after_ns=self.settings.stale_after_ns)
+
+    def _reader(self, pair: str) -> BookReader:
+        try:
+            return self.readers[pair]
+        except KeyError:
+            raise ConfigError(f"{pair} is not among this strategy's pairs: {', '.join(self.readers)}") from None
+
+    def _account(self, pair: str) -> tuple[AccountLink, str]:
+        connector, _, name = pair.partition("/")
+        link = self.accounts.get(connector)
+        if link is None or pair not in self.readers:
+            raise ConfigError(f"{pair} is not among this strategy's trading pairs: {', '.join(self.readers)}")
+        return link, name

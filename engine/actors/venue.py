@@ -1,0 +1,49 @@
+"""The venue in a box as an actor, so that the supervisor starts it, restarts it and stops it last."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from engine.actors.base import Actor, ActorContext
+from engine.logs import register_secret
+from engine.messages import NetworkStatus, StopActor
+from engine.runtime.paths import others_alive
+from engine.simulator.box import BoxConfig, VenueBox
+
+
+class VenueActor(Actor):
+    """Runs one :class:`~engine.simulator.box.VenueBox`; its addresses and key are what connectors are started with.
+
+    Params: ``box`` (a :class:`~engine.simulator.box.BoxConfig` as plain data).
+    """
+
+    kind: ClassVar[str] = "venue"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        self.config = msgspec.convert(context.params["box"], BoxConfig)
+        self.box = VenueBox(self.config)
+
+    async def start(self) -> dict[str, Any]:
+        info = await self.box.start()
+        register_secret(info.api_key)
+        register_secret(info.api_secret)
+        self.metrics.network = NetworkStatus.CONNECTED
+        self.metrics.gauges["endpoint"] = info.rest
+        self.log.info("the venue in a box listens", rest=info.rest, speaks=info.venue)
+        described: dict[str, Any] = msgspec.to_builtins(info)
+        return described
+
+    async def stop(self, order: StopActor) -> None:
+        await self.box.stop()
+
+    async def dead_man(self, grace_s: float) -> None:
+        """Stay open for as long as exchange actors may still cancel their orders here."""
+        run_dir = Path(self.context.spec.run_dir)
+        while others_alive(run_dir, kinds=("exchange",)):
+            await asyncio.sleep(0.05)
+        await self.box.stop()

@@ -1,0 +1,197 @@
+"""The strategy interface: subclass :class:`Strategy`, override what you care about.
+
+A strategy runs in a process of its own. Its handlers are plain functions, called one at a time; a slow one delays nobody
+else. Prices, sizes and balances are ``Decimal``; pairs are named ``connector/BASE-QUOTE`` as in the configuration::
+
+    class OneBid(Strategy):
+        def on_tick(self, tick):
+            pair = self.pairs[0]
+            book = self.book(pair)
+            if book.fresh and not self.open_orders(pair):
+                self.buy(pair, size=self.params["size"], price=book.bid * Decimal("0.999"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from engine.messages import Balance, Order, OrderEvent, OrderType, Side, Tick, Trade, TradingRule
+
+
+class BookView(msgspec.Struct, frozen=True, kw_only=True):
+    """The best of a book, read from shared memory at the moment of asking.
+
+    ``fresh`` is the one thing to look at before acting: it is false while the book is out of sync, when its actor is
+    gone or silent (``status`` says which), and before the first update. Prices and sizes are None on an empty side.
+    """
+
+    pair: str
+    status: str
+    bid: Decimal | None = None
+    bid_size: Decimal | None = None
+    ask: Decimal | None = None
+    ask_size: Decimal | None = None
+    update_id: int = 0
+    age_ns: int = 0
+
+    @property
+    def fresh(self) -> bool:
+        """In sync, alive, and both sides quoted."""
+        return self.status == "fresh" and self.bid is not None and self.ask is not None
+
+    @property
+    def mid(self) -> Decimal | None:
+        """Half way between best bid and best ask; None when a side is empty."""
+        if self.bid is None or self.ask is None:
+            return None
+        return (self.bid + self.ask) / 2
+
+
+class Desk(Protocol):
+    """What the engine does for a strategy. The strategy actor implements it; tests may bring their own."""
+
+    @property
+    def now_ns(self) -> int: ...
+    def place(
+        self, pair: str, side: Side, size: Decimal, price: Decimal | None, order_type: OrderType
+    ) -> str: ...
+    def cancel(self, client_order_id: str) -> None: ...
+    def book(self, pair: str) -> BookView: ...
+    def depth(
+        self, pair: str, levels: int
+    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]: ...
+    def balance(self, pair: str, asset: str) -> Balance: ...
+    def open_orders(self, pair: str | None) -> list[Order]: ...
+    def rule(self, pair: str) -> TradingRule | None: ...
+    def ready(self, pair: str) -> bool: ...
+    def checkpoint(self, state: dict[str, Any]) -> None: ...
+
+
+class Strategy:
+    """Base of all strategies.
+
+    ``state`` is yours to fill with anything that MessagePack can hold; :meth:`checkpoint` saves it together with the
+    number of the last order event that went into it, in one transaction. After a crash the strategy starts with the saved
+    ``state`` and is given every later event, in order, each once.
+    """
+
+    def __init__(
+        self, desk: Desk, *, name: str, pairs: list[str], params: Mapping[str, Any], log: structlog.stdlib.BoundLogger
+    ) -> None:
+        self._desk = desk
+        self.name = name
+        self.pairs = pairs
+        self.params = params
+        self.log = log
+        self.state: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------- yours to override
+
+    def on_load(self) -> None:
+        """Once, before anything else: ``params`` and the saved ``state`` are there, events are not yet."""
+
+    def on_start(self) -> None:
+        """Once, when the accounts are known and all events since the checkpoint have been delivered."""
+
+    def on_stop(self) -> None:
+        """Once, before a polite end. Open orders are cancelled or kept as the configuration says."""
+
+    def on_tick(self, tick: Tick) -> None:
+        """The clock's beat; a strategy that was busy is given the newest tick only."""
+
+    def on_book(self, pair: str) -> None:
+        """The book of a pair changed; read it with :meth:`book`. Changes while busy are merged into one call."""
+
+    def on_trade(self, trade: Trade) -> None:
+        """A public trade on one of your pairs."""
+
+    def on_order(self, event: OrderEvent) -> None:
+        """Something happened to one of your orders: created, fill, completed, cancelled, expired, failed, unknown."""
+
+    # ------------------------------------------------------------------------------------------------ yours to call
+
+    def buy(
+        self,
+        pair: str,
+        size: Decimal | str | int,
+        price: Decimal | str | int | None = None,
+        order_type: OrderType | None = None,
+    ) -> str:
+        """Send a buy order; returns its client order id at once, what comes of it arrives in :meth:`on_order`.
+
+        Without a price it is a market order, with one a limit order, unless ``order_type`` says otherwise. Price and size
+        are floored to the venue's increments.
+        """
+        return self._place(pair, Side.BUY, size, price, order_type)
+
+    def sell(
+        self,
+        pair: str,
+        size: Decimal | str | int,
+        price: Decimal | str | int | None = None,
+        order_type: OrderType | None = None,
+    ) -> str:
+        """Send a sell order; see :meth:`buy`."""
+        return self._place(pair, Side.SELL, size, price, order_type)
+
+    def cancel(self, client_order_id: str) -> None:
+        """Ask for one of your orders to be cancelled; what comes of it arrives in :meth:`on_order`."""
+        self._desk.cancel(client_order_id)
+
+    def book(self, pair: str) -> BookView:
+        """The best of the book right now, from shared memory: no message, about a microsecond."""
+        return self._desk.book(pair)
+
+    def depth(
+        self, pair: str, levels: int = 10
+    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
+        """The best levels a side, best first, as (price, size); empty unless the book is fresh."""
+        return self._desk.depth(pair, levels)
+
+    def balance(self, pair: str, asset: str) -> Balance:
+        """What the account behind a pair holds of an asset; zeros when the venue named none."""
+        return self._desk.balance(pair, asset)
+
+    def open_orders(self, pair: str | None = None) -> list[Order]:
+        """Your own orders that have not ended, oldest first."""
+        return self._desk.open_orders(pair)
+
+    def rule(self, pair: str) -> TradingRule | None:
+        """What the venue accepts for the pair; None until the account is known."""
+        return self._desk.rule(pair)
+
+    def ready(self, pair: str) -> bool:
+        """Whether the account behind the pair is reachable and takes orders."""
+        return self._desk.ready(pair)
+
+    def checkpoint(self) -> None:
+        """Save ``state`` with the number of the last event folded into it, in one transaction."""
+        self._desk.checkpoint(self.state)
+
+    @property
+    def now_ns(self) -> int:
+        """Time since the epoch in nanoseconds, on the engine's clock (virtual in simulations)."""
+        return self._desk.now_ns
+
+    def _place(
+        self,
+        pair: str,
+        side: Side,
+        size: Decimal | str | int,
+        price: Decimal | str | int | None,
+        order_type: OrderType | None,
+    ) -> str:
+        if order_type is None:
+            order_type = OrderType.MARKET if price is None else OrderType.LIMIT
+        return self._desk.place(pair, side, _exact(size), None if price is None else _exact(price), order_type)
+
+
+def _exact(number: Decimal | str | int) -> Decimal:
+    if isinstance(number, float):
+        raise TypeError(f"prices and sizes are Decimal, str or int, not the float {number!r}")
+    return Decimal(number)

@@ -1,0 +1,104 @@
+"""A market maker that quotes both sides of a book around its mid."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from engine.messages import Order, OrderEvent, OrderEventKind, OrderType, Side, Tick
+from engine.strategies.base import Strategy
+
+BASIS_POINT = Decimal("0.0001")
+
+
+class MarketMaker(Strategy):
+    """Keeps ``levels`` post-only quotes a side on each of its pairs and moves them with the mid.
+
+    Params (all optional):
+        size: base size of a quote, as a string; default "0.01".
+        spread_bps: distance of the first quote from the mid in basis points; default 10.
+        step_bps: distance between levels; default equal to the spread.
+        levels: quotes a side; default 1.
+        tolerance_bps: a quote is moved when it is this far from where it should be; default a quarter of the spread.
+        max_position: base position at which quotes on the filling side stop; default 20 × size.
+        skew_bps: how far quotes lean against a full position; default half the spread.
+    """
+
+    def on_load(self) -> None:
+        self.size = Decimal(str(self.params.get("size", "0.01")))
+        self.spread = Decimal(str(self.params.get("spread_bps", 10))) * BASIS_POINT
+        self.step = Decimal(str(self.params.get("step_bps", self.params.get("spread_bps", 10)))) * BASIS_POINT
+        self.levels = int(self.params.get("levels", 1))
+        self.tolerance = (
+            Decimal(str(self.params.get("tolerance_bps", self.spread / BASIS_POINT / 4))) * BASIS_POINT
+        )
+        self.max_position = Decimal(str(self.params.get("max_position", self.size * 20)))
+        self.skew = Decimal(str(self.params.get("skew_bps", self.spread / BASIS_POINT / 2))) * BASIS_POINT
+        self.state.setdefault("position", {})
+
+    def on_start(self) -> None:
+        self.log.info("market maker starts", pairs=self.pairs, position=self.state["position"])
+
+    def on_tick(self, tick: Tick) -> None:
+        for pair in self.pairs:
+            self.quote(pair)
+
+    def on_order(self, event: OrderEvent) -> None:
+        if event.kind is OrderEventKind.FILL and event.fill is not None:
+            pair = f"{event.connector}/{event.order.pair}"
+            signed = event.fill.size if event.order.side is Side.BUY else -event.fill.size
+            self.state["position"][pair] = str(self.position(pair) + signed)
+            self.checkpoint()
+
+    def position(self, pair: str) -> Decimal:
+        """Base bought minus base sold since the first start, by this strategy's own fills."""
+        return Decimal(self.state.get("position", {}).get(pair, "0"))
+
+    def quote(self, pair: str) -> None:
+        """Bring the resting quotes of a pair to where they should be; pull them while the book is not to be trusted."""
+        book = self.book(pair)
+        resting = self.open_orders(pair)
+        if not book.fresh or book.mid is None:
+            for order in resting:
+                self.cancel(order.client_order_id)
+            return
+        if not self.ready(pair) or self.rule(pair) is None:
+            return
+        position = self.position(pair)
+        lean = self.skew * position / self.max_position if self.max_position else Decimal(0)
+        centre = book.mid * (1 - lean)
+        for side in (Side.BUY, Side.SELL):
+            signed = position if side is Side.BUY else -position
+            levels = self.levels if signed < self.max_position else 0
+            wanted = [self._price(side, centre, level) for level in range(levels)]
+            self._align(pair, side, wanted, [order for order in resting if order.side is side])
+
+    def _price(self, side: Side, centre: Decimal, level: int) -> Decimal:
+        distance = self.spread + self.step * level
+        return centre * (1 - distance if side is Side.BUY else 1 + distance)
+
+    def _align(self, pair: str, side: Side, wanted: list[Decimal], resting: list[Order]) -> None:
+        unserved = list(wanted)
+        for order in resting:
+            near = [
+                price
+                for price in unserved
+                if order.price is not None and abs(order.price - price) <= price * self.tolerance
+            ]
+            if near:
+                unserved.remove(near[0])
+            else:
+                self.cancel(order.client_order_id)
+        free = len(wanted) - len(resting)
+        for price in unserved[: max(0, free)]:
+            self._send(pair, side, price)
+
+    def _send(self, pair: str, side: Side, price: Decimal) -> None:
+        rule = self.rule(pair)
+        if rule is None:
+            return
+        asset = rule.quote if side is Side.BUY else rule.base
+        needed = price * self.size if side is Side.BUY else self.size
+        if self.balance(pair, asset).available < needed:
+            return
+        place = self.buy if side is Side.BUY else self.sell
+        place(pair, self.size, price, OrderType.LIMIT_MAKER)
