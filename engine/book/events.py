@@ -1,7 +1,7 @@
 """What a venue says of a pair's book, in the engine's own words: the input of :class:`engine.book.BookSync`.
 
-Levels are (price, size) pairs of the venue's decimal strings, never turned into floats on the way; anything a venue
-adds behind them (counts, times) is ignored. A size of zero removes the level.
+Levels are (price, size) pairs of the venue's decimal strings, never turned into floats on the way; anything a
+venue adds behind them (counts, times) is ignored. A size of zero removes the level.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ Levels = Sequence[Sequence[str]]
 
 
 class DepthSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """The whole book, or its best part, as of ``update_id``. ``time_ns`` is the venue's, 0 if it does not say."""
+    """The whole book, or its best part, as of ``update_id``. ``time_ns`` is the venue's, 0 if it does not
+    say.
+    """
 
     pair: str
     update_id: int
@@ -27,8 +29,8 @@ class DepthSnapshot(msgspec.Struct, frozen=True, gc=False):
 class DepthDiff(msgspec.Struct, frozen=True, gc=False):
     """The levels that changed in the updates ``first_id`` to ``last_id``, with their new sizes.
 
-    ``previous_id`` is the last id of the diff before, where a venue says so. Venues with a single number per message
-    give it as both ``first_id`` and ``last_id``.
+    ``previous_id`` is the last id of the diff before, where a venue says so. Venues with a single number per
+    message give it as both ``first_id`` and ``last_id``.
     """
 
     pair: str

@@ -1,5 +1,5 @@
 from decimal import Decimal
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,4 @@ class OrderBook:
         self, n: int | None = None
     ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]: ...
     def depth_strings(self, n: int | None = None) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]: ...
-    def to_numpy(
-        self, n: int | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]: ...
+    def to_numpy(self, n: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]: ...

@@ -22,7 +22,9 @@ class ReadStatus(IntEnum):
     FRESH = 0
     """In sync, and its writer lives."""
     STALE = 1
-    """No heartbeat within ``stale_after_ns``: the writer is dead, stopped or stalled. Values are the last known."""
+    """No heartbeat within ``stale_after_ns``: the writer is dead, stopped or stalled. Values are the last
+    known.
+    """
     UNSYNCED = 2
     """The writer lives and says that the book is not in sync. Values are the last known."""
     BUSY = 3

@@ -1,0 +1,318 @@
+"""Keeps a book in step with its venue: a pure state machine fed with what the feed decodes.
+
+The shell around it connects, fetches snapshots and publishes; this says when. Every method that takes an
+event answers with a :class:`SyncResult`: publish the book if ``applied``, get a snapshot if ``need_snapshot``
+(it is asked for once, until it arrives or :meth:`BookSync.on_snapshot_failed` is told).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.book.order_book import OrderBook
+from engine.book.rules import SequenceRule, Verdict
+from engine.book.states import SyncState
+from engine.errors import BookError
+
+
+class SyncReason(StrEnum):
+    """Why an event had the result it had."""
+
+    NONE = ""
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    NOT_CONNECTED = "not_connected"
+    BUFFERED = "buffered"
+    BUFFER_OVERFLOW = "buffer_overflow"
+    OLD_DIFF = "old_diff"
+    GAP = "gap"
+    CROSSED = "crossed"
+    BAD_VALUE = "bad_value"
+    SNAPSHOT_TOO_OLD = "snapshot_too_old"
+    SNAPSHOT_UNEXPECTED = "snapshot_unexpected"
+    SNAPSHOT_FAILED = "snapshot_failed"
+
+
+class QuoteMismatch(msgspec.Struct, frozen=True):
+    """The venue's best quote and the book's at one update id: (bid, bid size, ask, ask size) as decimal
+    strings.
+
+    A side that the book does not have is ``("", "0")``.
+    """
+
+    update_id: int
+    venue: tuple[str, str, str, str]
+    book: tuple[str, str, str, str]
+
+
+class SyncResult(msgspec.Struct, frozen=True):
+    """What an event did. ``detail`` is for people; ``mismatches`` are quotes that differed from the book."""
+
+    applied: bool = False
+    need_snapshot: bool = False
+    reason: SyncReason = SyncReason.NONE
+    detail: str = ""
+    mismatches: tuple[QuoteMismatch, ...] = ()
+
+
+class SyncCounters(msgspec.Struct, gc=False):
+    """Counts since the object was made.
+
+    ``updates``: applied messages of the stream. ``snapshots``: applied snapshots. ``gaps``: missing messages
+    found. ``resyncs``: how often a book once built had to be given up. ``rescales``: values finer than the
+    book's exponents. ``crossed``, ``bad_values``: resyncs because the book was crossed, or a value could not
+    be held. ``overflows``: diffs lost from a full buffer. ``dropped``: events without use, old or unasked
+    for. ``bbo_checked``, ``bbo_equal``: quotes compared with the book at their very id, and found equal.
+    """
+
+    updates: int = 0
+    snapshots: int = 0
+    gaps: int = 0
+    resyncs: int = 0
+    rescales: int = 0
+    crossed: int = 0
+    bad_values: int = 0
+    overflows: int = 0
+    dropped: int = 0
+    bbo_checked: int = 0
+    bbo_equal: int = 0
+
+
+_NOTHING = SyncResult()
+_APPLIED = SyncResult(applied=True)
+_BUFFERED = SyncResult(reason=SyncReason.BUFFERED)
+_OVERFLOW = SyncResult(reason=SyncReason.BUFFER_OVERFLOW)
+_OLD_DIFF = SyncResult(reason=SyncReason.OLD_DIFF)
+_NOT_CONNECTED = SyncResult(reason=SyncReason.NOT_CONNECTED)
+_CONNECTED = SyncResult(need_snapshot=True, reason=SyncReason.CONNECTED)
+_DISCONNECTED = SyncResult(reason=SyncReason.DISCONNECTED)
+_UNEXPECTED = SyncResult(reason=SyncReason.SNAPSHOT_UNEXPECTED)
+_FAILED = SyncResult(need_snapshot=True, reason=SyncReason.SNAPSHOT_FAILED)
+
+
+class BookSync:
+    """One pair's book and its place in the venue's sequence.
+
+    ``state`` says what the book is worth, ``update_id`` where it stands (the last one, while out of sync).
+    ``max_buffer`` bounds the diffs kept while a snapshot is awaited, ``max_quotes`` the quotes that wait for
+    the book to reach their id. ``epoch`` grows with each connection: give it back to :meth:`on_snapshot` so
+    that a late answer from before a reconnection is not taken for a new one.
+    """
+
+    __slots__ = (
+        "_awaiting",
+        "_buffer",
+        "_follows_snapshot",
+        "_max_buffer",
+        "_max_quotes",
+        "_quotes",
+        "book",
+        "counters",
+        "epoch",
+        "rule",
+        "state",
+        "update_id",
+    )
+
+    def __init__(
+        self, book: OrderBook, rule: SequenceRule, *, max_buffer: int = 10_000, max_quotes: int = 1_000
+    ) -> None:
+        self.book = book
+        self.rule = rule
+        self.state = SyncState.UNSYNCED
+        self.update_id = 0
+        self.epoch = 0
+        self.counters = SyncCounters()
+        self._awaiting = False
+        self._follows_snapshot = False
+        self._buffer: deque[DepthDiff] = deque()
+        self._quotes: deque[BestQuote] = deque()  # ascending by update id
+        self._max_buffer = max_buffer
+        self._max_quotes = max_quotes
+
+    @property
+    def awaiting_snapshot(self) -> bool:
+        """Whether a snapshot was asked for and has not arrived."""
+        return self._awaiting
+
+    def on_connected(self) -> SyncResult:
+        """The subscription to the pair's diffs is up: buffers them, and asks for a snapshot."""
+        self.on_disconnected()
+        self.epoch += 1
+        self.state = SyncState.BUFFERING
+        self._awaiting = True
+        return _CONNECTED
+
+    def on_disconnected(self) -> SyncResult:
+        """The stream is gone, and what was under way with it."""
+        if self.state is SyncState.SYNCED:
+            self.counters.resyncs += 1
+        self.state = SyncState.UNSYNCED
+        self._awaiting = False
+        self._buffer.clear()
+        self._quotes.clear()
+        return _DISCONNECTED
+
+    def on_diff(self, diff: DepthDiff) -> SyncResult:
+        if self.state is SyncState.SYNCED:
+            result = self._follow(diff)
+            if result.need_snapshot:
+                self._buffer.append(diff)
+            return result
+        if self.state is SyncState.UNSYNCED:
+            self.counters.dropped += 1
+            return _NOT_CONNECTED
+        self._buffer.append(diff)
+        if len(self._buffer) > self._max_buffer:
+            self._buffer.popleft()
+            self.counters.overflows += 1
+            return _OVERFLOW
+        return _BUFFERED
+
+    def on_snapshot(self, snapshot: DepthSnapshot, epoch: int | None = None) -> SyncResult:
+        """Takes a snapshot that was asked for (or any, where the rule says that they replace the book).
+
+        ``epoch``: the value of :attr:`epoch` when it was asked for; a snapshot of another is dropped.
+        """
+        expected = self._awaiting or self.rule.replacing
+        if self.state is SyncState.UNSYNCED or not expected or epoch not in (None, self.epoch):
+            self.counters.dropped += 1
+            return _UNEXPECTED
+        self._drop_contained(snapshot.update_id)
+        if self._buffer and self.rule.first(snapshot.update_id, self._buffer[0]) is Verdict.GAP:
+            return SyncResult(
+                need_snapshot=True,
+                reason=SyncReason.SNAPSHOT_TOO_OLD,
+                detail=f"snapshot {snapshot.update_id}, first buffered diff {self._buffer[0].first_id}",
+            )
+        return self._rebuild(snapshot)
+
+    def on_snapshot_failed(self) -> SyncResult:
+        """The snapshot asked for will not come: asks anew. How long to wait before fetching is the shell's
+        choice.
+        """
+        return _FAILED if self._awaiting else _NOTHING
+
+    def on_quote(self, quote: BestQuote) -> SyncResult:
+        """Compares the venue's best quote with the book at that very id, now or when the book gets there."""
+        update_id = quote.update_id
+        if self.state is SyncState.SYNCED and update_id <= self.update_id:
+            return self._with_mismatch(_NOTHING, quote) if update_id == self.update_id else _NOTHING
+        if self.state is SyncState.UNSYNCED:
+            return _NOT_CONNECTED
+        quotes = self._quotes
+        if not quotes or quotes[-1].update_id < update_id:
+            quotes.append(quote)
+        else:
+            by_id = {waiting.update_id: waiting for waiting in (*quotes, quote)}
+            self._quotes = quotes = deque(by_id[key] for key in sorted(by_id))
+        if len(quotes) > self._max_quotes:
+            quotes.popleft()
+        return _NOTHING
+
+    # -------------------------------------------------------------------------------------------------- steps
+
+    def _follow(self, diff: DepthDiff) -> SyncResult:
+        """Puts a diff on a book in sync."""
+        rule = self.rule
+        judge = rule.first if self._follows_snapshot else rule.following
+        verdict = judge(self.update_id, diff)
+        if verdict is Verdict.DROP:
+            self.counters.dropped += 1
+            return _OLD_DIFF
+        if verdict is Verdict.GAP:
+            self.counters.gaps += 1
+            return self._give_up(
+                SyncReason.GAP, f"book at {self.update_id}, next diff {diff.first_id}..{diff.last_id}"
+            )
+        try:
+            self.book.apply_diff(diff.bids, diff.asks)
+        except BookError as error:
+            self.counters.bad_values += 1
+            return self._give_up(SyncReason.BAD_VALUE, str(error))
+        self._follows_snapshot = False
+        self.counters.updates += 1
+        return self._advance(diff.last_id)
+
+    def _rebuild(self, snapshot: DepthSnapshot) -> SyncResult:
+        """Loads a snapshot and puts the buffered diffs on it."""
+        pending, self._buffer = self._buffer, deque()
+        self._awaiting = False
+        self._follows_snapshot = True
+        self.state = SyncState.SYNCED
+        try:
+            self.book.apply_snapshot(snapshot.bids, snapshot.asks)
+        except BookError as error:
+            self.counters.bad_values += 1
+            return self._give_up(SyncReason.BAD_VALUE, str(error), pending)
+        self.counters.snapshots += 1
+        self.counters.updates += self.rule.replacing
+        result = self._advance(snapshot.update_id)
+        mismatches = result.mismatches
+        while pending and not result.need_snapshot:
+            result = self._follow(pending[0])
+            mismatches += result.mismatches
+            if not result.need_snapshot:
+                pending.popleft()
+        self._buffer.extend(pending)
+        if result.need_snapshot:
+            return msgspec.structs.replace(result, mismatches=mismatches)
+        return SyncResult(applied=True, mismatches=mismatches) if mismatches else _APPLIED
+
+    def _advance(self, update_id: int) -> SyncResult:
+        """The book was changed and stands at ``update_id``: checks it there."""
+        self.update_id = update_id
+        book = self.book
+        self.counters.rescales = book.rescales
+        if book.is_crossed:
+            self.counters.crossed += 1
+            bid, bid_size, ask, ask_size = self._best()
+            return self._give_up(
+                SyncReason.CROSSED, f"at {update_id} bid {bid} ({bid_size}) meets ask {ask} ({ask_size})"
+            )
+        quotes = self._quotes
+        result = _APPLIED
+        while quotes and quotes[0].update_id <= update_id:
+            quote = quotes.popleft()
+            if quote.update_id == update_id:
+                result = self._with_mismatch(result, quote)
+        return result
+
+    def _give_up(self, reason: SyncReason, detail: str, keep: Iterable[DepthDiff] = ()) -> SyncResult:
+        """The book is no longer the venue's: out of sync at once, buffering until a new snapshot."""
+        self.state = SyncState.BUFFERING
+        self.counters.resyncs += 1
+        self.counters.rescales = self.book.rescales
+        self._awaiting = True
+        self._buffer.extend(keep)
+        return SyncResult(need_snapshot=True, reason=reason, detail=detail)
+
+    def _drop_contained(self, snapshot_id: int) -> None:
+        """Drops the buffered diffs that a snapshot holds already."""
+        buffer = self._buffer
+        while buffer and self.rule.first(snapshot_id, buffer[0]) is Verdict.DROP:
+            buffer.popleft()
+            self.counters.dropped += 1
+
+    # ------------------------------------------------------------------------------------------------- quotes
+
+    def _with_mismatch(self, result: SyncResult, quote: BestQuote) -> SyncResult:
+        self.counters.bbo_checked += 1
+        if self.book.best_equals(quote.bid, quote.bid_size, quote.ask, quote.ask_size):
+            self.counters.bbo_equal += 1
+            return result
+        mismatch = QuoteMismatch(
+            quote.update_id, (quote.bid, quote.bid_size, quote.ask, quote.ask_size), self._best()
+        )
+        return msgspec.structs.replace(result, mismatches=(*result.mismatches, mismatch))
+
+    def _best(self) -> tuple[str, str, str, str]:
+        bids, asks = self.book.depth_strings(1)
+        bid, bid_size = bids[0] if bids else ("", "0")
+        ask, ask_size = asks[0] if asks else ("", "0")
+        return bid, bid_size, ask, ask_size
