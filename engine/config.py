@@ -1,7 +1,7 @@
 """The configuration: what to run, on which venues, with which strategies.
 
-A configuration is a YAML file (see ``configs/``). :func:`load_config` reads it, applies ``--set`` overrides and
-checks everything that can be known before anything starts. What is wrong is raised as one
+A configuration is a YAML file (see ``configs/``). :func:`load_config` reads it, applies ``--set`` overrides
+and checks everything that can be known before anything starts. What is wrong is raised as one
 :class:`~engine.errors.ConfigError` of one line: ``FILE:LINE: key.path: what is wrong, what to do``.
 
 Seconds are floats (they are never money); prices and balances are decimals, written as text.
@@ -103,8 +103,8 @@ class DeadManConfig(_Section):
 class SupervisionConfig(_Section):
     """When an actor counts as stalled, and how it is restarted (all times in seconds).
 
-    ``budget`` restarts are allowed within ``window``; the wait before each doubles from ``backoff_initial`` up
-    to ``backoff_max``.
+    ``budget`` restarts are allowed within ``window``; the wait before each doubles from ``backoff_initial``
+    up to ``backoff_max``.
     """
 
     stall: Annotated[Seconds, Field(gt=0)] = 3.0
@@ -136,8 +136,8 @@ class SimulatedPair(_Section):
 class VenueConfig(_Section):
     """A venue in a box: a simulated venue in its own process, speaking a real venue's protocol.
 
-    ``port`` 0 takes a free one. ``capture`` serves recorded traffic at ``speed`` times its own pace instead of
-    the box's market; its path is taken from the current directory, then from the configuration's folder.
+    ``port`` 0 takes a free one. ``capture`` serves recorded traffic at ``speed`` times its own pace instead
+    of the box's market; its path is taken from the current directory, then from the configuration's folder.
     """
 
     name: Name
@@ -437,6 +437,8 @@ def _check_venue_id(venue: str, path: KeyPath) -> None:
         split_venue(venue)
     except ConfigError as error:
         raise Fault((*path, "venue"), str(error)) from None
+    except ModuleNotFoundError:
+        return
 
 
 def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:

@@ -93,6 +93,8 @@ class Document:
         except Fault as fault:
             raise ConfigError(f"{place}: {fault}") from None
         self.places = {known: at for known, at in self.places.items() if known[: len(path)] != path}
+        for depth in range(1, len(path)):
+            self.places.setdefault(path[:depth], place)
         self.places[path] = place
 
     def validate(self, model: type[_Model], patterns: Mapping[str, str]) -> _Model:
@@ -188,9 +190,9 @@ def _explain(model: type[BaseModel], error: ErrorDetails, patterns: Mapping[str,
         return Fault(path, f"is {_short(value)}; write {context['expected']}")
     if kind == "too_short":
         return Fault(path, "is empty; give at least one")
+    if kind in ("model_type", "dict_type"):
+        return Fault(path, f"is {_short(value)}; it should be a mapping of keys to values")
     said = error["msg"].replace("Input should be", "it should be")
-    said = said.replace("valid dictionary", "mapping of keys to values")
-    said = said.replace("valid dictionary or instance of", "mapping, see")
     return Fault(path, f"is {_short(value)}; {said[0].lower()}{said[1:]}")
 
 
