@@ -51,7 +51,16 @@ def _exact(value: Any) -> Any:
 
 
 def _pair_entry(value: Any) -> Any:
-    return {"pair": value} if isinstance(value, str) else value
+    entry = {"pair": value} if isinstance(value, str) else value
+    if isinstance(entry, dict) and "price" not in entry:
+        from engine.simulator.config import DEFAULT_PAIRS
+
+        known = {default.pair: default for default in DEFAULT_PAIRS}
+        default = known.get(str(entry.get("pair")))
+        if default is not None:
+            market = {"price": default.price, "tick": default.tick, "step": default.step}
+            return {**market, "min_notional": default.min_notional, "max_size": default.max_size, **entry}
+    return entry
 
 
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
@@ -124,13 +133,19 @@ class BooksConfig(_Section):
 
 
 class SimulatedPair(_Section):
-    """A market of a venue in a box; what is left out has the box's own default."""
+    """A market of a venue in a box: see :class:`engine.simulator.config.PairConfig`.
+
+    What is left out has the box's own default, for a pair that it knows even the ``price``.
+    """
 
     pair: Pair
-    price: Amount | None = None
-    price_increment: Amount | None = None
-    size_increment: Amount | None = None
+    price: Amount
+    tick: Amount | None = None
+    step: Amount | None = None
     min_notional: Amount | None = None
+    max_size: Amount | None = None
+    typical_size: Amount | None = None
+    volatility: Amount | None = None
 
 
 class VenueConfig(_Section):
@@ -443,8 +458,10 @@ def _check_venue_id(venue: str, path: KeyPath) -> None:
 
 def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
     try:
-        from engine.connectors.credentials import from_environment
+        from engine.connectors.credentials import credentials_from_environment
+        from engine.connectors.registry import connector_class
 
-        from_environment(connector.venue, connector.account)
+        key_names = connector_class(_protocol(connector.venue)).key_names
+        credentials_from_environment(connector.name, key_names, os.environ)
     except ConfigError as error:
-        raise Fault(path, str(error)) from None
+        raise Fault(path, f"{error}, or set trade: false") from None

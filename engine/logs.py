@@ -1,7 +1,7 @@
 """Logging: JSON lines in a file for each actor, one human line an event on the engine's terminal.
 
-Every line passes :func:`redact` before it leaves the process, whoever wrote it. It takes out what stands under a
-key that names a secret, every value given to :func:`register_secret`, and signatures and keys within texts,
+Every line passes :func:`redact` before it leaves the process, whoever wrote it. It takes out what stands under
+a key that names a secret, every value given to :func:`register_secret`, and signatures and keys within texts,
 tracebacks included.
 """
 
@@ -48,7 +48,8 @@ def configure_actor_logging(
     """Send this process's structlog and stdlib logging to ``<state>/logs/<actor>.jsonl``.
 
     ``send_line`` is given every event of ``send_level`` and above, redacted, in the thread that logged it.
-    Uncaught exceptions are logged too. May be called again, for another actor after a fork; the last call holds.
+    Uncaught exceptions are logged too. May be called again, for another actor after a fork; the last call
+    holds.
     """
     sink = _File(Path(state_dir) / "logs" / f"{actor}.jsonl")
     log = ActorLog(sink, actor, incarnation, send_line, _LEVELS[send_level])
@@ -81,7 +82,7 @@ _SECRET_TEXT = re.compile(
     r"""(?P<key>\b(?:sign|[\w-]{0,24}(?:signature|api_?key|secret|passphrase|password|listen_?key|token|ok-access-
         |authorization)[\w-]{0,24})
         (?:["']\s*,\s*b?["']|["']?\s*[=:]\s*b?["']?)(?:(?:bearer|basic)\s+)?)
-        (?P<value>[^\s"'&,;)}\]]+)""",
+        (?!\[redacted)(?P<value>[^\s"'&,;)}\]]+)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _MIN_SECRET = 4
