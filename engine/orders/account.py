@@ -1,0 +1,647 @@
+"""The pure core of an account's orders: commands, answers, venue events and time in; a list of effects out.
+
+What it holds to:
+
+* An order is in the journal before it is sent, under the client order id that it will carry, and is sent once. The
+  intent's row has the last instant at which its request may be signed (``send_by_ns``), so that after a crash the last
+  instant at which the venue could accept it is known without a second write: ``send_by_ns`` + acceptance horizon. A
+  request not signed by then is given up as not sent.
+* A request of unknown fate is asked about by its id and never sent again. "Not found" ends an order only if the venue
+  itself said so, to a question asked after that last instant, and no newer evidence says otherwise.
+* Evidence is always taken: fills whenever they come (once per pair, trade id and order), ends in any order with what is
+  older or newer, since an ended order never comes back at a venue. An order told as failed that turns up alive is
+  cancelled, since nobody else knows of it any more.
+* What is not an end is taken only if it is dated no earlier than the newest evidence for that order. Dates are on the
+  venue's clock: of a stream's event its own, of an answer by REST the instant at which its request started.
+* An end is told once, after the fills that belong to it by the venue's cumulative filled size.
+
+Times are nanoseconds since the epoch; ``now_ns`` is the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+
+from engine.messages import (
+    Accepted,
+    AccountSnapshot,
+    Balance,
+    BalanceEvent,
+    CancelAll,
+    CancelOrder,
+    Fill,
+    Order,
+    OrderEventKind,
+    OrderState,
+    PlaceOrder,
+    Reason,
+    Refused,
+    TradingRule,
+    VenueOrderUpdate,
+)
+from engine.orders.balances import Balances
+from engine.orders.batch import Batch, EventNumbers
+from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, PublishBalance, Query, Send, SendCancel
+from engine.orders.ids import is_own, is_valid
+from engine.orders.order import END_EVENT, END_SIGNAL, Ending, Need, Signal, TrackedOrder
+from engine.orders.records import OrderArchive, RecoveredState
+from engine.orders.rules import quantise, validate
+from engine.orders.watch import Timing, Watch
+
+_KEPT_ENDED = 1000
+_KEPT_ORPHANS = 1000
+_FILLS_OVERLAP_NS = 60_000_000_000
+_ALIVE = frozenset({OrderState.OPEN, OrderState.PARTIALLY_FILLED, OrderState.PENDING_CANCEL})
+
+
+class Failure(Enum):
+    """What is known of a request that brought no good answer."""
+
+    REFUSED = "refused"
+    """The venue said no."""
+    NOT_SENT = "not_sent"
+    """Not a byte of it left."""
+    NOT_FOUND = "not_found"
+    """Of a cancel: the venue knows no such open order."""
+    UNKNOWN = "unknown"
+    """Anything else: it may have been carried out or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a command, to be given after the effects' journal write is committed."""
+
+    answer: Accepted | Refused
+    effects: list[Effect]
+
+
+class Account:
+    """The orders and balances of one account at one venue.
+
+    ``rules``: by pair. ``id_prefix``: of own client order ids. ``horizon_ns``: how long after its signing a request can
+    still be accepted (receive window + clock error). ``archive``: the orders that are no longer in memory.
+    """
+
+    def __init__(
+        self,
+        connector: str,
+        account: str,
+        rules: Mapping[str, TradingRule],
+        id_prefix: str,
+        horizon_ns: int,
+        recovered: RecoveredState,
+        archive: OrderArchive,
+        timing: Timing | None = None,
+    ) -> None:
+        self.connector = connector
+        self.account = account
+        self.rules = dict(rules)
+        self.incarnation = recovered.incarnation
+        self.counters: Counter[str] = Counter()
+        self.foreign_orders: dict[tuple[str, str], VenueOrderUpdate] = {}
+        self._prefix = id_prefix
+        self._horizon_ns = horizon_ns
+        self._timing = timing or Timing()
+        self._archive = archive
+        self._numbers = EventNumbers(recovered.last_number)
+        self._watch = Watch(self._timing, horizon_ns)
+        self._balances = Balances()
+        self._active: dict[str, TrackedOrder] = {}
+        self._ended: OrderedDict[str, TrackedOrder] = OrderedDict()
+        self._by_exchange_id: dict[tuple[str, str], TrackedOrder] = {}
+        self._orphans: OrderedDict[tuple[str, str], dict[str, Fill]] = OrderedDict()
+        self._last_trade_ns = dict(recovered.last_trade_ns)
+        for stored in recovered.orders:
+            self._hold(TrackedOrder.from_stored(stored))
+
+    # ------------------------------------------------------------------------------------------------- what it knows
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest event."""
+        return self._numbers.last
+
+    def order(self, client_order_id: str) -> Order | None:
+        """An own order, open or ended."""
+        tracked = self._find(client_order_id)
+        return tracked.order if tracked else None
+
+    def open_orders(self, strategy: str | None = None, pair: str | None = None) -> list[Order]:
+        """The orders that have not ended, those of unknown fate among them, oldest first."""
+        return [tracked.order for tracked in self._open(strategy, pair)]
+
+    def snapshot(self) -> AccountSnapshot:
+        """Open orders and balances as of the newest event."""
+        return AccountSnapshot(
+            connector=self.connector,
+            account=self.account,
+            incarnation=self.incarnation,
+            number=self.last_number,
+            orders=self.open_orders(),
+            balances=self._balances.snapshot(),
+            rules=dict(self.rules),
+        )
+
+    def balance(self, asset: str) -> Balance | None:
+        """An asset's balance, None if the venue told of none."""
+        return self._balances.snapshot().get(asset)
+
+    def gauges(self) -> dict[str, int]:
+        """Present numbers, for the statistics."""
+        active = self._active.values()
+        return {
+            "orders_open": len(self._active),
+            "orders_unknown": sum(t.order.state is OrderState.UNKNOWN for t in active),
+            "orders_awaiting_fills": sum(t.lacks_fills for t in active),
+            "orders_watched": len(self._watch),
+            "orders_foreign": len(self.foreign_orders),
+        }
+
+    # ------------------------------------------------------------------------------------------------------ commands
+
+    def place(
+        self,
+        command: PlaceOrder,
+        now_ns: int,
+        expires_ns: int | None = None,
+        reference_price: Decimal | None = None,
+    ) -> Decision:
+        """Take an order or refuse it. An id that was seen before is answered with its fate, and nothing is sent."""
+        known = self._fate(command.client_order_id)
+        if known is not None:
+            return Decision(known, [])
+        if expires_ns is not None and now_ns >= expires_ns:
+            return self.refuse(command, Reason.EXPIRED, "the command came too late", now_ns)
+        rule = self.rules.get(command.pair)
+        if rule is None:
+            return self.refuse(command, Reason.UNKNOWN_PAIR, f"no trading rule for {command.pair}", now_ns)
+        if not (is_own(command.client_order_id, self._prefix) and is_valid(command.client_order_id)):
+            detail = f"client order ids begin with {self._prefix!r} and are at most 32 of A-Z a-z 0-9 - _"
+            return self.refuse(command, Reason.UNSUPPORTED, detail, now_ns)
+        size, price = quantise(rule, command.order_type, command.size, command.price)
+        violation = validate(rule, command.order_type, size, price, reference_price)
+        if violation is not None:
+            return self.refuse(command, violation.reason, violation.detail, now_ns)
+        return self._accept(command, size, price, now_ns)
+
+    def refuse(self, command: PlaceOrder, reason: Reason, detail: str, now_ns: int) -> Decision:
+        """Refuse an order for a reason of the caller's; its id is never taken later."""
+        known = self._fate(command.client_order_id)
+        if known is not None:
+            return Decision(known, [])
+        refused = Refused(client_order_id=command.client_order_id, reason=reason, detail=detail)
+        batch = self._batch(now_ns)
+        batch.refusal(refused, command.strategy)
+        self.counters["commands_refused"] += 1
+        return Decision(refused, batch.effects())
+
+    def fate(self, client_order_id: str, now_ns: int) -> Decision:
+        """What became of an id. One that was never seen is refused from then on, so that the answer stays true."""
+        known = self._fate(client_order_id)
+        if known is not None:
+            return Decision(known, [])
+        refused = Refused(
+            client_order_id=client_order_id, reason=Reason.UNKNOWN_ORDER, detail="never arrived"
+        )
+        batch = self._batch(now_ns)
+        batch.refusal(refused, "")
+        return Decision(refused, batch.effects())
+
+    def cancel(self, command: CancelOrder, now_ns: int) -> Decision:
+        """Cancel an order; one whose request is not answered yet is cancelled once it is known to live."""
+        tracked = self._find(command.client_order_id)
+        if tracked is None:
+            refused = Refused(
+                client_order_id=command.client_order_id,
+                reason=Reason.UNKNOWN_ORDER,
+                detail="no such order of this account",
+            )
+            return Decision(refused, [])
+        batch = self._batch(now_ns)
+        self._request_cancel(batch, tracked)
+        return Decision(self._accepted(tracked), self._close(batch, tracked))
+
+    def cancel_all(self, command: CancelAll, now_ns: int) -> tuple[list[str], list[Effect]]:
+        """Cancel all open orders that the command names: their ids, and what to do."""
+        batch = self._batch(now_ns)
+        orders = self._open(command.strategy, command.pair)
+        for tracked in orders:
+            self._request_cancel(batch, tracked)
+        return [tracked.id for tracked in orders], self._close(batch, *orders)
+
+    # ---------------------------------------------------------------------------------------- answers to own requests
+
+    def sent(self, client_order_id: str, signed_ns: int, now_ns: int) -> list[Effect]:
+        """An order's request was signed; told before its first byte leaves.
+
+        Later than ``send_by_ns`` it should have been given up; the later instant is then journaled first.
+        """
+        tracked = self._active.get(client_order_id)
+        if tracked is None:
+            return []
+        tracked.signed_ns = max(tracked.signed_ns, signed_ns)
+        batch = self._batch(now_ns)
+        if signed_ns > tracked.send_by_ns:
+            self.counters["sent_late"] += 1
+            tracked.send_by_ns = signed_ns
+            batch.changed(tracked)
+        return self._close(batch, tracked)
+
+    def placed(
+        self, update: VenueOrderUpdate, fills: Sequence[Fill], requested_ns: int, now_ns: int
+    ) -> list[Effect]:
+        """The venue took an order, as it said in the answer to a request begun at ``requested_ns``."""
+        return self._observe(update, fills, requested_ns, now_ns)
+
+    def place_failed(
+        self, client_order_id: str, failure: Failure, reason: Reason, detail: str, now_ns: int
+    ) -> list[Effect]:
+        """An order's request brought no good answer. That the venue has the id already is no refusal of the order."""
+        tracked = self._active.get(client_order_id)
+        if tracked is None:
+            return []
+        batch = self._batch(now_ns)
+        if tracked.acknowledged:
+            self.counters["contradictions"] += failure is not Failure.UNKNOWN
+        elif failure is Failure.REFUSED and reason is not Reason.DUPLICATE_ID:
+            self._end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.VENUE_REFUSED, detail))
+        elif failure is Failure.NOT_SENT:
+            self._end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.NOT_SENT, detail))
+        else:
+            self._lose(batch, tracked, detail)
+        return self._close(batch, tracked)
+
+    def cancel_result(
+        self, client_order_id: str, update: VenueOrderUpdate | None, requested_ns: int, now_ns: int
+    ) -> list[Effect]:
+        """The venue took a cancel. ``update``: the order as its answer has it; None if it will tell later."""
+        if update is None:
+            return []
+        return self._observe(update, (), requested_ns, now_ns, client_order_id)
+
+    def cancel_failed(
+        self, client_order_id: str, failure: Failure, reason: Reason, detail: str, now_ns: int
+    ) -> list[Effect]:
+        """A cancel brought no good answer. Unless it was refused the order is asked about, and cancelled again."""
+        tracked = self._find(client_order_id)
+        if tracked is None or (tracked.ended and not tracked.removal):
+            return []
+        batch = self._batch(now_ns)
+        if failure is Failure.REFUSED:
+            tracked.cancel_requested = False
+            tracked.move(Signal.CANCEL_REFUSED, now_ns, reason, detail)
+            batch.changed(tracked)
+            return self._close(batch, tracked)
+        tracked.cancel_sent_ns = 0
+        if failure is Failure.NOT_FOUND:
+            batch.action(Query(tracked.order))
+        effects = self._close(batch, tracked)
+        if failure is not Failure.NOT_FOUND:
+            self._watch.hurry(tracked, now_ns + self._timing.retry_first)
+        return effects
+
+    # ------------------------------------------------------------------------------------------- what the venue tells
+
+    def venue_update(self, update: VenueOrderUpdate, dated_ns: int, now_ns: int) -> list[Effect]:
+        """What the venue says of an order: by its stream, dated by the venue, or by REST, by its request's start."""
+        return self._observe(update, (), dated_ns, now_ns)
+
+    def venue_fill(
+        self, pair: str, fill: Fill, now_ns: int, client_order_id: str = "", exchange_order_id: str = ""
+    ) -> list[Effect]:
+        """One execution, of an order named by either id. Kept if the order's venue id is not known yet."""
+        tracked = self._find(client_order_id, pair, exchange_order_id)
+        if tracked is None:
+            self._keep_orphan(pair, exchange_order_id, client_order_id, fill)
+            return []
+        batch = self._batch(now_ns)
+        self._learn_exchange_id(batch, tracked, exchange_order_id)
+        self._take_fill(batch, tracked, fill)
+        return self._close(batch, tracked)
+
+    def order_not_found(self, client_order_id: str, asked_ns: int, now_ns: int) -> list[Effect]:
+        """The venue itself said that it has no such order, to a question asked at ``asked_ns``."""
+        tracked = self._find(client_order_id)
+        if tracked is None:
+            return []
+        batch = self._batch(now_ns)
+        if tracked.ended:
+            tracked.removal = tracked.removal and asked_ns <= tracked.dated_ns
+        elif asked_ns <= max(tracked.last_acceptance_ns(self._horizon_ns), tracked.dated_ns):
+            self.counters["not_found_early"] += 1
+        elif tracked.ending is None:
+            self._end(
+                batch, tracked, Ending(OrderState.FAILED, Reason.NOT_FOUND, "the venue knows no such order")
+            )
+            batch.action(self._fetch_fills(tracked))
+        return self._close(batch, tracked)
+
+    def open_orders_snapshot(
+        self,
+        updates: Iterable[VenueOrderUpdate],
+        requested_ns: int,
+        now_ns: int,
+        pairs: Iterable[str] | None = None,
+    ) -> list[Effect]:
+        """All the account's open orders (of some pairs), asked for at ``requested_ns``; each missing one is asked about."""
+        scope = None if pairs is None else frozenset(pairs)
+        effects: list[Effect] = []
+        listed: set[str] = set()
+        self._forget_foreign(scope)
+        for update in updates:
+            effects += self._observe(update, (), requested_ns, now_ns)
+            tracked = self._find(update.client_order_id, update.pair, update.exchange_order_id)
+            if tracked is not None:
+                listed.add(tracked.id)
+        for tracked in self._active.values():
+            missing = tracked.id not in listed and (scope is None or tracked.order.pair in scope)
+            if (
+                missing
+                and tracked.acknowledged
+                and tracked.ending is None
+                and tracked.dated_ns < requested_ns
+            ):
+                effects.append(Query(tracked.order))
+        return effects
+
+    def balances(
+        self, balances: Mapping[str, Balance], dated_ns: int, now_ns: int, complete: bool = False
+    ) -> list[Effect]:
+        """Balances told by the venue. ``complete``: an asset that is not named is not held."""
+        changed = self._balances.update(balances, dated_ns, complete)
+        if not changed:
+            return []
+        event = BalanceEvent(
+            connector=self.connector, account=self.account, balances=changed, time_ns=dated_ns or now_ns
+        )
+        return [PublishBalance(event)]
+
+    # ----------------------------------------------------------------------------------------------------------- time
+
+    def recover(self, now_ns: int) -> list[Effect]:
+        """The first input of an incarnation: requests under way at the end of the last one are of unknown fate now."""
+        batch = self._batch(now_ns)
+        since: dict[str, int] = {}
+        for tracked in self._active.values():
+            if tracked.order.state is OrderState.PENDING_CREATE:
+                self._lose(batch, tracked, "the engine restarted before the venue answered")
+            pair, created_ns = tracked.order.pair, tracked.order.created_ns
+            since[pair] = min(since.get(pair, created_ns), created_ns)
+        batch.action(FetchOpenOrders())
+        for pair, created_ns in since.items():
+            batch.action(FetchFills(pair=pair, since_ns=max(created_ns, self._fills_since(pair))))
+        return self._close(batch, *self._active.values())
+
+    def due(self, now_ns: int) -> list[Effect]:
+        """The questions that are due."""
+        effects: list[Effect] = []
+        for tracked in self._watch.due(now_ns):
+            if tracked.need is Need.FILLS:
+                effects.append(self._fetch_fills(tracked))
+            if tracked.need is not Need.FILLS or (tracked.cancel_requested and tracked.ending is None):
+                effects.append(Query(tracked.order))
+        return effects
+
+    def next_due(self) -> int | None:
+        """When :meth:`due` has something next, None if nothing is awaited."""
+        return self._watch.next_due()
+
+    # ------------------------------------------------------------------------------------------------ inside: commands
+
+    def _accept(self, command: PlaceOrder, size: Decimal, price: Decimal | None, now_ns: int) -> Decision:
+        order = Order(
+            client_order_id=command.client_order_id,
+            strategy=command.strategy,
+            pair=command.pair,
+            side=command.side,
+            order_type=command.order_type,
+            size=size,
+            price=price,
+            state=OrderState.PENDING_CREATE,
+            created_ns=now_ns,
+            updated_ns=now_ns,
+        )
+        tracked = TrackedOrder(order=order, send_by_ns=now_ns + self._timing.send_within)
+        self._hold(tracked)
+        batch = self._batch(now_ns)
+        batch.intent(tracked)
+        batch.action(Send(order, tracked.send_by_ns))
+        self.counters["orders_placed"] += 1
+        return Decision(self._accepted(tracked), self._close(batch, tracked))
+
+    def _request_cancel(self, batch: Batch, tracked: TrackedOrder) -> None:
+        if tracked.ended or tracked.ending is not None:
+            return
+        if not tracked.cancel_requested:
+            tracked.cancel_requested = True
+            batch.changed(tracked)
+        self._send_cancel(batch, tracked)
+
+    def _send_cancel(self, batch: Batch, tracked: TrackedOrder) -> None:
+        """Send the cancel of an order that lives, unless one is under way."""
+        under_way = batch.now_ns - tracked.cancel_sent_ns < self._timing.cancel_within
+        if under_way or not (tracked.acknowledged or tracked.removal):
+            return
+        tracked.cancel_sent_ns = batch.now_ns
+        if tracked.move(Signal.CANCEL_SENT, batch.now_ns):
+            batch.changed(tracked)
+        batch.action(SendCancel(tracked.order))
+
+    def _fate(self, client_order_id: str) -> Accepted | Refused | None:
+        tracked = self._active.get(client_order_id) or self._ended.get(client_order_id)
+        return self._accepted(tracked) if tracked else self._archive.fate(client_order_id)
+
+    def _accepted(self, tracked: TrackedOrder) -> Accepted:
+        return Accepted(client_order_id=tracked.id, state=tracked.order.state)
+
+    # ------------------------------------------------------------------------------------------------ inside: evidence
+
+    def _observe(
+        self,
+        update: VenueOrderUpdate,
+        fills: Sequence[Fill],
+        dated_ns: int,
+        now_ns: int,
+        client_order_id: str = "",
+    ) -> list[Effect]:
+        tracked = self._find(client_order_id or update.client_order_id, update.pair, update.exchange_order_id)
+        if tracked is None:
+            self._note_foreign(update)
+            return []
+        batch = self._batch(now_ns)
+        self._learn_exchange_id(batch, tracked, update.exchange_order_id)
+        for fill in fills if update.fill is None else (*fills, update.fill):
+            self._take_fill(batch, tracked, fill)
+        filled = update.filled
+        if update.state is OrderState.FILLED and not filled:
+            filled = tracked.order.size
+        tracked.venue_filled = max(tracked.venue_filled, filled)
+        if update.state.is_final:
+            self._claim_end(batch, tracked, Ending(update.state, update.reason, update.detail))
+        elif update.state in _ALIVE:
+            self._claim_alive(batch, tracked, dated_ns)
+        tracked.dated_ns = max(tracked.dated_ns, dated_ns)
+        return self._close(batch, tracked)
+
+    def _claim_end(self, batch: Batch, tracked: TrackedOrder, ending: Ending) -> None:
+        tracked.removal = False
+        if tracked.ended:
+            return
+        if ending.state is OrderState.FAILED:
+            reason = ending.reason or Reason.VENUE_REFUSED
+            ending = Ending(ending.state, reason, ending.detail)
+        else:
+            self._acknowledge(batch, tracked)
+        tracked.ending = tracked.ending or ending
+        self._settle(batch, tracked)
+
+    def _claim_alive(self, batch: Batch, tracked: TrackedOrder, dated_ns: int) -> None:
+        if dated_ns < tracked.dated_ns or tracked.ending is not None:
+            self.counters["updates_stale"] += 1
+        elif not tracked.ended:
+            self._acknowledge(batch, tracked)
+            if tracked.cancel_requested:
+                self._send_cancel(batch, tracked)
+        elif tracked.order.state is OrderState.FAILED:
+            self.counters["orders_revived"] += not tracked.removal
+            tracked.removal = True
+            self._send_cancel(batch, tracked)
+        else:
+            self.counters["updates_stale"] += 1
+
+    def _acknowledge(self, batch: Batch, tracked: TrackedOrder) -> None:
+        """The order is known to have reached the venue."""
+        if tracked.acknowledged or tracked.ended:
+            return
+        tracked.acknowledged = True
+        tracked.move(Signal.ACKNOWLEDGED, batch.now_ns)
+        batch.event(tracked, OrderEventKind.CREATED)
+
+    def _take_fill(self, batch: Batch, tracked: TrackedOrder, fill: Fill) -> None:
+        if fill.trade_id in tracked.trade_ids:
+            self.counters["fills_repeated"] += 1
+            return
+        self._acknowledge(batch, tracked)
+        tracked.add_fill(fill, batch.now_ns)
+        tracked.move(Signal.FILL, batch.now_ns)
+        pair = tracked.order.pair
+        self._last_trade_ns[pair] = max(self._last_trade_ns.get(pair, 0), fill.time_ns)
+        batch.fill(tracked, fill)
+        if tracked.ended:
+            self.counters["fills_after_end"] += 1
+        else:
+            self._settle(batch, tracked)
+
+    def _settle(self, batch: Batch, tracked: TrackedOrder) -> None:
+        """End the order once its fills are complete."""
+        if tracked.order.filled >= tracked.order.size:
+            self._end(batch, tracked, Ending(OrderState.FILLED, Reason.NONE, ""))
+        elif tracked.ending is not None and not tracked.lacks_fills:
+            self._end(batch, tracked, tracked.ending)
+
+    def _end(self, batch: Batch, tracked: TrackedOrder, ending: Ending) -> None:
+        tracked.ending = ending
+        if tracked.move(END_SIGNAL[ending.state], batch.now_ns, ending.reason, ending.detail):
+            batch.event(tracked, END_EVENT[ending.state])
+
+    def _lose(self, batch: Batch, tracked: TrackedOrder, detail: str) -> None:
+        if tracked.move(Signal.LOST, batch.now_ns, detail=detail):
+            batch.event(tracked, OrderEventKind.UNKNOWN)
+
+    def _fetch_fills(self, tracked: TrackedOrder) -> FetchFills:
+        order = tracked.order
+        return FetchFills(pair=order.pair, since_ns=max(0, order.created_ns - _FILLS_OVERLAP_NS), order=order)
+
+    def _fills_since(self, pair: str) -> int:
+        return max(0, self._last_trade_ns.get(pair, 0) - _FILLS_OVERLAP_NS)
+
+    # -------------------------------------------------------------------------------------------------- inside: holding
+
+    def _batch(self, now_ns: int) -> Batch:
+        return Batch(self.connector, self.account, self._numbers, now_ns)
+
+    def _close(self, batch: Batch, *orders: TrackedOrder) -> list[Effect]:
+        """The batch's effects, after the orders that it touched are put where they belong."""
+        for tracked in orders:
+            if tracked.ended:
+                self._retire(tracked)
+            self._watch.update(tracked, batch.now_ns)
+        return batch.effects()
+
+    def _hold(self, tracked: TrackedOrder) -> None:
+        held = self._ended if tracked.ended else self._active
+        held[tracked.id] = tracked
+        if tracked.order.exchange_order_id:
+            self._by_exchange_id[tracked.order.pair, tracked.order.exchange_order_id] = tracked
+
+    def _retire(self, tracked: TrackedOrder) -> None:
+        self._active.pop(tracked.id, None)
+        self._ended[tracked.id] = tracked
+        while len(self._ended) > _KEPT_ENDED:
+            oldest = next((t for key, t in self._ended.items() if key not in self._watch), None)
+            if oldest is None or oldest is tracked:
+                return
+            del self._ended[oldest.id]
+            self._by_exchange_id.pop((oldest.order.pair, oldest.order.exchange_order_id), None)
+
+    def _open(self, strategy: str | None, pair: str | None) -> list[TrackedOrder]:
+        return [
+            tracked
+            for tracked in self._active.values()
+            if strategy in (None, tracked.order.strategy) and pair in (None, tracked.order.pair)
+        ]
+
+    def _find(self, client_order_id: str, pair: str = "", exchange_order_id: str = "") -> TrackedOrder | None:
+        tracked = self._active.get(client_order_id) or self._ended.get(client_order_id)
+        if tracked is None and exchange_order_id:
+            tracked = self._by_exchange_id.get((pair, exchange_order_id))
+        return tracked or self._thaw(client_order_id, pair, exchange_order_id)
+
+    def _thaw(self, client_order_id: str, pair: str, exchange_order_id: str) -> TrackedOrder | None:
+        """An order from the archive, back in memory."""
+        stored = self._archive.order(client_order_id) if is_own(client_order_id, self._prefix) else None
+        if stored is None and exchange_order_id:
+            stored = self._archive.order_by_exchange_id(pair, exchange_order_id)
+        if stored is None:
+            return None
+        tracked = TrackedOrder.from_stored(stored)
+        self._hold(tracked)
+        return tracked
+
+    def _learn_exchange_id(self, batch: Batch, tracked: TrackedOrder, exchange_order_id: str) -> None:
+        if not exchange_order_id or tracked.order.exchange_order_id:
+            return
+        tracked.set_exchange_order_id(exchange_order_id)
+        key = (tracked.order.pair, exchange_order_id)
+        self._by_exchange_id[key] = tracked
+        batch.changed(tracked)
+        for fill in self._orphans.pop(key, {}).values():
+            self._take_fill(batch, tracked, fill)
+
+    # --------------------------------------------------------------------------------- inside: what is not this engine's
+
+    def _keep_orphan(self, pair: str, exchange_order_id: str, client_order_id: str, fill: Fill) -> None:
+        self.counters["fills_unattributed"] += 1
+        if not exchange_order_id or client_order_id:
+            return
+        self._orphans.setdefault((pair, exchange_order_id), {})[fill.trade_id] = fill
+        while len(self._orphans) > _KEPT_ORPHANS:
+            self._orphans.popitem(last=False)
+
+    def _note_foreign(self, update: VenueOrderUpdate) -> None:
+        key = (update.pair, update.exchange_order_id or update.client_order_id)
+        if update.state.is_final:
+            self.foreign_orders.pop(key, None)
+            return
+        if key not in self.foreign_orders:
+            kind = "own_orders_unknown" if is_own(update.client_order_id, self._prefix) else "foreign_orders"
+            self.counters[kind] += 1
+        self.foreign_orders[key] = update
+
+    def _forget_foreign(self, pairs: frozenset[str] | None) -> None:
+        for key in [key for key in self.foreign_orders if pairs is None or key[0] in pairs]:
+            del self.foreign_orders[key]

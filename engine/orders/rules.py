@@ -1,0 +1,115 @@
+"""What a venue accepts: rounding to its increments, and the check before an order is sent. Exact throughout."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from typing import NamedTuple
+
+from engine.messages import OrderType, Reason, TradingRule
+
+EXACT = Context(prec=100)
+"""Wide enough that no sum or product of prices, sizes and fees is ever rounded."""
+
+
+class Violation(NamedTuple):
+    """Why a venue would refuse an order."""
+
+    reason: Reason
+    detail: str
+
+
+def quantise(
+    rule: TradingRule, order_type: OrderType, size: Decimal, price: Decimal | None
+) -> tuple[Decimal, Decimal | None]:
+    """Size and price rounded down to the rule's increments. A market order has no price.
+
+    A number that is not finite is given back as it is, for :func:`validate` to refuse.
+    """
+    if order_type is OrderType.MARKET or price is None:
+        return _floor(size, rule.size_increment), None
+    return _floor(size, rule.size_increment), _floor(price, rule.price_increment)
+
+
+def validate(
+    rule: TradingRule,
+    order_type: OrderType,
+    size: Decimal,
+    price: Decimal | None,
+    reference_price: Decimal | None = None,
+) -> Violation | None:
+    """The first of the rule's limits that an order breaks, None if it breaks none.
+
+    ``reference_price``: what a market order is expected to trade at; without it, its notional is the venue's to check.
+    """
+    return (
+        _check_kind(rule, order_type)
+        or _check_size(rule, size)
+        or _check_price(rule, order_type, price)
+        or _check_notional(rule, order_type, size, price, reference_price)
+    )
+
+
+def _floor(value: Decimal, increment: Decimal) -> Decimal:
+    if increment <= 0 or not value.is_finite():
+        return value
+    return EXACT.multiply(EXACT.divide_int(value, increment), increment)
+
+
+def _check_kind(rule: TradingRule, order_type: OrderType) -> Violation | None:
+    if not rule.is_trading:
+        return Violation(Reason.NOT_TRADING, f"{rule.pair} is not trading at the venue")
+    if rule.order_types and order_type not in rule.order_types:
+        return Violation(Reason.UNSUPPORTED, f"{rule.pair} takes no {order_type.value} orders")
+    return None
+
+
+def _check_size(rule: TradingRule, size: Decimal) -> Violation | None:
+    if not size.is_finite() or size <= 0:
+        return Violation(Reason.BELOW_MIN_SIZE, f"size {size} is not above zero")
+    if size < rule.min_size:
+        return Violation(
+            Reason.BELOW_MIN_SIZE, f"size {size:f} is below {rule.pair}'s minimum {rule.min_size:f}"
+        )
+    if rule.max_size is not None and size > rule.max_size:
+        return Violation(
+            Reason.ABOVE_MAX_SIZE, f"size {size:f} is above {rule.pair}'s maximum {rule.max_size:f}"
+        )
+    return None
+
+
+def _check_price(rule: TradingRule, order_type: OrderType, price: Decimal | None) -> Violation | None:
+    if order_type is OrderType.MARKET:
+        return None
+    if price is None or not price.is_finite() or price <= 0:
+        return Violation(
+            Reason.INVALID_PRICE, f"a {order_type.value} order needs a price above zero, not {price}"
+        )
+    if rule.min_price is not None and price < rule.min_price:
+        return Violation(
+            Reason.INVALID_PRICE, f"price {price:f} is below {rule.pair}'s minimum {rule.min_price:f}"
+        )
+    if rule.max_price is not None and price > rule.max_price:
+        return Violation(
+            Reason.INVALID_PRICE, f"price {price:f} is above {rule.pair}'s maximum {rule.max_price:f}"
+        )
+    return None
+
+
+def _check_notional(
+    rule: TradingRule,
+    order_type: OrderType,
+    size: Decimal,
+    price: Decimal | None,
+    reference_price: Decimal | None,
+) -> Violation | None:
+    if order_type is OrderType.MARKET:
+        price = reference_price if rule.market_min_notional else None
+    if price is None or not price.is_finite():
+        return None
+    notional = EXACT.multiply(size, price)
+    if notional < rule.min_notional:
+        return Violation(
+            Reason.BELOW_MIN_NOTIONAL,
+            f"notional {notional:f} is below {rule.pair}'s minimum {rule.min_notional:f} {rule.quote}",
+        )
+    return None
