@@ -8,8 +8,8 @@
        ├── public(clock)  → PublicClient         REST without a key: rules, snapshots, the venue's time
        └── exchange(clock)→ ExchangeClient       REST with a key: orders, fills, balances
 
-The two protocols never touch a socket: actors own the sockets (:mod:`engine.connectors.websocket`) and pass frames in
-and texts out, so that recorded traffic goes through the same code as live traffic.
+The two protocols never touch a socket: actors own the sockets (:mod:`engine.connectors.websocket`) and pass
+frames in and texts out, so that recorded traffic goes through the same code as live traffic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.messages import (
 )
 
 if TYPE_CHECKING:
-    from engine.book.sync import RangeRule
+    from engine.book.rules import SequenceRule
     from engine.connectors.time_sync import TimeSynchronizer
 
 __all__ = [
@@ -77,7 +77,7 @@ class Clock(Protocol):
     def monotonic_ns(self) -> int: ...
 
 
-# --------------------------------------------------------------------------------------------------- market data
+# ------------------------------------------------------------------------------------------------ market data
 
 
 class ConnectionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +89,9 @@ class ConnectionPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of a pure protocol. ``path`` begins with ``/``; ``query`` is percent-encoded; ``weight`` is its cost."""
+    """A request of a pure protocol. ``path`` begins with ``/``; ``query`` is percent-encoded; ``weight`` is
+    its cost.
+    """
 
     path: str
     query: str = ""
@@ -115,13 +117,17 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """A text to send on the connection that the frame came from (an answer to a ping, the next step of a login)."""
+    """A text to send on the connection that the frame came from (an answer to a ping, the next step of a
+    login).
+    """
 
     text: str
 
 
 class VenueNotice(msgspec.Struct, frozen=True, gc=False):
-    """Something the venue says that is no data: an error, an announced shutdown. ``reconnect``: leave, come back."""
+    """Something the venue says that is no data: an error, an announced shutdown. ``reconnect``: leave, come
+    back.
+    """
 
     code: str
     text: str
@@ -132,7 +138,9 @@ MarketEvent = DepthDiff | DepthSnapshot | BestQuote | PublicTrade | Ack | Send |
 
 
 class RecordedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recorded HTTP reply says, where it matters to books: trading rules, or a snapshot of one pair."""
+    """What a recorded HTTP reply says, where it matters to books: trading rules, or a snapshot of one
+    pair.
+    """
 
     rules: dict[str, TradingRule] | None = None
     snapshot: DepthSnapshot | None = None
@@ -141,8 +149,8 @@ class RecordedReply(msgspec.Struct, frozen=True, kw_only=True):
 class MarketDataProtocol(ABC):
     """A venue's public streams, without the sockets. One object serves all connections of a connector.
 
-    ``silence_after_s``: a connection without any data frame for so long is dead. ``keepalive``: a text to send every
-    so many seconds, where the venue wants one.
+    ``silence_after_s``: a connection without any data frame for so long is dead. ``keepalive``: a text to
+    send every so many seconds, where the venue wants one.
     """
 
     silence_after_s: ClassVar[float] = 30.0
@@ -157,7 +165,7 @@ class MarketDataProtocol(ABC):
         """Read one frame. Streams that nobody asked for give nothing; MalformedFrame if it cannot be read."""
 
     @abstractmethod
-    def sequence_rule(self) -> RangeRule:
+    def sequence_rule(self) -> SequenceRule:
         """The rule by which this venue numbers its depth updates; a new one for each book."""
 
     @abstractmethod
@@ -169,11 +177,15 @@ class MarketDataProtocol(ABC):
         """Read the answer to :meth:`snapshot_request`; MalformedReply if it is not one."""
 
     @abstractmethod
+    def pairs_of(self, url: str) -> tuple[str, ...]:
+        """The pairs that a recorded connection's address names; empty if it names none."""
+
+    @abstractmethod
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
         """Read a recorded HTTP reply; an empty :class:`RecordedReply` if it is of no concern to books."""
 
 
-# --------------------------------------------------------------------------------------------------- user stream
+# ------------------------------------------------------------------------------------------------ user stream
 
 
 class UserSubscribed(msgspec.Struct, frozen=True, gc=False):
@@ -209,8 +221,9 @@ UserEvent = (
 class UserDataProtocol(ABC):
     """A venue's private stream, without the socket. One object a connection.
 
-    An order update's ``venue_time_ns`` dates it by the venue's clock; what is of an order that was not placed under a
-    client order id carries the venue's own id for it. A pair that is not known keeps the venue's spelling.
+    An order update's ``venue_time_ns`` dates it by the venue's clock; what is of an order that was not
+    placed under a client order id carries the venue's own id for it. A pair that is not known keeps the
+    venue's spelling.
     """
 
     silence_after_s: ClassVar[float] = 90.0
@@ -223,21 +236,24 @@ class UserDataProtocol(ABC):
 
     @abstractmethod
     def opening(self, now_ms: int) -> list[str]:
-        """What to send once the connection is open. ``now_ms``: the venue's time (``TimeSynchronizer.now_ms()``)."""
+        """What to send once the connection is open. ``now_ms``: the venue's time
+        (``TimeSynchronizer.now_ms()``).
+        """
 
     @abstractmethod
     def feed(self, data: str | bytes) -> Sequence[UserEvent]:
         """Read one frame; MalformedFrame if it cannot be read."""
 
 
-# ---------------------------------------------------------------------------------------------------------- REST
+# ------------------------------------------------------------------------------------------------------- REST
 
 
 class Dated(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """An answer and the start of its request: it may be older than any event after that instant, never older.
 
-    ``requested_ns`` is local wall time, ``requested_mono_ns`` local monotonic time, ``venue_ns`` the earliest instant
-    of the venue's clock at which the request can have started: compare this one with events' ``venue_time_ns``.
+    ``requested_ns`` is local wall time, ``requested_mono_ns`` local monotonic time, ``venue_ns`` the
+    earliest instant of the venue's clock at which the request can have started: compare this one with
+    events' ``venue_time_ns``.
     """
 
     value: T
@@ -304,8 +320,8 @@ class ExchangeClient(PublicClient):
     async def place(self, order: Order, on_sent: OnSent) -> PlaceResult:
         """Place the order under its client order id. ``on_sent`` is called right before its bytes go out.
 
-        VenueRefused: it does not exist and never will. ``TransportError(sent=False)``: the same. Anything else: its
-        fate is to be asked for by :meth:`query`.
+        VenueRefused: it does not exist and never will. ``TransportError(sent=False)``: the same. Anything
+        else: its fate is to be asked for by :meth:`query`.
         """
 
     @abstractmethod
@@ -339,7 +355,7 @@ class ExchangeClient(PublicClient):
         """Every asset that is not zero. An asset that is absent is zero."""
 
 
-# ----------------------------------------------------------------------------------------------------- connector
+# -------------------------------------------------------------------------------------------------- connector
 
 
 class Connector(ABC):
@@ -376,7 +392,9 @@ class Connector(ABC):
 
     @abstractmethod
     def user_data(self) -> UserDataProtocol:
-        """The private stream's protocol; ConfigError without credentials. Make a new one for each connection."""
+        """The private stream's protocol; ConfigError without credentials. Make a new one for each
+        connection.
+        """
 
     @abstractmethod
     def public(self, clock: Clock) -> PublicClient:

@@ -18,9 +18,9 @@
         ├── FilterFailure             price, size or notional breaks the pair's rule
         └── AuthError                 the key, its signature or its permissions
 
-Three questions decide what may be done next: did it leave (:attr:`TransportError.sent`), was it done (anything but
-:class:`VenueRefused` leaves that open), and when may one try again (``retry_after_s``). Use :func:`was_refused` and
-:func:`never_sent` to ask them of any error.
+Three questions decide what may be done next: did it leave (:attr:`TransportError.sent`), was it done
+(anything but :class:`VenueRefused` leaves that open), and when may one try again (``retry_after_s``). Use
+:func:`was_refused` and :func:`never_sent` to ask them of any error.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _EXCERPT = 200
 class TransportError(VenueError):
     """The connection could not be made or broke.
 
-    ``sent`` is False only when the request certainly never left this process: the venue was not reached, or the
-    request was still waiting for a connection.
+    ``sent`` is False only when the request certainly never left this process: the venue was not reached, or
+    the request was still waiting for a connection.
     """
 
     def __init__(self, text: str, *, sent: bool) -> None:
@@ -44,7 +44,9 @@ class TransportError(VenueError):
 
 
 class UnknownOutcome(VenueError):
-    """The request left, and whether the venue acted on it is not known: ask for the outcome, never send again."""
+    """The request left, and whether the venue acted on it is not known: ask for the outcome, never send
+    again.
+    """
 
     def __init__(self, text: str, *, code: int | str = "") -> None:
         super().__init__(text)
@@ -77,7 +79,9 @@ class VenueRefused(VenueError):
 
 
 class RateLimited(VenueRefused):
-    """Too many requests. ``retry_after_s``: how long nothing more may be sent. ``local``: refused before sending."""
+    """Too many requests. ``retry_after_s``: how long nothing more may be sent. ``local``: refused before
+    sending.
+    """
 
     default_reason = Reason.RATE_LIMITED
 

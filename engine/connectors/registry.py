@@ -24,7 +24,9 @@ def venues() -> list[str]:
 
 
 def split_venue(name: str) -> tuple[str, str]:
-    """Venue and domain of ``venue`` or ``venue:domain``; ConfigError naming the known ones if there is none such."""
+    """Venue and domain of ``venue`` or ``venue:domain``; ConfigError naming the known ones if there is none
+    such.
+    """
     venue, _, domain = name.partition(":")
     if domain not in connector_class(venue).domains:
         raise _unknown(name)
@@ -38,7 +40,8 @@ def connector_class(venue: str) -> type[Connector]:
         raise _unknown(venue)
     module, _, name = target.partition(":")
     found = getattr(import_module(module), name)
-    assert isinstance(found, type) and issubclass(found, Connector)
+    assert isinstance(found, type)
+    assert issubclass(found, Connector)
     return found
 
 

@@ -24,16 +24,16 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return "Credentials(<redacted>)"
 
-    def __rich_repr__(self) -> list[str]:
-        return ["<redacted>"]
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("api_key", "<redacted>"), ("api_secret", "<redacted>")]
 
 
 class ConnectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One connector of the configuration.
 
-    ``connector`` is its key there (``binance``, ``binance:us``, or a name of the user's own); ``domain`` picks one of
-    the venue's sites. ``endpoints`` replaces the venue's own addresses. ``options`` are the venue's, plus ``ca`` (a
-    file of certificates to trust) and ``timeout_s``.
+    ``connector`` is its key there (``binance``, ``binance:us``, or a name of the user's own); ``domain``
+    picks one of the venue's sites. ``endpoints`` replaces the venue's own addresses. ``options`` are the
+    venue's, plus ``ca`` (a file of certificates to trust) and ``timeout_s``.
     """
 
     connector: str

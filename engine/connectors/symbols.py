@@ -11,8 +11,8 @@ from engine.messages import TradingRule
 class SymbolMap:
     """Pairs (``BASE-QUOTE``) and a venue's symbols, both ways.
 
-    It begins with the pairs of the configuration, spelled by the venue's habit, so that streams can be opened before
-    the venue's list has been read; :meth:`learn` then corrects and completes it.
+    It begins with the pairs of the configuration, spelled by the venue's habit, so that streams can be
+    opened before the venue's list has been read; :meth:`learn` then corrects and completes it.
     """
 
     __slots__ = ("_pair_of", "_spell", "_symbol_of")

@@ -1,0 +1,219 @@
+"""From raw frames to books: one pure object between a venue's protocol and the books that it keeps in step.
+
+The order-book actor and the replay of recorded traffic are both thin shells around this.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.book.sync import BookSync, SyncReason, SyncResult
+from engine.connectors.base import (
+    Ack,
+    ConnectionPlan,
+    HttpRequest,
+    MarketDataProtocol,
+    MarketEvent,
+    PublicTrade,
+    Send,
+    VenueNotice,
+)
+from engine.connectors.errors import MalformedFrame, MalformedReply
+from engine.errors import VenueError
+
+
+class SnapshotNeed(msgspec.Struct, frozen=True):
+    """Fetch this pair's book and hand the answer to :meth:`MarketDataFeed.on_snapshot`, with this ``epoch``.
+
+    ``request`` is None where the venue sends books in the stream itself: subscribe anew.
+    """
+
+    pair: str
+    epoch: int
+    request: HttpRequest | None
+
+
+class FeedProblem(msgspec.Struct, frozen=True):
+    """Something to log and count. ``kind`` is a :class:`SyncReason`, ``unparsed``, ``mismatch`` or
+    ``notice``.
+    """
+
+    kind: str
+    pair: str = ""
+    detail: str = ""
+
+
+class FeedResult(msgspec.Struct, frozen=True):
+    """What to do after an input: publish ``updated`` books and ``trades``, fetch ``snapshots``, log
+    ``problems``.
+
+    ``send``: texts to send on the connection that the frame came from. ``reconnect``: leave that connection.
+    """
+
+    updated: tuple[str, ...] = ()
+    trades: tuple[PublicTrade, ...] = ()
+    snapshots: tuple[SnapshotNeed, ...] = ()
+    problems: tuple[FeedProblem, ...] = ()
+    send: tuple[str, ...] = ()
+    reconnect: bool = False
+
+
+class FeedCounters(msgspec.Struct, gc=False):
+    """``unparsed``: frames that could not be read. ``unknown``: events of pairs that nobody follows."""
+
+    frames: int = 0
+    unparsed: int = 0
+    diffs: int = 0
+    quotes: int = 0
+    trades: int = 0
+    unknown: int = 0
+
+
+_NOTHING = FeedResult()
+_QUIET = frozenset({SyncReason.NONE, SyncReason.CONNECTED, SyncReason.BUFFERED, SyncReason.OLD_DIFF})
+
+
+class MarketDataFeed:
+    """Decodes frames and puts them on the books. ``books`` may be added to and taken from at any time."""
+
+    def __init__(self, protocol: MarketDataProtocol, books: dict[str, BookSync]) -> None:
+        self.protocol = protocol
+        self.books = books
+        self.counters = FeedCounters()
+        self.last_frame_mono_ns = 0
+        self._updated: dict[str, FeedResult] = {}
+
+    def on_open(self, conn: ConnectionPlan) -> FeedResult:
+        """A connection is up: its pairs begin to buffer, and each needs a snapshot."""
+        return self._collect([(pair, book.on_connected()) for pair, book in self._books_of(conn)])
+
+    def on_close(self, conn: ConnectionPlan) -> FeedResult:
+        """A connection is gone: its pairs' books are out of sync from here on."""
+        return self._collect([(pair, book.on_disconnected()) for pair, book in self._books_of(conn)])
+
+    def on_frame(self, conn: ConnectionPlan, data: str | bytes, received_mono_ns: int) -> FeedResult:
+        """One frame, read from its socket at ``received_mono_ns``. Never raises for what the venue sends."""
+        counters = self.counters
+        counters.frames += 1
+        self.last_frame_mono_ns = received_mono_ns
+        try:
+            events = self.protocol.feed(data)
+        except MalformedFrame as error:
+            counters.unparsed += 1
+            return FeedResult(problems=(FeedProblem("unparsed", "", f"{conn.url}: {error}"),))
+        if len(events) == 1:
+            return self._on_event(events[0])
+        return _merged([self._on_event(event) for event in events]) if events else _NOTHING
+
+    def on_snapshot(
+        self, pair: str, answer: bytes | str | VenueError, epoch: int | None = None
+    ) -> FeedResult:
+        """The answer to a :class:`SnapshotNeed`, or the error that came instead."""
+        book = self.books.get(pair)
+        if book is None:
+            return _NOTHING
+        if isinstance(answer, VenueError):
+            return self._snapshot_failed(pair, book, epoch, str(answer))
+        try:
+            snapshot = self.protocol.parse_snapshot(pair, answer)
+        except MalformedReply as error:
+            self.counters.unparsed += 1
+            return self._snapshot_failed(pair, book, epoch, str(error))
+        return self._result(pair, book.on_snapshot(snapshot, epoch))
+
+    # ----------------------------------------------------------------------------------------------- steps
+
+    def _on_event(self, event: MarketEvent) -> FeedResult:
+        if isinstance(event, DepthDiff):
+            self.counters.diffs += 1
+            book = self.books.get(event.pair)
+            if book is None:
+                return self._unknown()
+            return self._result(book.book.pair, book.on_diff(event))
+        if isinstance(event, BestQuote):
+            self.counters.quotes += 1
+            book = self.books.get(event.pair)
+            if book is None:
+                return self._unknown()
+            result = book.on_quote(event)
+            return self._result(book.book.pair, result) if result.mismatches else _NOTHING
+        return self._on_rare(event)
+
+    def _on_rare(self, event: MarketEvent) -> FeedResult:
+        if isinstance(event, PublicTrade):
+            self.counters.trades += 1
+            return FeedResult(trades=(event,))
+        if isinstance(event, DepthSnapshot):
+            book = self.books.get(event.pair)
+            return self._unknown() if book is None else self._result(event.pair, book.on_snapshot(event))
+        if isinstance(event, VenueNotice):
+            problem = FeedProblem("notice", "", f"{event.code} {event.text}".strip())
+            return FeedResult(problems=(problem,), reconnect=event.reconnect)
+        if isinstance(event, Send):
+            return FeedResult(send=(event.text,))
+        assert isinstance(event, Ack)
+        return _NOTHING
+
+    def _snapshot_failed(self, pair: str, book: BookSync, epoch: int | None, detail: str) -> FeedResult:
+        if epoch is not None and epoch != book.epoch:
+            return _NOTHING
+        result = book.on_snapshot_failed()
+        return self._result(pair, msgspec.structs.replace(result, detail=detail))
+
+    def _result(self, pair: str, result: SyncResult) -> FeedResult:
+        """The common case, an applied update, gives one and the same object each time."""
+        if result.applied and not result.mismatches and not result.need_snapshot:
+            ready = self._updated.get(pair)
+            if ready is None:
+                ready = self._updated[pair] = FeedResult(updated=(pair,))
+            return ready
+        if result.reason in _QUIET and not result.mismatches and not result.need_snapshot:
+            return _NOTHING
+        return self._collect([(pair, result)])
+
+    def _collect(self, results: list[tuple[str, SyncResult]]) -> FeedResult:
+        """``updated`` also names the pairs whose state changed for the worse: publish that too."""
+        updated: list[str] = []
+        needs: list[SnapshotNeed] = []
+        problems: list[FeedProblem] = []
+        for pair, result in results:
+            if result.applied or result.reason in _STATE_CHANGED:
+                updated.append(pair)
+            if result.need_snapshot:
+                needs.append(SnapshotNeed(pair, self.books[pair].epoch, self.protocol.snapshot_request(pair)))
+            if result.reason not in _QUIET:
+                problems.append(FeedProblem(str(result.reason), pair, result.detail))
+            for wrong in result.mismatches:
+                detail = f"at {wrong.update_id} venue {wrong.venue} book {wrong.book}"
+                problems.append(FeedProblem("mismatch", pair, detail))
+        return FeedResult(updated=tuple(updated), snapshots=tuple(needs), problems=tuple(problems))
+
+    def _unknown(self) -> FeedResult:
+        self.counters.unknown += 1
+        return _NOTHING
+
+    def _books_of(self, conn: ConnectionPlan) -> list[tuple[str, BookSync]]:
+        return [(pair, self.books[pair]) for pair in conn.pairs if pair in self.books]
+
+
+_STATE_CHANGED = frozenset(
+    {
+        SyncReason.CONNECTED,
+        SyncReason.DISCONNECTED,
+        SyncReason.GAP,
+        SyncReason.CROSSED,
+        SyncReason.BAD_VALUE,
+    }
+)
+
+
+def _merged(results: list[FeedResult]) -> FeedResult:
+    return FeedResult(
+        updated=tuple(dict.fromkeys(pair for result in results for pair in result.updated)),
+        trades=tuple(trade for result in results for trade in result.trades),
+        snapshots=tuple(need for result in results for need in result.snapshots),
+        problems=tuple(problem for result in results for problem in result.problems),
+        send=tuple(text for result in results for text in result.send),
+        reconnect=any(result.reconnect for result in results),
+    )
