@@ -1,0 +1,228 @@
+"""The bus within one process: the same bytes over pairs of buffers, delivered by the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from engine.bus.bus import Bus
+from engine.bus.context import Limits
+from engine.bus.endpoints import Endpoint, MemoryEndpoint, Watchers
+from engine.bus.link import Link
+from engine.clock import Clock, WallClock
+from engine.errors import NameTaken
+
+CHUNK = 64 * 1024
+"""How many bytes one turn of the event loop delivers, as one read of a socket would."""
+
+
+class MemoryNetwork:
+    """The buses of one process, and their directory. ``stall`` makes one stop reading, as a stopped process
+    does.
+    """
+
+    def __init__(self) -> None:
+        self._buses: dict[str, MemoryBus] = {}
+        self._stalled: dict[str, None] = {}
+        self._pipes: dict[MemoryTransport, None] = {}
+        self._watchers = Watchers()
+
+    def endpoint(self, name: str) -> MemoryEndpoint | None:
+        return MemoryEndpoint(name) if name in self._buses else None
+
+    def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        return self._watchers.add(callback)
+
+    def stall(self, name: str) -> None:
+        """What is sent to this bus stays in the pipes until :meth:`resume`."""
+        self._stalled[name] = None
+
+    def resume(self, name: str) -> None:
+        self._stalled.pop(name, None)
+        for pipe in list(self._pipes):
+            pipe.book()
+
+    def is_stalled(self, name: str) -> bool:
+        return name in self._stalled
+
+    def kill(self, name: str) -> None:
+        """End a bus as its process's death would: nothing more is sent, and its peers see closed links."""
+        bus = self._buses.pop(name)
+        for pipe in [pipe for pipe in self._pipes if pipe.owner == name]:
+            pipe.abort()
+        bus.lost()
+
+    def join(self, bus: MemoryBus) -> None:
+        """Raises NameTaken when the name is in use."""
+        if bus.name in self._buses:
+            raise NameTaken(f"{bus.name!r} is taken by incarnation {self._buses[bus.name].incarnation}")
+        self._buses[bus.name] = bus
+        self._watchers.changed(bus.name)
+
+    def leave(self, bus: MemoryBus) -> None:
+        if self._buses.get(bus.name) is bus:
+            del self._buses[bus.name]
+
+    def connect(self, caller: str, listener: str, make: Callable[[], Link]) -> Link:
+        """Raises ConnectionRefusedError when nobody listens under that name."""
+        bus = self._buses.get(listener)
+        if bus is None:
+            raise ConnectionRefusedError(f"nobody listens as {listener!r}")
+        near, far = make(), bus.accept()
+        here, there = MemoryTransport(self, caller, near), MemoryTransport(self, listener, far)
+        here.peer, there.peer = there, here
+        for transport in (here, there):
+            self._pipes[transport] = None
+        far.connection_made(there)
+        near.connection_made(here)
+        return near
+
+    def forget(self, transport: MemoryTransport) -> None:
+        self._pipes.pop(transport, None)
+
+
+class MemoryBus(Bus):
+    """A bus whose peers are in the same process and on the same event loop."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        name: str,
+        incarnation: int,
+        clock: Clock | None = None,
+        *,
+        engine_id: str = "",
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            incarnation,
+            network,
+            clock=clock if clock is not None else WallClock(),
+            engine_id=engine_id,
+            host="memory",
+            limits=limits if limits is not None else Limits(),
+            rng=random.Random(f"{name}/{incarnation}"),
+        )
+        self._network = network
+
+    def accept(self) -> Link:
+        """The link of a new caller, for the network."""
+        return self._accept()
+
+    def lost(self) -> None:
+        """Its process is gone: it neither connects nor listens any more."""
+        self._closed = True
+        for loop in self._peers.values():
+            loop.cancel()
+
+    async def _listen(self) -> None:
+        self._network.join(self)
+
+    async def _stop_listening(self) -> None:
+        self._network.leave(self)
+
+    async def _release(self) -> None:
+        return
+
+    async def _connect(self, endpoint: Endpoint, make: Callable[[], Link]) -> Link:
+        if not isinstance(endpoint, MemoryEndpoint):
+            raise OSError(f"a memory bus cannot reach {endpoint}")
+        return self._network.connect(self.name, endpoint.name, make)
+
+
+class MemoryTransport(asyncio.Transport):
+    """One end of a pipe. What it wrote waits in ``_buffer`` until the other end reads it."""
+
+    def __init__(self, network: MemoryNetwork, owner: str, link: Link) -> None:
+        super().__init__()
+        self.owner = owner
+        self.peer: MemoryTransport = self
+        self._network = network
+        self._link = link
+        self._buffer = bytearray()
+        self._high = 64 * 1024
+        self._low = 16 * 1024
+        self._writing_paused = False
+        self._reading = True
+        self._ended = False
+        self._lost = False
+        self._booked = False
+
+    # -------------------------------------------------------------------------------------- asyncio.Transport
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = 64 * 1024 if high is None else high
+        self._low = self._high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._buffer)
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self._ended:
+            return
+        self._buffer += data
+        if len(self._buffer) > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._link.pause_writing()
+        self.book()
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self.peer.book()
+
+    def is_closing(self) -> bool:
+        return self._ended
+
+    def close(self) -> None:
+        """The other end reads the rest, then both are closed."""
+        self._ended = True
+        self.book()
+
+    def abort(self) -> None:
+        """Closed here at once; the other end still reads what is in the pipe."""
+        self._ended = True
+        asyncio.get_running_loop().call_soon(self._lose)
+        self.book()
+
+    # ----------------------------------------------------------------------------------------------- delivery
+
+    def book(self) -> None:
+        """Deliver, or end, in the event loop's next turn."""
+        if not self._booked and (self._buffer or self._ended):
+            self._booked = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._booked = False
+        peer = self.peer
+        if self._buffer and not peer._lost and not peer._ended:
+            if not peer._reading or self._network.is_stalled(peer.owner):
+                return
+            chunk = bytes(self._buffer[:CHUNK])
+            del self._buffer[:CHUNK]
+            peer._link.data_received(chunk)
+            if self._writing_paused and len(self._buffer) <= self._low and not self._lost:
+                self._writing_paused = False
+                self._link.resume_writing()
+        elif self._ended:
+            self._buffer.clear()
+            peer._ended = True
+            peer._lose()
+            self._lose()
+            return
+        self.book()
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._network.forget(self)
+            self._link.connection_lost(None)

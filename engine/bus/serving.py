@@ -1,0 +1,385 @@
+"""The listening end of a link: one caller's subscriptions, requests, commands and tells."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from engine.bus.context import Channel, Context, SessionError, Timer, log
+from engine.bus.streams import Outlet, Stream
+from engine.bus.wire import (
+    Command,
+    Envelope,
+    Failure,
+    Hello,
+    Probe,
+    Rejected,
+    Reply,
+    Request,
+    SetKeys,
+    StreamClosed,
+    Subscribe,
+    Tell,
+    Unsubscribe,
+    decode_body,
+    encode_body,
+    encode_frame,
+)
+from engine.messages import Message, Reason, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. A command has an id, and an expiry on this host's monotonic clock."""
+
+    name: str
+    incarnation: int
+    command_id: str | None = None
+    expires_mono_ns: int | None = None
+
+
+Answer = Message | Awaitable[Message | None] | None
+Handler = Callable[[Caller, Message], Answer]
+
+
+class Server:
+    """What all callers of one bus share: its streams, its handler and the bound on what is pending."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.handler: Handler | None = None
+        self.streams: dict[str, Stream] = {}
+        self.sessions: dict[ServerSession, None] = {}
+        self.tasks: set[asyncio.Future[None]] = set()
+
+    def opened(self, stream: Stream) -> None:
+        """Begin a stream; those who asked for it before get it now. Raises ValueError when it is open."""
+        if stream.name in self.streams:
+            raise ValueError(f"stream {stream.name!r} of {self.context.name!r} is already open")
+        self.streams[stream.name] = stream
+        for session in list(self.sessions):
+            session.stream_opened(stream)
+
+    def closed(self, stream: Stream) -> None:
+        """End a stream; its readers are told, and wait for it to open again."""
+        if self.streams.get(stream.name) is stream:
+            del self.streams[stream.name]
+            for session in list(self.sessions):
+                session.stream_closed(stream)
+
+    async def close(self) -> None:
+        """Cancel what is being handled and wait for its end."""
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class ServerSession:
+    """One caller."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._context = server.context
+        self._stats = server.context.stats
+        self._control: deque[bytes] = deque()
+        self._outlets: dict[int, Outlet] = {}
+        self._awaited: dict[int, Subscribe] = {}
+        self._channel: Channel | None = None
+        self._hello: Hello | None = None
+        self._caller = Caller("", 0)
+        self._timer: Timer | None = None
+        self._handlers: dict[type[Envelope], Callable[[Any], None]] = {
+            Subscribe: self._subscribe,
+            SetKeys: self._set_keys,
+            Unsubscribe: self._unsubscribe,
+            Probe: self._probe,
+            Request: self._request,
+            Command: self._command,
+            Tell: self._tell,
+        }
+
+    # ------------------------------------------------------------------------------------------- for the link
+
+    def opened(self, channel: Channel) -> None:
+        self._channel = channel
+        self._server.sessions[self] = None
+        self._timer = self._context.call_later(self._context.limits.handshake, self._no_hello)
+
+    def received(self, envelope: Envelope) -> None:
+        if self._hello is None:
+            self._greet(envelope)
+            return
+        handler = self._handlers.get(type(envelope))
+        if handler is None:
+            raise SessionError(f"{type(envelope).__name__} from {self._caller.name!r} to a listener")
+        handler(envelope)
+
+    def resumed(self) -> None:
+        channel = self._channel
+        while channel is not None and channel.writable and self._control:
+            channel.send(self._control.popleft())
+        for outlet in self._fairly():
+            outlet.flush()
+
+    def closed(self, reason: str) -> None:
+        self._channel = None
+        self._server.sessions.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        for outlet in self._outlets.values():
+            outlet.close()
+        self._outlets.clear()
+        self._control.clear()
+        if self._hello is not None:
+            self._context.registry.closed(self._caller.name, self._caller.incarnation)
+
+    # ----------------------------------------------------------------------------------------- for the server
+
+    def stream_opened(self, stream: Stream) -> None:
+        for request in [wanted for wanted in self._awaited.values() if wanted.stream == stream.name]:
+            self._serve(stream, request)
+
+    def stream_closed(self, stream: Stream) -> None:
+        for outlet in [outlet for outlet in self._outlets.values() if outlet.stream is stream]:
+            position = stream.position
+            keys = outlet.keys
+            outlet.close()
+            del self._outlets[outlet.id]
+            self._awaited[outlet.id] = Subscribe(
+                outlet.id,
+                stream.name,
+                None if keys is None else sorted(keys),
+                position.incarnation,
+                position.number,
+            )
+            self._send(StreamClosed(outlet.id))
+
+    def end(self) -> None:
+        """Close politely."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def abort(self, reason: str) -> None:
+        if self._channel is not None:
+            self._channel.abort(reason)
+
+    # ---------------------------------------------------------------------------------------------- handshake
+
+    def _greet(self, envelope: Envelope) -> None:
+        if not isinstance(envelope, Hello):
+            raise SessionError(f"{type(envelope).__name__} before Hello")
+        mismatch = self._context.mismatch(envelope)
+        if mismatch is not None:
+            self._stats.mismatched += 1
+            log.error("caller_rejected", bus=self._context.name, reason=mismatch)
+            self._send(Rejected(mismatch))
+            self.end()
+            return
+        self._hello = envelope
+        self._caller = Caller(envelope.name, envelope.incarnation)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._send(self._context.hello())
+        self._context.registry.opened(envelope.name, envelope.incarnation)
+
+    def _no_hello(self) -> None:
+        if self._hello is None:
+            self.abort("no Hello in time")
+
+    # ------------------------------------------------------------------------------------------ subscriptions
+
+    def _subscribe(self, request: Subscribe) -> None:
+        if request.id in self._outlets or request.id in self._awaited:
+            raise SessionError(f"subscription {request.id} twice")
+        stream = self._server.streams.get(request.stream)
+        if stream is None:
+            self._awaited[request.id] = request
+        else:
+            self._serve(stream, request)
+
+    def _serve(self, stream: Stream, request: Subscribe) -> None:
+        self._awaited.pop(request.id, None)
+        if self._channel is None:
+            return
+        outlet = stream.attach(self._channel, request)
+        self._outlets[request.id] = outlet
+        self._send(outlet.start)
+        outlet.flush()
+
+    def _set_keys(self, request: SetKeys) -> None:
+        awaited = self._awaited.get(request.id)
+        if awaited is not None:
+            self._awaited[request.id] = msgspec.structs.replace(awaited, keys=request.keys)
+        elif request.id in self._outlets:
+            self._outlets[request.id].set_keys(request.keys)
+
+    def _unsubscribe(self, request: Unsubscribe) -> None:
+        self._awaited.pop(request.id, None)
+        outlet = self._outlets.pop(request.id, None)
+        if outlet is not None:
+            outlet.close()
+
+    def _probe(self, request: Probe) -> None:
+        if request.id in self._outlets:
+            self._outlets[request.id].head()
+
+    def _fairly(self) -> Iterator[Outlet]:
+        """All outlets, beginning with the one that was second the last time."""
+        for number in list(self._outlets)[:1]:
+            self._outlets[number] = self._outlets.pop(number)
+        yield from list(self._outlets.values())
+
+    # ------------------------------------------------------------------------------ requests, commands, tells
+
+    def _request(self, request: Request) -> None:
+        self._handle(request, self._caller)
+
+    def _command(self, command: Command) -> None:
+        now = self._context.clock.monotonic_ns()
+        if self._hello is not None and self._hello.host == self._context.host:
+            expires = command.expires_mono_ns
+        else:
+            expires = now + command.expires_wall_ns - self._context.clock.time_ns()
+        if command.to_incarnation not in (None, self._context.incarnation):
+            self._stats.refused_other_incarnation += 1
+            detail = f"meant for incarnation {command.to_incarnation}, this is {self._context.incarnation}"
+            self._refuse(command, Reason.OTHER_INCARNATION, detail)
+        elif now >= expires:
+            self._expired(command, now - expires)
+        else:
+            name, incarnation = self._caller.name, self._caller.incarnation
+            self._handle(command, Caller(name, incarnation, command.command_id, expires))
+
+    def _tell(self, tell: Tell) -> None:
+        message = self._decode(tell.body)
+        handler = self._server.handler
+        if message is None:
+            return
+        if handler is None:
+            self._stats.dropped_tells += 1
+            return
+        try:
+            answer = handler(self._caller, message)
+        except Exception:
+            self._failed(message)
+            return
+        if isinstance(answer, Awaitable):
+            self._spawn(self._finish_tell(message, answer))
+
+    def _handle(self, request: Request | Command, caller: Caller) -> None:
+        message, handler = self._decode(request.body), self._server.handler
+        if message is None:
+            self._fail(request, "this version does not know the message or a field's type")
+        elif handler is None:
+            self._refuse(request, Reason.NOT_READY, f"{self._context.name} does not serve yet")
+        elif len(self._server.tasks) >= self._context.limits.pending_requests:
+            self._stats.refused_overloaded += 1
+            self._refuse(request, Reason.OVERLOADED, f"{len(self._server.tasks)} requests are pending")
+        else:
+            self._call(request, caller, message, handler)
+
+    def _call(self, request: Request | Command, caller: Caller, message: Message, handler: Handler) -> None:
+        try:
+            answer = handler(caller, message)
+        except Exception as error:
+            self._failed(message)
+            self._fail(request, f"{type(error).__name__}: {error}")
+            return
+        if isinstance(answer, Awaitable):
+            self._spawn(self._finish(request, caller, message, answer))
+        else:
+            self._answer(request, message, answer)
+
+    async def _finish(
+        self,
+        request: Request | Command,
+        caller: Caller,
+        message: Message,
+        answer: Awaitable[Message | None],
+    ) -> None:
+        if caller.expires_mono_ns is not None and inspect.iscoroutine(answer):
+            late_ns = self._context.clock.monotonic_ns() - caller.expires_mono_ns
+            if late_ns >= 0:
+                answer.close()
+                self._expired(request, late_ns)
+                return
+        try:
+            reply = await answer
+        except Exception as error:
+            self._failed(message)
+            self._fail(request, f"{type(error).__name__}: {error}")
+            return
+        self._answer(request, message, reply)
+
+    async def _finish_tell(self, message: Message, answer: Awaitable[Message | None]) -> None:
+        try:
+            await answer
+        except Exception:
+            self._failed(message)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    # ------------------------------------------------------------------------------------------------ answers
+
+    def _answer(self, request: Request | Command, message: Message, reply: Message | None) -> None:
+        if reply is None:
+            self._fail(request, f"{self._context.name} has no answer to {type(message).__name__}")
+            return
+        body = encode_body(reply)
+        if len(body) + 64 > self._context.limits.max_frame:
+            self._fail(request, f"the answer of {len(body)} bytes is above the frame limit: ask for less")
+            return
+        self._send(Reply(request.id, msgspec.Raw(body)))
+
+    def _expired(self, command: Request | Command, late_ns: int) -> None:
+        self._stats.refused_expired += 1
+        self._refuse(command, Reason.EXPIRED, f"expired {late_ns / 1e6:.1f} ms before it was handled")
+
+    def _refuse(self, request: Request | Command, reason: Reason, detail: str) -> None:
+        if isinstance(request, Command):
+            refused = Refused(client_order_id=request.command_id, reason=reason, detail=detail)
+            self._send(Reply(request.id, msgspec.Raw(encode_body(refused))))
+        else:
+            self._fail(request, f"{reason.value}: {detail}")
+
+    def _fail(self, request: Request | Command, error: str) -> None:
+        self._send(Failure(request.id, error))
+
+    def _failed(self, message: Message) -> None:
+        self._stats.handler_errors += 1
+        log.exception(
+            "handler_failed", bus=self._context.name, caller=self._caller.name, type=type(message).__name__
+        )
+
+    def _decode(self, body: msgspec.Raw) -> Message | None:
+        try:
+            return decode_body(body)
+        except msgspec.DecodeError as error:
+            self._stats.unknown_bodies += 1
+            log.error("unknown_body", bus=self._context.name, caller=self._caller.name, detail=str(error))
+            return None
+
+    def _send(self, envelope: Envelope) -> None:
+        """Now, or when the caller reads again; one that never reads its replies is disconnected."""
+        channel = self._channel
+        if channel is None:
+            if isinstance(envelope, Reply | Failure):
+                self._stats.late_replies += 1
+        elif channel.writable and not self._control:
+            channel.send(encode_frame(envelope))
+        elif len(self._control) < self._context.limits.outbox:
+            self._control.append(encode_frame(envelope))
+        else:
+            self._stats.closed_slow_readers += 1
+            log.warning("slow_reader_closed", bus=self._context.name, caller=self._caller.name)
+            channel.abort("does not read its replies")

@@ -1,0 +1,6 @@
+"""Time: what the engine reads it from, and when the clock actor ticks."""
+
+from engine.clock.clocks import Clock, VirtualClock, WallClock
+from engine.clock.ticks import NextTick, TickSchedule
+
+__all__ = ["Clock", "NextTick", "TickSchedule", "VirtualClock", "WallClock"]
