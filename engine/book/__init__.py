@@ -4,14 +4,20 @@ from engine.book.decimals import exponent_of, format_mantissa
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot, Levels
 from engine.book.order_book import OrderBook
 from engine.book.rules import RangeRule, SequenceRule, Verdict
+from engine.book.shared import BookReader, BookWriter
 from engine.book.states import ReadStatus, SyncState
 from engine.book.sync import BookSync, QuoteMismatch, SyncCounters, SyncReason, SyncResult
+from engine.book.views import BestView, DepthView, TopView
 
 __all__ = [
     "BestQuote",
+    "BestView",
+    "BookReader",
     "BookSync",
+    "BookWriter",
     "DepthDiff",
     "DepthSnapshot",
+    "DepthView",
     "Levels",
     "OrderBook",
     "QuoteMismatch",
@@ -22,6 +28,7 @@ __all__ = [
     "SyncReason",
     "SyncResult",
     "SyncState",
+    "TopView",
     "Verdict",
     "exponent_of",
     "format_mantissa",

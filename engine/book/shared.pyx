@@ -1,0 +1,494 @@
+"""Order books in shared memory: one writer, any number of readers, no locks.
+
+The file's layout, and how to read it from any language, is in :mod:`engine.book.layout`.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from engine.book.decimals cimport format_decimal
+from engine.book.layout cimport (
+    ASK_COUNT, ASK_TOTAL, BID_COUNT, BID_TOTAL, DEEPEST, DEPTH, EVENT_TIME, FILE_SIZE, HEADER_WORDS,
+    HEARTBEAT, INCARNATION, LEVELS, MAGIC, MAGIC_VALUE, PAIR, PAIR_BYTES, PRICE_EXPONENT, RECEIVED, RETIRED,
+    SEQUENCE, SIZE_EXPONENT, SLOT_SIZE, STATE, UPDATE_ID, VERSION, VERSION_VALUE, WRITER_PID, Mapping,
+    copy_newest, fence_release, file_size_of, load_acquire, load_relaxed, map_descriptor, map_file, newest_of,
+    pair_of, slot_words_of, store_relaxed, store_release, store_side, unmap,
+)
+from engine.book.order_book cimport OrderBook
+
+import contextlib
+import os
+from decimal import Decimal
+
+import numpy as np
+
+from engine.book.layout import MAX_DEPTH, naming
+from engine.book.states import ReadStatus, SyncState
+from engine.book.views import BestView, DepthView, TopView
+from engine.errors import BookError
+
+cdef enum Status:
+    FRESH = 0
+    STALE = 1
+    UNSYNCED = 2
+    BUSY = 3
+    MISSING = 4
+
+cdef int SYNCED_STATE = 2
+cdef tuple STATUSES = tuple(ReadStatus)
+
+
+@cython.final
+cdef class BookWriter:
+    """Publishes one pair's book to every process of the host.
+
+    ``depth``: levels of each side that readers can have. A file that is already at ``path`` is taken over with its
+    readers: in place if its layout is the same, otherwise the new file replaces it and the old one is marked retired.
+    ``incarnation`` is raised above the one found, if need be. The book is UNSYNCED until the first ``publish`` that
+    says otherwise, and STALE to readers until the first ``heartbeat``. A writer whose file another writer has taken
+    over raises BookError at its next word.
+    """
+
+    def __cinit__(
+        self, path, str pair not None, int price_exponent, int size_exponent, int depth=50, incarnation=1
+    ):
+        self.path = os.fspath(path)
+        self.pair = pair
+        if not 1 <= depth <= MAX_DEPTH:
+            raise BookError(f"{pair}: a shared book holds 1 to {MAX_DEPTH} levels a side, not {depth}")
+        if not 1 <= len(pair.encode()) < PAIR_BYTES:
+            raise BookError(f"{pair!r} does not fit the book file: a pair's name has 1 to {PAIR_BYTES - 1} bytes")
+        cdef Mapping old
+        cdef uint64_t raised = incarnation
+        memset(&old, 0, sizeof(old))
+        try:
+            map_file(self.path, True, &old)
+            if old.words != NULL:
+                raised = max(raised, old.incarnation + 1)
+            if is_usable(&old, pair, depth):
+                self._map = old
+                memset(&old, 0, sizeof(old))
+                self._take_over(price_exponent, size_exponent, raised)
+            else:
+                self._create(price_exponent, size_exponent, depth, raised)
+                if old.words != NULL:
+                    store_release(old.words + RETIRED, 1)
+        finally:
+            unmap(&old)
+
+    def __dealloc__(self):
+        unmap(&self._map)
+
+    @property
+    def incarnation(self):
+        """The number under which this writer writes."""
+        return self._map.incarnation
+
+    @property
+    def depth(self):
+        """Levels of each side that the file has room for."""
+        return self._map.depth
+
+    @property
+    def closed(self):
+        return self._map.words == NULL
+
+    cpdef void publish(
+        self, OrderBook book, int64_t update_id, int64_t event_time_ns, int64_t received_mono_ns, int state
+    ) except *:
+        """Makes the book's best levels the newest slot. ``state``: a :class:`SyncState`.
+
+        ``received_mono_ns``, this host's monotonic clock, counts as a heartbeat. Raises BookError if the book is
+        invalid, or another writer has taken over.
+        """
+        self._check()
+        if not book.is_valid:
+            raise BookError(f"{self.pair}: an invalid book cannot be published ({book.invalid_reason}); set the state")
+        cdef uint64_t* slot = self._begin()
+        store_relaxed(slot + UPDATE_ID, <uint64_t>update_id)
+        store_relaxed(slot + EVENT_TIME, <uint64_t>event_time_ns)
+        store_relaxed(slot + RECEIVED, <uint64_t>received_mono_ns)
+        store_relaxed(slot + STATE, <uint64_t>state)
+        store_relaxed(slot + PRICE_EXPONENT, <uint64_t><int64_t>book.price_exponent)
+        store_relaxed(slot + SIZE_EXPONENT, <uint64_t><int64_t>book.size_exponent)
+        store_relaxed(slot + BID_COUNT, store_side(slot + LEVELS, &book._bids, self._map.depth))
+        store_relaxed(
+            slot + ASK_COUNT, store_side(slot + LEVELS + 2 * self._map.depth, &book._asks, self._map.depth)
+        )
+        store_relaxed(slot + BID_TOTAL, <uint64_t>book._bids.count)
+        store_relaxed(slot + ASK_TOTAL, <uint64_t>book._asks.count)
+        self._end(slot)
+        if received_mono_ns > <int64_t>load_relaxed(self._map.words + HEARTBEAT):
+            store_release(self._map.words + HEARTBEAT, <uint64_t>received_mono_ns)
+
+    cpdef void set_state(self, int state) except *:
+        """Says what the book is worth, its levels unchanged."""
+        self._check()
+        cdef uint64_t* newest = self._newest
+        cdef uint64_t* slot
+        cdef uint64_t i
+        if newest[STATE] == <uint64_t>state:
+            return
+        slot = self._begin()
+        for i in range(1, self._map.slot_words):
+            store_relaxed(slot + i, newest[i])
+        store_relaxed(slot + STATE, <uint64_t>state)
+        self._end(slot)
+
+    cpdef void heartbeat(self, int64_t mono_ns) except *:
+        """Says that the writer lives, at ``mono_ns`` of this host's monotonic clock."""
+        self._check()
+        store_release(self._map.words + HEARTBEAT, <uint64_t>mono_ns)
+
+    def close(self, *, unlink=False):
+        """Leaves: the book is UNSYNCED from here on. ``unlink`` removes the file as well. Harmless if repeated."""
+        if self._map.words == NULL:
+            return
+        try:
+            if self._owns():
+                self.set_state(SyncState.UNSYNCED)
+                if unlink:
+                    store_release(self._map.words + RETIRED, 1)
+                    self._unlink()
+        finally:
+            unmap(&self._map)
+
+    def unlink(self):
+        """Leaves and removes the file."""
+        self.close(unlink=True)
+
+    # ------------------------------------------------------------------------------------------------- taking place
+
+    def _create(self, int price_exponent, int size_exponent, uint64_t depth, uint64_t incarnation):
+        """Makes a file aside, complete, and renames it into place."""
+        cdef uint64_t slot_words = slot_words_of(depth)
+        cdef size_t size = file_size_of(depth)
+        cdef bytes name = self.pair.encode()
+        cdef const char* name_data = name
+        aside = self.path + ".new"
+        with naming(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+            descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)  # a full file system shows here, not as a signal later
+                map_descriptor(descriptor, size, True, &self._map)
+            finally:
+                os.close(descriptor)
+            self._map.depth = depth
+            self._map.slot_words = slot_words
+            self._map.words[MAGIC] = MAGIC_VALUE
+            self._map.words[VERSION] = VERSION_VALUE
+            self._map.words[FILE_SIZE] = size
+            self._map.words[SLOT_SIZE] = slot_words * 8
+            self._map.words[DEPTH] = depth
+            memcpy(self._map.words + PAIR, name_data, len(name))
+            self._take_over(price_exponent, size_exponent, incarnation)
+            os.rename(aside, self.path)
+
+    def _take_over(self, int price_exponent, int size_exponent, uint64_t incarnation):
+        """Writes an empty, unsynced book as the newest slot, then raises the incarnation."""
+        cdef uint64_t* first = self._map.words + HEADER_WORDS
+        cdef uint64_t* second = first + self._map.slot_words
+        cdef uint64_t one = load_acquire(first), two = load_acquire(second)
+        cdef uint64_t* slot
+        cdef int i
+        self._sequence = max(one, two)
+        self._sequence += self._sequence & 1
+        self._newest = newest_of(first, one, second, two)
+        if self._newest == NULL:
+            self._newest = first
+        slot = self._begin()
+        for i in range(1, LEVELS):
+            store_relaxed(slot + i, 0)
+        store_relaxed(slot + PRICE_EXPONENT, <uint64_t><int64_t>price_exponent)
+        store_relaxed(slot + SIZE_EXPONENT, <uint64_t><int64_t>size_exponent)
+        self._end(slot)
+        self._map.words[WRITER_PID] = os.getpid()
+        self._map.incarnation = incarnation
+        store_release(self._map.words + INCARNATION, incarnation)
+
+    def _unlink(self):
+        """Removes the path if it still is this writer's file."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self.path, follow_symlinks=False)
+            if found.st_ino == self._map.inode and found.st_dev == self._map.device:
+                os.unlink(self.path)
+
+    # -------------------------------------------------------------------------------------------------------- steps
+
+    def _owns(self):
+        return (
+            load_acquire(self._map.words + RETIRED) == 0
+            and load_acquire(self._map.words + INCARNATION) == self._map.incarnation
+        )
+
+    cdef int _check(self) except -1:
+        if self._map.words == NULL:
+            raise BookError(f"{self.pair}: {self.path} is closed; open a new writer")
+        if (
+            load_acquire(self._map.words + RETIRED) != 0
+            or load_acquire(self._map.words + INCARNATION) != self._map.incarnation
+        ):
+            raise BookError(f"{self.pair}: another writer has taken over {self.path}; stop writing")
+        return 0
+
+    cdef uint64_t* _begin(self) noexcept nogil:
+        """The older slot, marked as being written."""
+        cdef uint64_t* slot = self._map.words + HEADER_WORDS
+        if slot == self._newest:
+            slot += self._map.slot_words
+        store_relaxed(slot + SEQUENCE, self._sequence + 1)
+        fence_release()
+        return slot
+
+    cdef void _end(self, uint64_t* slot) noexcept nogil:
+        """Makes the slot the newest."""
+        self._sequence += 2
+        store_release(slot + SEQUENCE, self._sequence)
+        self._newest = slot
+
+
+@cython.final
+cdef class BookReader:
+    """Reads one pair's book, without a message and without ever waiting for its writer.
+
+    ``stale_after_ns``: a heartbeat older than this, by this host's monotonic clock, makes a reading STALE. The file
+    is looked for at each reading until it is there, and mapped anew when a writer replaces it. ``now_mono_ns`` of
+    the readings stands in for the monotonic clock where time is virtual.
+
+    A file that is no complete book is MISSING; one of another layout version raises BookError.
+    """
+
+    def __cinit__(self, path, int64_t stale_after_ns=500_000_000):
+        self.path = os.fspath(path)
+        self.stale_after_ns = stale_after_ns
+
+    def __dealloc__(self):
+        unmap(&self._map)
+        free(self._copy)
+
+    def close(self):
+        """Lets go of the file; the next reading maps it again."""
+        unmap(&self._map)
+
+    @property
+    def capacity(self):
+        """Levels of each side that the mapped file has room for; 0 while there is none."""
+        return self._map.depth
+
+    @property
+    def incarnation(self):
+        """The writer's incarnation at the last reading; 0 while there is no file."""
+        return self._map.incarnation
+
+    @property
+    def pair(self):
+        """The pair that the mapped file holds; empty while there is none."""
+        return self._pair if self._map.words != NULL else ""
+
+    def read_raw(self, now_mono_ns=None):
+        """(status, bid price, bid size, ask price, ask size, price exponent, size exponent, update id, age in ns).
+
+        Mantissas; a size of 0 says that the side is empty. All 0, and age −1, if the status is BUSY or MISSING.
+        """
+        cdef int status = self._read(now_mono_ns, 1)
+        cdef const int64_t* words = <const int64_t*>self._copy
+        cdef const int64_t* asks = words + LEVELS + 2 * self._map.depth
+        if status >= BUSY:
+            return STATUSES[status], 0, 0, 0, 0, 0, 0, 0, -1
+        return (
+            STATUSES[status],
+            words[LEVELS] if words[BID_COUNT] else 0,
+            words[LEVELS + 1] if words[BID_COUNT] else 0,
+            asks[0] if words[ASK_COUNT] else 0,
+            asks[1] if words[ASK_COUNT] else 0,
+            words[PRICE_EXPONENT],
+            words[SIZE_EXPONENT],
+            words[UPDATE_ID],
+            self._age,
+        )
+
+    def read_best(self, now_mono_ns=None):
+        """The best bid and ask as a :class:`BestView`."""
+        cdef int status = self._read(now_mono_ns, 1)
+        cdef uint64_t* words = self._copy
+        if status >= BUSY:
+            return BestView(status=STATUSES[status])
+        bids = self._decimals(LEVELS, words[BID_COUNT])
+        asks = self._decimals(LEVELS + 2 * self._map.depth, words[ASK_COUNT])
+        bid, bid_size = bids[0] if bids else (None, None)
+        ask, ask_size = asks[0] if asks else (None, None)
+        return BestView(
+            status=STATUSES[status],
+            bid=bid,
+            bid_size=bid_size,
+            ask=ask,
+            ask_size=ask_size,
+            update_id=<int64_t>words[UPDATE_ID],
+            age_ns=self._age,
+        )
+
+    def depth(self, n=None, now_mono_ns=None):
+        """Up to ``n`` levels of each side (None: all that the file holds) as a :class:`DepthView` of Decimals.
+
+        Fewer come only where the book has fewer: asking for more than the file holds raises BookError.
+        """
+        cdef int64_t limit = self._checked_limit(n)
+        cdef int status = self._read(now_mono_ns, limit)
+        cdef uint64_t* words = self._copy
+        if status >= BUSY:
+            return DepthView(status=STATUSES[status], bids=[], asks=[])
+        self._recheck(n)
+        return DepthView(
+            status=STATUSES[status],
+            bids=self._decimals(LEVELS, words[BID_COUNT]),
+            asks=self._decimals(LEVELS + 2 * self._map.depth, words[ASK_COUNT]),
+            bid_total=words[BID_TOTAL],
+            ask_total=words[ASK_TOTAL],
+            update_id=<int64_t>words[UPDATE_ID],
+            age_ns=self._age,
+        )
+
+    def top(self, n=None, now_mono_ns=None):
+        """As :meth:`depth`, as a :class:`TopView` of int64 arrays."""
+        cdef int64_t limit = self._checked_limit(n)
+        cdef int status = self._read(now_mono_ns, limit)
+        cdef uint64_t* words = self._copy
+        if status >= BUSY:
+            return TopView(
+                status=STATUSES[status],
+                bids=np.empty((0, 2), dtype=np.int64),
+                asks=np.empty((0, 2), dtype=np.int64),
+                price_exponent=0,
+                size_exponent=0,
+            )
+        self._recheck(n)
+        return TopView(
+            status=STATUSES[status],
+            bids=self._array(LEVELS, words[BID_COUNT]),
+            asks=self._array(LEVELS + 2 * self._map.depth, words[ASK_COUNT]),
+            price_exponent=<int64_t>words[PRICE_EXPONENT],
+            size_exponent=<int64_t>words[SIZE_EXPONENT],
+            bid_total=words[BID_TOTAL],
+            ask_total=words[ASK_TOTAL],
+            update_id=<int64_t>words[UPDATE_ID],
+            age_ns=self._age,
+        )
+
+    # -------------------------------------------------------------------------------------------------------- steps
+
+    cdef int _read(self, object now_mono_ns, int64_t limit) except -1:
+        """Copies up to ``limit`` levels of the newest complete slot into ``_copy``; answers a status.
+
+        The counts in the copy are of the levels copied.
+        """
+        cdef int64_t now
+        cdef int status = MISSING
+        cdef int attempt
+        self._age = -1
+        for attempt in range(2):
+            if not self._ready():
+                return MISSING
+            if not copy_newest(&self._map, self._copy, <uint64_t>limit):
+                status = BUSY
+            else:
+                now = monotonic() if now_mono_ns is None else now_mono_ns
+                status = UNSYNCED if self._copy[STATE] != <uint64_t>SYNCED_STATE else FRESH
+                if now - <int64_t>load_acquire(self._map.words + HEARTBEAT) > self.stale_after_ns:
+                    status = STALE
+                if self._copy[RECEIVED] != 0:
+                    self._age = max(<int64_t>0, now - <int64_t>self._copy[RECEIVED])
+            if (status != STALE and status != BUSY) or not self._moved():
+                return status
+            unmap(&self._map)
+        return status
+
+    cdef bint _ready(self) except -1:
+        """Whether there is a file, mapped as it now is."""
+        if (
+            self._map.words != NULL
+            and load_acquire(self._map.words + RETIRED) == 0
+            and load_acquire(self._map.words + INCARNATION) == self._map.incarnation
+        ):
+            return True
+        return self._remap()
+
+    cdef bint _remap(self) except -1:
+        unmap(&self._map)
+        free(self._copy)
+        self._copy = NULL
+        map_file(self.path, False, &self._map)
+        if self._map.words == NULL:
+            return False
+        if load_acquire(self._map.words + RETIRED) != 0:
+            unmap(&self._map)
+            return False
+        self._pair = pair_of(&self._map)
+        self._copy = <uint64_t*>malloc(self._map.slot_words * 8)
+        if self._copy == NULL:
+            unmap(&self._map)
+            raise MemoryError()
+        return True
+
+    cdef bint _moved(self) except -1:
+        """Whether the path holds another file than the mapped one, or none."""
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return True
+        return found.st_ino != self._map.inode or found.st_dev != self._map.device
+
+    cdef int64_t _checked_limit(self, object n) except -1:
+        """``n`` as a number of levels that the file can answer for; the whole file where it is None."""
+        if n is None:
+            return DEEPEST
+        if n < 0:
+            raise BookError(f"{self.path}: {n} levels were asked for; ask for 0 or more, or None for all")
+        if self._ready():
+            self._recheck(n)
+        return min(n, DEEPEST)
+
+    def _recheck(self, n):
+        if n is not None and n > self._map.depth:
+            raise BookError(
+                f"{self._pair}: {n} levels were asked for, the shared book holds {self._map.depth} a side; "
+                "ask for fewer or raise the book's depth"
+            )
+
+    cdef object _array(self, uint64_t first_word, uint64_t count):
+        array = np.empty((count, 2), dtype=np.int64)
+        cdef int64_t[:, ::1] view = array
+        if count:
+            memcpy(&view[0, 0], self._copy + first_word, count * 16)
+        return array
+
+    cdef list _decimals(self, uint64_t first_word, uint64_t count):
+        cdef const int64_t* words = <const int64_t*>self._copy
+        cdef int price_exponent = <int>words[PRICE_EXPONENT]
+        cdef int size_exponent = <int>words[SIZE_EXPONENT]
+        cdef uint64_t i
+        cdef list levels = []
+        words += first_word
+        for i in range(count):
+            levels.append((
+                Decimal(format_decimal(words[2 * i], price_exponent)),
+                Decimal(format_decimal(words[2 * i + 1], size_exponent)),
+            ))
+        return levels
+
+
+cdef bint is_usable(const Mapping* old, str pair, uint64_t depth) except -1:
+    """Whether a file found at the path can be written on in place."""
+    if old.words == NULL or old.depth != depth or load_acquire(old.words + RETIRED) != 0:
+        return False
+    return pair_of(old) == pair
+
+
+cdef int64_t monotonic() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
