@@ -307,8 +307,11 @@ class Account:
     # ------------------------------------------------------------------------------------------- what the venue tells
 
     def venue_update(self, update: VenueOrderUpdate, dated_ns: int, now_ns: int) -> list[Effect]:
-        """What the venue says of an order: by its stream, dated by the venue, or by REST, by its request's start."""
-        return self._observe(update, (), dated_ns, now_ns)
+        """What the venue says of an order: by its stream, dated by the venue, or by REST, by its request's start.
+
+        ``dated_ns`` 0: the venue did not say; then it counts as new.
+        """
+        return self._observe(update, (), dated_ns or now_ns, now_ns)
 
     def venue_fill(
         self, pair: str, fill: Fill, now_ns: int, client_order_id: str = "", exchange_order_id: str = ""
@@ -323,15 +326,21 @@ class Account:
         self._take_fill(batch, tracked, fill)
         return self._close(batch, tracked)
 
-    def order_not_found(self, client_order_id: str, asked_ns: int, now_ns: int) -> list[Effect]:
-        """The venue itself said that it has no such order, to a question asked at ``asked_ns``."""
+    def order_not_found(
+        self, client_order_id: str, asked_ns: int, now_ns: int, dated_ns: int | None = None
+    ) -> list[Effect]:
+        """The venue itself said that it has no such order, to a question asked at ``asked_ns`` (wall clock).
+
+        ``dated_ns``: that instant on the venue's clock, if it is known to differ.
+        """
         tracked = self._find(client_order_id)
         if tracked is None:
             return []
         batch = self._batch(now_ns)
+        outdated = (asked_ns if dated_ns is None else dated_ns) <= tracked.dated_ns
         if tracked.ended:
-            tracked.removal = tracked.removal and asked_ns <= tracked.dated_ns
-        elif asked_ns <= max(tracked.last_acceptance_ns(self._horizon_ns), tracked.dated_ns):
+            tracked.removal = tracked.removal and outdated
+        elif outdated or asked_ns <= tracked.last_acceptance_ns(self._horizon_ns):
             self.counters["not_found_early"] += 1
         elif tracked.ending is None:
             self._end(

@@ -8,8 +8,8 @@ incarnations of one, have different tags, so that neither a restart nor a clock 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from hashlib import blake2b
+from typing import Protocol
 
 MAX_LENGTH = 32
 """The longest id that every venue with free-text ids takes."""
@@ -21,14 +21,21 @@ _MAX_PREFIX = MAX_LENGTH - _TAG_WIDTH - _STAMP_WIDTH
 _ALLOWED = re.compile(r"[A-Za-z0-9_-]+")
 
 
+class WallTime(Protocol):
+    """Where the time is read."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+
+
 class ClientOrderIds:
     """Makes the ids of one incarnation of one strategy.
 
-    ``prefix``: the engine's, 1 to 11 of ``A-Z a-z 0-9 - _``. ``time_ns``: the wall clock, nanoseconds.
+    ``prefix``: the engine's, 1 to 11 of ``A-Z a-z 0-9 - _``.
     Raises ``ValueError`` for a prefix that venues would refuse.
     """
 
-    def __init__(self, prefix: str, strategy: str, incarnation: int, time_ns: Callable[[], int]) -> None:
+    def __init__(self, prefix: str, strategy: str, incarnation: int, clock: WallTime) -> None:
         if len(prefix) > _MAX_PREFIX or not _ALLOWED.fullmatch(prefix):
             raise ValueError(
                 f"order id prefix {prefix!r}: use 1 to {_MAX_PREFIX} letters, digits, '-' or '_'"
@@ -36,12 +43,12 @@ class ClientOrderIds:
         digest = blake2b(f"{incarnation}/{strategy}".encode(), digest_size=8).digest()
         tag = _base36(int.from_bytes(digest, "big") % 36**_TAG_WIDTH, _TAG_WIDTH)
         self._head = prefix + tag
-        self._time_ns = time_ns
+        self._clock = clock
         self._last = 0
 
     def next(self) -> str:
         """A new id, greater than all before it."""
-        self._last = max(self._last + 1, self._time_ns() // 1000)
+        self._last = max(self._last + 1, self._clock.time_ns() // 1000)
         return self._head + _base36(self._last, _STAMP_WIDTH)
 
 

@@ -26,8 +26,18 @@ def quantise(
     A number that is not finite is given back as it is, for :func:`validate` to refuse.
     """
     if order_type is OrderType.MARKET or price is None:
-        return _floor(size, rule.size_increment), None
-    return _floor(size, rule.size_increment), _floor(price, rule.price_increment)
+        return quantise_size(rule, size), None
+    return quantise_size(rule, size), quantise_price(rule, price)
+
+
+def quantise_size(rule: TradingRule, size: Decimal) -> Decimal:
+    """Rounded down to the rule's size increment."""
+    return _floor(size, rule.size_increment)
+
+
+def quantise_price(rule: TradingRule, price: Decimal) -> Decimal:
+    """Rounded down to the rule's price increment."""
+    return _floor(price, rule.price_increment)
 
 
 def validate(

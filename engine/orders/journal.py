@@ -1,0 +1,228 @@
+"""An account's journal: what was intended before it was sent, and everything that came of it.
+
+One SQLite file per account, written by its exchange actor alone. A commit is inline and is there when
+:meth:`Journal.record` returns, however the process ends after that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, assert_never
+
+import msgspec
+
+from engine.errors import JournalError
+from engine.metrics import Histogram
+from engine.orders.database import explained, transaction
+from engine.orders.journal_reader import JournalReader, order_values
+from engine.orders.records import (
+    Write,
+    WriteEvent,
+    WriteFill,
+    WriteIntent,
+    WriteOrder,
+    WriteRefusal,
+)
+
+SLOW_COMMIT_NS = 50_000_000
+"""A commit that takes longer is counted as a stall."""
+
+_INSERT_ORDER = f"INSERT INTO orders VALUES ({', '.join('?' * 20)})"
+_UPDATE_ORDER = (
+    "UPDATE orders SET state = ?, filled = ?, cost = ?, exchange_order_id = ?, reason = ?, detail = ?, "
+    "updated_ns = ?, send_by_ns = ?, acknowledged = ?, cancel_requested = ?, is_open = ? WHERE client_order_id = ?"
+)
+_INSERT_FILL = f"INSERT INTO fills VALUES ({', '.join('?' * 11)})"
+_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?)"
+_INSERT_REFUSAL = "INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class Clock(Protocol):
+    """What the journal needs of a clock."""
+
+    def time_ns(self) -> int: ...
+
+    def monotonic_ns(self) -> int: ...
+
+
+class Journal(JournalReader):
+    """The journal of one account, for its one writer.
+
+    ``run_id`` names the engine's run; orders and refusals are kept with it. The file and its folder are made if they are
+    missing. Raises :class:`JournalError` if another process has it, if it belongs to another account, was written by a
+    newer engine, or cannot be read.
+    """
+
+    def __init__(
+        self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = ""
+    ) -> None:
+        self._clock = clock
+        self._run_id = run_id
+        self._encoder = msgspec.msgpack.Encoder()
+        self.commits = 0
+        self.slow_commits = 0
+        self.commit_ns = Histogram()
+        self._lock = _lock(Path(path))
+        try:
+            super().__init__(path, readonly=False)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
+            self._claim(connector, account)
+            self._incarnation = super().incarnation
+            self._last = super().last()
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def open_readonly(path: str | Path) -> JournalReader:
+        """For commands while no engine runs, or beside one."""
+        return JournalReader(path)
+
+    @property
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    def last(self) -> int:
+        return self._last
+
+    def record(self, writes: Sequence[Write]) -> None:
+        """Commit all of them or none. Raises :class:`JournalError`; its caller cannot go on after that.
+
+        A client order id that has an intent already, a fill that is known, and an event that does not follow the last
+        one are refused.
+        """
+        started = self._clock.monotonic_ns()
+        last = self._last
+        with explained(self.path), transaction(self._connection):
+            for write in writes:
+                if isinstance(write, WriteEvent):
+                    last = self._event(write, last)
+                else:
+                    self._write(write)
+        self._last = last
+        elapsed = self._clock.monotonic_ns() - started
+        self.commits += 1
+        self.slow_commits += elapsed > SLOW_COMMIT_NS
+        self.commit_ns.record(elapsed)
+
+    def close(self) -> None:
+        """Close the file and let others write it. Safe more than once."""
+        super().close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write(self, write: WriteIntent | WriteOrder | WriteFill | WriteRefusal) -> None:
+        match write:
+            case WriteIntent():
+                self._intent(write)
+            case WriteOrder():
+                self._order(write)
+            case WriteFill():
+                self._fill(write)
+            case WriteRefusal():
+                refused = write.refused
+                self._connection.execute(
+                    _INSERT_REFUSAL,
+                    (
+                        refused.client_order_id,
+                        write.strategy,
+                        refused.reason.value,
+                        refused.detail,
+                        write.time_ns,
+                        self._run_id,
+                    ),
+                )
+            case _:
+                assert_never(write)
+
+    def _intent(self, write: WriteIntent) -> None:
+        values = (*order_values(write.order), write.send_by_ns, False, False, True, self._run_id)
+        self._connection.execute(_INSERT_ORDER, values)
+
+    def _order(self, write: WriteOrder) -> None:
+        order = write.order
+        cursor = self._connection.execute(
+            _UPDATE_ORDER,
+            (
+                order.state.value,
+                str(order.filled),
+                str(order.cost),
+                order.exchange_order_id,
+                order.reason.value,
+                order.detail,
+                order.updated_ns,
+                write.send_by_ns,
+                write.acknowledged,
+                write.cancel_requested,
+                not order.state.is_final,
+                order.client_order_id,
+            ),
+        )
+        if cursor.rowcount != 1:
+            raise JournalError(
+                f"{self.path}: order {order.client_order_id} was never journaled before it changed"
+            )
+
+    def _fill(self, write: WriteFill) -> None:
+        of, fill = write.fill, write.fill.fill
+        self._connection.execute(
+            _INSERT_FILL,
+            (
+                of.pair,
+                fill.trade_id,
+                of.client_order_id,
+                of.strategy,
+                of.side.value,
+                str(fill.price),
+                str(fill.size),
+                str(fill.fee),
+                fill.fee_asset,
+                fill.is_maker,
+                fill.time_ns,
+            ),
+        )
+
+    def _event(self, write: WriteEvent, last: int) -> int:
+        number = write.event.number
+        if number != last + 1:
+            raise JournalError(f"{self.path}: event {number} does not follow event {last}")
+        body = self._encoder.encode(write.event)
+        self._connection.execute(_INSERT_EVENT, (number, write.event.time_ns, body))
+        return number
+
+    def _claim(self, connector: str, account: str) -> None:
+        """Note whose journal this is, or check it."""
+        found = dict(self._all("SELECT key, value FROM meta"))
+        if not found:
+            rows = {
+                "connector": connector,
+                "account": account,
+                "incarnation": self._clock.time_ns(),
+                "created_ns": self._clock.time_ns(),
+            }
+            with explained(self.path), transaction(self._connection):
+                self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        elif (found["connector"], found["account"]) != (connector, account):
+            raise JournalError(
+                f"{self.path}: the journal of {found['connector']}/{found['account']}, not of {connector}/{account}"
+            )
+
+
+def _lock(path: Path) -> int:
+    """Hold the journal for this process. A lock file, as SQLite's own locks on the journal end with any descriptor."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise JournalError(f"{path}: another process writes this journal; stop that engine first") from None
+    return descriptor

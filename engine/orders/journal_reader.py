@@ -1,0 +1,320 @@
+"""Reading an account's journal: its events, orders and fills."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from engine.messages import (
+    Accepted,
+    Fill,
+    Order,
+    OrderFill,
+    OrderState,
+    OrderType,
+    Reason,
+    Refused,
+    Side,
+)
+from engine.orders.database import Schema, explained, open_database
+from engine.orders.records import RecoveredState, StoredOrder
+
+SCHEMA = Schema(
+    kind="an account's journal",
+    application_id=0x656E676A,
+    version=1,
+    script="""
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+        CREATE TABLE orders (
+            client_order_id TEXT NOT NULL UNIQUE,
+            strategy TEXT NOT NULL,
+            pair TEXT NOT NULL,
+            side TEXT NOT NULL,
+            order_type TEXT NOT NULL,
+            size TEXT NOT NULL,
+            price TEXT,
+            state TEXT NOT NULL,
+            filled TEXT NOT NULL,
+            cost TEXT NOT NULL,
+            exchange_order_id TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            detail TEXT NOT NULL,
+            created_ns INTEGER NOT NULL,
+            updated_ns INTEGER NOT NULL,
+            send_by_ns INTEGER NOT NULL,
+            acknowledged INTEGER NOT NULL,
+            cancel_requested INTEGER NOT NULL,
+            is_open INTEGER NOT NULL,
+            run_id TEXT NOT NULL
+        );
+        CREATE INDEX orders_open ON orders (is_open) WHERE is_open;
+        CREATE INDEX orders_exchange_id ON orders (exchange_order_id) WHERE exchange_order_id <> '';
+        CREATE INDEX orders_created ON orders (created_ns);
+        CREATE INDEX orders_run ON orders (run_id);
+        CREATE TABLE fills (
+            pair TEXT NOT NULL,
+            trade_id TEXT NOT NULL,
+            client_order_id TEXT NOT NULL,
+            strategy TEXT NOT NULL,
+            side TEXT NOT NULL,
+            price TEXT NOT NULL,
+            size TEXT NOT NULL,
+            fee TEXT NOT NULL,
+            fee_asset TEXT NOT NULL,
+            is_maker INTEGER NOT NULL,
+            time_ns INTEGER NOT NULL,
+            UNIQUE (pair, trade_id, client_order_id)
+        );
+        CREATE INDEX fills_order ON fills (client_order_id);
+        CREATE INDEX fills_time ON fills (time_ns);
+        CREATE INDEX fills_pair_time ON fills (pair, time_ns);
+        CREATE TABLE events (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
+        CREATE TABLE refusals (
+            client_order_id TEXT PRIMARY KEY,
+            strategy TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            detail TEXT NOT NULL,
+            time_ns INTEGER NOT NULL,
+            run_id TEXT NOT NULL
+        ) WITHOUT ROWID;
+    """,
+)
+
+_ORDER = (
+    "client_order_id, strategy, pair, side, order_type, size, price, state, filled, cost, exchange_order_id, "
+    "reason, detail, created_ns, updated_ns"
+)
+_STORED = f"{_ORDER}, send_by_ns, acknowledged, cancel_requested"
+_FILL = (
+    "f.client_order_id, f.strategy, f.pair, f.side, f.trade_id, f.price, f.size, f.fee, f.fee_asset, f.is_maker, "
+    "f.time_ns"
+)
+_COUNTED_OPEN = (
+    OrderState.PENDING_CREATE,
+    OrderState.OPEN,
+    OrderState.PARTIALLY_FILLED,
+    OrderState.PENDING_CANCEL,
+)
+
+
+class JournalReader:
+    """A journal opened for reading only, also while an engine writes it. Errors are :class:`JournalError`."""
+
+    def __init__(self, path: str | Path, *, readonly: bool = True) -> None:
+        self.path = Path(path)
+        self._connection = open_database(self.path, SCHEMA, readonly=readonly)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ------------------------------------------------------------------------------------------------------ events
+
+    @property
+    def incarnation(self) -> int:
+        """Of the event stream: the same for the journal's whole life."""
+        return int(self._one("SELECT value FROM meta WHERE key = 'incarnation'")[0])
+
+    def first(self) -> int:
+        """The oldest event's number; when there is none, the number that comes next."""
+        oldest = self._one("SELECT min(number) FROM events")[0]
+        return 1 if oldest is None else int(oldest)
+
+    def last(self) -> int:
+        """The newest event's number; 0 when there was never any."""
+        return int(self._one("SELECT ifnull(max(number), 0) FROM events")[0])
+
+    def since(self, number: int, limit: int) -> list[tuple[int, bytes]]:
+        """At most ``limit`` events after ``number``, ascending: each its number and the encoded OrderEvent."""
+        query = "SELECT number, body FROM events WHERE number > ? ORDER BY number LIMIT ?"
+        return [(int(row[0]), bytes(row[1])) for row in self._all(query, number, limit)]
+
+    # ------------------------------------------------------------------------------------------------------ orders
+
+    def orders(self, since_ns: int = 0, open_only: bool = False, limit: int = 1000) -> list[Order]:
+        """Orders created since a time, newest first."""
+        query = (
+            f"SELECT {_ORDER} FROM orders WHERE created_ns >= ? {'AND is_open' if open_only else ''} "
+            "ORDER BY created_ns DESC, rowid DESC LIMIT ?"
+        )
+        return [_order(row) for row in self._all(query, since_ns, limit)]
+
+    def fills(self, since_ns: int = 0, limit: int = 1000) -> list[OrderFill]:
+        """Fills since a venue time, newest first."""
+        query = (
+            f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ?"
+        )
+        return [_fill(row) for row in self._all(query, since_ns, limit)]
+
+    def run_orders(self, run_id: str) -> list[Order]:
+        """All orders placed in a run, in the order of their placing."""
+        query = f"SELECT {_ORDER} FROM orders WHERE run_id = ? ORDER BY rowid"
+        return [_order(row) for row in self._all(query, run_id)]
+
+    def run_fills(self, run_id: str) -> list[OrderFill]:
+        """All fills of the orders placed in a run."""
+        query = f"SELECT {_FILL} FROM fills f JOIN orders o USING (client_order_id) WHERE o.run_id = ? ORDER BY f.rowid"
+        return [_fill(row) for row in self._all(query, run_id)]
+
+    def counts(self, run_id: str) -> dict[str, int]:
+        """A run's orders: each placed one is in exactly one of filled, cancelled, expired, failed, unknown, open.
+
+        ``acknowledged``: those known to have reached the venue. ``refused``: commands that never became orders.
+        """
+        rows = self._all(
+            "SELECT state, count(*), sum(acknowledged) FROM orders WHERE run_id = ? GROUP BY state", run_id
+        )
+        states = {OrderState(row[0]): int(row[1]) for row in rows}
+        refused = self._one("SELECT count(*) FROM refusals WHERE run_id = ?", run_id)[0]
+        return {
+            "placed": sum(states.values()),
+            "acknowledged": sum(int(row[2]) for row in rows),
+            "refused": int(refused),
+            "filled": states.get(OrderState.FILLED, 0),
+            "cancelled": states.get(OrderState.CANCELLED, 0),
+            "expired": states.get(OrderState.EXPIRED, 0),
+            "failed": states.get(OrderState.FAILED, 0),
+            "unknown": states.get(OrderState.UNKNOWN, 0),
+            "open": sum(states.get(state, 0) for state in _COUNTED_OPEN),
+        }
+
+    # ----------------------------------------------------------------------------------------------------- archive
+
+    def fate(self, client_order_id: str) -> Accepted | Refused | None:
+        """What became of an id; None if it was never seen."""
+        row = self._row("SELECT state FROM orders WHERE client_order_id = ?", client_order_id)
+        if row is not None:
+            return Accepted(client_order_id=client_order_id, state=OrderState(row[0]))
+        row = self._row("SELECT reason, detail FROM refusals WHERE client_order_id = ?", client_order_id)
+        if row is not None:
+            return Refused(client_order_id=client_order_id, reason=Reason(row[0]), detail=row[1])
+        return None
+
+    def order(self, client_order_id: str) -> StoredOrder | None:
+        """An order with the trade ids of its fills."""
+        return self._stored(f"SELECT {_STORED} FROM orders WHERE client_order_id = ?", client_order_id)
+
+    def order_by_exchange_id(self, pair: str, exchange_order_id: str) -> StoredOrder | None:
+        """An order by the venue's id."""
+        return self._stored(
+            f"SELECT {_STORED} FROM orders WHERE exchange_order_id = ? AND exchange_order_id <> '' AND pair = ?",
+            exchange_order_id,
+            pair,
+        )
+
+    def recover(self) -> RecoveredState:
+        """Where the account stood when the journal was last written."""
+        opened = self._all(f"SELECT {_STORED} FROM orders WHERE is_open ORDER BY rowid")
+        pairs = sorted({row[2] for row in opened})
+        last_trade_ns = {}
+        for pair in pairs:
+            newest = self._one("SELECT max(time_ns) FROM fills WHERE pair = ?", pair)[0]
+            if newest is not None:
+                last_trade_ns[pair] = int(newest)
+        return RecoveredState(
+            incarnation=self.incarnation,
+            last_number=self.last(),
+            orders=[self._with_trades(row) for row in opened],
+            last_trade_ns=last_trade_ns,
+        )
+
+    def _stored(self, query: str, *values: object) -> StoredOrder | None:
+        row = self._row(query, *values)
+        return None if row is None else self._with_trades(row)
+
+    def _with_trades(self, row: tuple[Any, ...]) -> StoredOrder:
+        trades = self._all("SELECT trade_id FROM fills WHERE client_order_id = ?", row[0])
+        return StoredOrder(
+            order=_order(row[:15]),
+            send_by_ns=row[15],
+            acknowledged=bool(row[16]),
+            cancel_requested=bool(row[17]),
+            trade_ids=frozenset(trade[0] for trade in trades),
+        )
+
+    # ----------------------------------------------------------------------------------------------------- queries
+
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with explained(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with explained(self.path):
+            row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+            return row
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...]:
+        row = self._row(query, *values)
+        if row is None:
+            raise sqlite3.DatabaseError(f"no row for {query}")
+        return row
+
+
+def order_values(order: Order) -> Iterable[object]:
+    """An order's columns, in the order in which rows are read."""
+    return (
+        order.client_order_id,
+        order.strategy,
+        order.pair,
+        order.side.value,
+        order.order_type.value,
+        str(order.size),
+        None if order.price is None else str(order.price),
+        order.state.value,
+        str(order.filled),
+        str(order.cost),
+        order.exchange_order_id,
+        order.reason.value,
+        order.detail,
+        order.created_ns,
+        order.updated_ns,
+    )
+
+
+def _order(row: tuple[Any, ...]) -> Order:
+    return Order(
+        client_order_id=row[0],
+        strategy=row[1],
+        pair=row[2],
+        side=Side(row[3]),
+        order_type=OrderType(row[4]),
+        size=Decimal(row[5]),
+        price=None if row[6] is None else Decimal(row[6]),
+        state=OrderState(row[7]),
+        filled=Decimal(row[8]),
+        cost=Decimal(row[9]),
+        exchange_order_id=row[10],
+        reason=Reason(row[11]),
+        detail=row[12],
+        created_ns=row[13],
+        updated_ns=row[14],
+    )
+
+
+def _fill(row: tuple[Any, ...]) -> OrderFill:
+    return OrderFill(
+        client_order_id=row[0],
+        strategy=row[1],
+        pair=row[2],
+        side=Side(row[3]),
+        fill=Fill(
+            trade_id=row[4],
+            price=Decimal(row[5]),
+            size=Decimal(row[6]),
+            fee=Decimal(row[7]),
+            fee_asset=row[8],
+            is_maker=bool(row[9]),
+            time_ns=row[10],
+        ),
+    )
