@@ -83,6 +83,8 @@ class Reason(StrEnum):
     UNKNOWN_ORDER = "unknown_order"
     UNKNOWN_PAIR = "unknown_pair"
     UNSUPPORTED = "unsupported"
+    NOT_TRADING = "not_trading"
+    INVALID_PRICE = "invalid_price"
     BELOW_MIN_SIZE = "below_min_size"
     ABOVE_MAX_SIZE = "above_max_size"
     BELOW_MIN_NOTIONAL = "below_min_notional"
@@ -106,7 +108,7 @@ class NetworkStatus(StrEnum):
 # ------------------------------------------------------------------------------------------------------ liveness
 
 
-class Tick(Message, tag=True):
+class Tick(Message, tag=True, frozen=True):
     """From the clock. ``n`` is wall time divided by the interval, so a restarted clock needs no state."""
 
     n: int
@@ -122,7 +124,7 @@ class StreamPosition(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
-class TickDone(Message, tag=True):
+class TickDone(Message, tag=True, frozen=True):
     """An actor's answer to a tick, sent to the supervisor."""
 
     actor: str
@@ -134,7 +136,7 @@ class TickDone(Message, tag=True):
     streams: dict[str, StreamPosition] = {}
 
 
-class ActorStarted(Message, tag=True):
+class ActorStarted(Message, tag=True, frozen=True):
     """Sent by an actor to the supervisor when it is ready to serve. ``info``: what its dependants need of it."""
 
     actor: str
@@ -143,7 +145,7 @@ class ActorStarted(Message, tag=True):
     info: dict[str, Any] = {}
 
 
-class ActorStopping(Message, tag=True):
+class ActorStopping(Message, tag=True, frozen=True):
     """Sent by an actor to the supervisor as its last word when it leaves politely."""
 
     actor: str
@@ -151,7 +153,7 @@ class ActorStopping(Message, tag=True):
     error: str = ""
 
 
-class ActorStats(Message, tag=True):
+class ActorStats(Message, tag=True, frozen=True):
     """Sent by an actor to the supervisor about once a second and at its end.
 
     ``counters`` only grow within an incarnation; ``gauges`` hold present values; ``histograms`` are
@@ -166,7 +168,7 @@ class ActorStats(Message, tag=True):
     histograms: dict[str, dict[int, int]] = {}
 
 
-class LogLine(Message, tag=True):
+class LogLine(Message, tag=True, frozen=True):
     """A warning or an error of an actor, for the engine's terminal and its list of recent events."""
 
     actor: str
@@ -176,7 +178,7 @@ class LogLine(Message, tag=True):
     fields: dict[str, Any] = {}
 
 
-class StopActor(Message, tag=True):
+class StopActor(Message, tag=True, frozen=True):
     """From the supervisor: finish politely within ``grace_ns``, then exit."""
 
     grace_ns: int
@@ -184,7 +186,7 @@ class StopActor(Message, tag=True):
     keep_orders: bool = False
 
 
-class ActorChanged(Message, tag=True):
+class ActorChanged(Message, tag=True, frozen=True):
     """On the supervisor's ``actors`` stream: an actor's state, its incarnation and where it listens."""
 
     actor: str
@@ -199,7 +201,7 @@ class ActorChanged(Message, tag=True):
 # --------------------------------------------------------------------------------------------------- market data
 
 
-class BookUpdated(Message, tag=True):
+class BookUpdated(Message, tag=True, frozen=True):
     """A wake-up on an order-book actor's ``book`` stream; the prices are in shared memory. Merged per pair."""
 
     connector: str
@@ -209,7 +211,7 @@ class BookUpdated(Message, tag=True):
     state: str = "synced"
 
 
-class Trade(Message, tag=True):
+class Trade(Message, tag=True, frozen=True):
     """A public trade on an order-book actor's ``trade`` stream. ``side`` is the taker's."""
 
     connector: str
@@ -225,7 +227,7 @@ class Trade(Message, tag=True):
 # -------------------------------------------------------------------------------------------------------- orders
 
 
-class PlaceOrder(Message, tag=True):
+class PlaceOrder(Message, tag=True, frozen=True):
     """Command: place this order. ``client_order_id`` is made by the sender and reaches the venue at most once."""
 
     client_order_id: str
@@ -238,33 +240,33 @@ class PlaceOrder(Message, tag=True):
     created_mono_ns: int = 0
 
 
-class CancelOrder(Message, tag=True):
+class CancelOrder(Message, tag=True, frozen=True):
     """Command: cancel this order."""
 
     client_order_id: str
 
 
-class CancelAll(Message, tag=True):
+class CancelAll(Message, tag=True, frozen=True):
     """Command: cancel every open order of the account, or only those of one strategy or pair."""
 
     strategy: str | None = None
     pair: str | None = None
 
 
-class OrderFate(Message, tag=True):
+class OrderFate(Message, tag=True, frozen=True):
     """Query: what became of this client order id."""
 
     client_order_id: str
 
 
-class Accepted(Message, tag=True):
+class Accepted(Message, tag=True, frozen=True):
     """The exchange actor has the command in its journal; what comes of it arrives on the ``orders`` stream."""
 
     client_order_id: str
     state: OrderState
 
 
-class Refused(Message, tag=True):
+class Refused(Message, tag=True, frozen=True):
     """The command was not carried out and never will be."""
 
     client_order_id: str
@@ -272,7 +274,7 @@ class Refused(Message, tag=True):
     detail: str = ""
 
 
-class CancelAllResult(Message, tag=True):
+class CancelAllResult(Message, tag=True, frozen=True):
     """What a :class:`CancelAll` did, by client order id."""
 
     cancelled: list[str]
@@ -311,7 +313,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated_ns: int = 0
 
 
-class OrderEvent(Message, tag=True):
+class OrderEvent(Message, tag=True, frozen=True):
     """On an exchange actor's ``orders`` stream, numbered per account and replayable from its journal."""
 
     number: int
@@ -330,7 +332,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     available: Decimal
 
 
-class BalanceEvent(Message, tag=True):
+class BalanceEvent(Message, tag=True, frozen=True):
     """On an exchange actor's ``balances`` stream: the assets that changed, with their new values."""
 
     connector: str
@@ -339,11 +341,11 @@ class BalanceEvent(Message, tag=True):
     time_ns: int
 
 
-class GetAccount(Message, tag=True):
+class GetAccount(Message, tag=True, frozen=True):
     """Query: the account as of an event number."""
 
 
-class AccountSnapshot(Message, tag=True):
+class AccountSnapshot(Message, tag=True, frozen=True):
     """Open orders and balances as of event ``number`` of stream incarnation ``incarnation``."""
 
     connector: str
@@ -355,7 +357,7 @@ class AccountSnapshot(Message, tag=True):
     rules: dict[str, TradingRule] = {}
 
 
-class GetOrders(Message, tag=True):
+class GetOrders(Message, tag=True, frozen=True):
     """Query: orders of the account, newest first, since a time (0: all). ``open_only`` leaves out ended ones."""
 
     since_ns: int = 0
@@ -363,11 +365,11 @@ class GetOrders(Message, tag=True):
     limit: int = 1000
 
 
-class Orders(Message, tag=True):
+class Orders(Message, tag=True, frozen=True):
     orders: list[Order]
 
 
-class GetFills(Message, tag=True):
+class GetFills(Message, tag=True, frozen=True):
     """Query: fills of the account, newest first, since a time (0: all)."""
 
     since_ns: int = 0
@@ -384,7 +386,7 @@ class OrderFill(msgspec.Struct, frozen=True, kw_only=True):
     fill: Fill
 
 
-class Fills(Message, tag=True):
+class Fills(Message, tag=True, frozen=True):
     fills: list[OrderFill]
 
 
@@ -410,7 +412,7 @@ class TradingRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 # --------------------------------------------------------------------------------------------------- user stream
 
 
-class VenueOrderUpdate(Message, tag=True):
+class VenueOrderUpdate(Message, tag=True, frozen=True):
     """What a venue says of one order, by its private stream or by REST.
 
     ``filled`` is the venue's cumulative size. ``venue_time_ns`` dates a stream event by the venue's clock (0 if it
@@ -432,14 +434,14 @@ class VenueOrderUpdate(Message, tag=True):
     detail: str = ""
 
 
-class VenueBalanceUpdate(Message, tag=True):
+class VenueBalanceUpdate(Message, tag=True, frozen=True):
     """Balances told by a venue, dated by its clock. Assets that are not named are unchanged."""
 
     balances: dict[str, Balance]
     venue_time_ns: int
 
 
-class UserStreamState(Message, tag=True):
+class UserStreamState(Message, tag=True, frozen=True):
     """From the user-stream actor: the private subscription came up (``session`` grows each time) or went down."""
 
     connected: bool
@@ -450,14 +452,14 @@ class UserStreamState(Message, tag=True):
 # ------------------------------------------------------------------------------------------------------- control
 
 
-class ControlRequest(Message, tag=True):
+class ControlRequest(Message, tag=True, frozen=True):
     """From a command to the supervisor. ``verb`` is the command's name, ``args`` its arguments."""
 
     verb: str
     args: dict[str, Any] = {}
 
 
-class ControlReply(Message, tag=True):
+class ControlReply(Message, tag=True, frozen=True):
     """``ok`` false: ``error`` says in one line what was wrong and what to do."""
 
     ok: bool

@@ -9,7 +9,8 @@ from decimal import Decimal
 import msgspec
 
 from engine.actors.base import ActorContext
-from engine.bus import BusError, Down, Gap, SubscriptionState, Up
+from engine.bus import Down, Gap, SubscriptionState, Up
+from engine.errors import BusError
 from engine.messages import (
     Accepted,
     AccountSnapshot,
@@ -210,7 +211,11 @@ class AccountLink:
             if self.position is None or self.position.incarnation != stands.incarnation:
                 self.position = stands
             self.context.bus.subscribe(
-                self.exchange, "orders", self._on_event, position=self.position, on_state=self._on_orders_state
+                self.exchange,
+                "orders",
+                self._on_event,
+                position=self.position,
+                on_state=self._on_orders_state,
             )
             self._check_caught_up()
 

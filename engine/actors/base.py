@@ -1,8 +1,8 @@
 """What every actor has in common: its context, its life cycle, its answers to the clock.
 
-An actor is a small object that wires a core from ``engine.book``, ``engine.orders`` or ``engine.connectors`` to the bus.
-It never knows whether it runs in a process of its own or beside others on virtual time: all it touches of the world comes
-in its :class:`ActorContext`. :class:`ActorHost` drives it::
+An actor is a small object that wires a core from ``engine.book``, ``engine.orders`` or ``engine.connectors`` to the
+bus. It never knows whether it runs in a process of its own or beside others on virtual time: all it touches of the
+world comes in its :class:`ActorContext`. :class:`ActorHost` drives it::
 
     start() ──▶ ActorStarted ──▶ on_tick()* ──▶ stop() ──▶ last ActorStats, ActorStopping
                                     └── the supervisor died ──▶ dead_man()
@@ -17,12 +17,14 @@ from typing import Any, ClassVar
 
 import structlog
 
-from engine.bus import Bus, BusError, Caller
+from engine.bus import Bus, Caller
 from engine.clock import Clock
+from engine.errors import BusError
 from engine.messages import (
     ActorStarted,
     ActorStats,
     ActorStopping,
+    ControlReply,
     Message,
     NetworkStatus,
     StopActor,
@@ -176,9 +178,7 @@ class ActorHost:
                 self._ready = True
                 if self.actor.ticked:
                     context.bus.subscribe(CLOCK, "tick", self._on_tick)
-                started = ActorStarted(
-                    actor=context.name, incarnation=context.incarnation, pid=pid, info=info
-                )
+                started = ActorStarted(actor=context.name, incarnation=context.incarnation, pid=pid, info=info)
                 context.run(self._report(started), "started")
                 context.run(self._send_stats(), "stats")
                 await self._until_ended()
@@ -189,9 +189,7 @@ class ActorHost:
     async def _unless_ended(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
         task = asyncio.create_task(work)
         orphaned = asyncio.create_task(self._orphaned.wait())
-        await asyncio.wait(
-            {task, self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({task, self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED)
         orphaned.cancel()
         if task.done():
             return task.result()
@@ -199,9 +197,10 @@ class ActorHost:
         await asyncio.gather(task, return_exceptions=True)
         return None
 
-    async def _until_ended(self) -> None:
+    async def _until_ended(self, *others: asyncio.Future[Any]) -> None:
         orphaned = asyncio.create_task(self._orphaned.wait())
-        await asyncio.wait({self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [self._stop, orphaned, self.context.failed, *others]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         orphaned.cancel()
 
     async def _leave(self, dead_man_grace_s: float) -> int:
@@ -264,7 +263,7 @@ class ActorHost:
             if caller.name != SUPERVISOR:
                 raise BusError(f"only the supervisor stops actors, not {caller.name}")
             self.request_stop(message)
-            return None
+            return ControlReply(ok=True)
         return self.actor.on_message(caller, message)
 
     def _on_tick(self, message: Message, number: int) -> None:

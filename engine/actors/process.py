@@ -20,7 +20,6 @@ from engine.runtime.base import ActorSpec
 from engine.runtime.watch import watch_supervisor
 
 TERM_GRACE_NS = 5_000_000_000
-VENUE_LINGERS_S = 2.0
 
 
 def main(spec: ActorSpec) -> int:
@@ -31,7 +30,11 @@ def main(spec: ActorSpec) -> int:
 async def _live(spec: ActorSpec) -> int:
     loop = asyncio.get_running_loop()
     bus = SocketBus(
-        spec.name, spec.incarnation, RunDirectory(Path(spec.run_dir)), clock=WallClock(), engine_id=spec.engine_id
+        spec.name,
+        spec.incarnation,
+        RunDirectory(Path(spec.run_dir)),
+        clock=WallClock(),
+        engine_id=spec.engine_id,
     )
 
     def send_line(line: LogLine) -> None:
@@ -46,7 +49,9 @@ async def _live(spec: ActorSpec) -> int:
         watch_supervisor(loop, host.supervisor_died)
         for number in (signal.SIGTERM,):
             loop.add_signal_handler(
-                number, host.request_stop, StopActor(grace_ns=TERM_GRACE_NS, reason="SIGTERM", keep_orders=True)
+                number,
+                host.request_stop,
+                StopActor(grace_ns=TERM_GRACE_NS, reason="SIGTERM", keep_orders=True),
             )
         log.info("started", pid=os.getpid(), incarnation=spec.incarnation)
         code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))

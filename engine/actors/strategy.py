@@ -30,7 +30,7 @@ from engine.messages import (
     TradingRule,
 )
 from engine.orders.ids import ClientOrderIds
-from engine.orders.rules import quantise_price, quantise_size
+from engine.orders.rules import quantise
 from engine.orders.strategy_store import StrategyStore
 from engine.strategies.base import BookView, Strategy
 
@@ -184,8 +184,7 @@ class StrategyActor(Actor):
         link, name = self._account(pair)
         rule = link.rules.get(name)
         if rule is not None:
-            size = quantise_size(rule, size)
-            price = None if price is None else quantise_price(rule, price)
+            size, price = quantise(rule, order_type, size, price)
         client_order_id = self.ids.next()
         link.place(
             PlaceOrder(
@@ -222,9 +221,7 @@ class StrategyActor(Actor):
             age_ns=best.age_ns,
         )
 
-    def depth(
-        self, pair: str, levels: int
-    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
+    def depth(self, pair: str, levels: int) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         depth = self._reader(pair).depth(levels, self.clock.monotonic_ns())
         if depth.status is not ReadStatus.FRESH:
             return [], []
@@ -249,7 +246,7 @@ class StrategyActor(Actor):
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         positions = {link.exchange: link.position for link in self.accounts.values() if link.position is not None}
-        self.store.save(state, positions)
+        self.store.save(state, positions, saved_ns=self.clock.time_ns())
         self.metrics.count("checkpoints")
 
     # ------------------------------------------------------------------------------------------------------- inside

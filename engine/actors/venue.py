@@ -11,7 +11,7 @@ import msgspec
 from engine.actors.base import Actor, ActorContext
 from engine.logs import register_secret
 from engine.messages import NetworkStatus, StopActor
-from engine.runtime.paths import others_alive
+from engine.runtime.locks import held_locks
 from engine.simulator.box import BoxConfig, VenueBox
 
 
@@ -44,6 +44,7 @@ class VenueActor(Actor):
     async def dead_man(self, grace_s: float) -> None:
         """Stay open for as long as exchange actors may still cancel their orders here."""
         run_dir = Path(self.context.spec.run_dir)
-        while others_alive(run_dir, kinds=("exchange",)):
+        # A lock on a file is all that is left to ask: nobody lives who could tell of an exchange actor's end.
+        while any(lock.name.startswith("exchange.") for lock in held_locks(run_dir)):
             await asyncio.sleep(0.05)
         await self.box.stop()

@@ -1,7 +1,7 @@
 """The strategy interface: subclass :class:`Strategy`, override what you care about.
 
-A strategy runs in a process of its own. Its handlers are plain functions, called one at a time; a slow one delays nobody
-else. Prices, sizes and balances are ``Decimal``; pairs are named ``connector/BASE-QUOTE`` as in the configuration::
+A strategy runs in a process of its own. Its handlers are plain functions, called one at a time; a slow one delays
+nobody else. Prices, sizes and balances are ``Decimal``; pairs are named ``connector/BASE-QUOTE`` as in the configuration::
 
     class OneBid(Strategy):
         def on_tick(self, tick):
@@ -57,14 +57,10 @@ class Desk(Protocol):
 
     @property
     def now_ns(self) -> int: ...
-    def place(
-        self, pair: str, side: Side, size: Decimal, price: Decimal | None, order_type: OrderType
-    ) -> str: ...
+    def place(self, pair: str, side: Side, size: Decimal, price: Decimal | None, order_type: OrderType) -> str: ...
     def cancel(self, client_order_id: str) -> None: ...
     def book(self, pair: str) -> BookView: ...
-    def depth(
-        self, pair: str, levels: int
-    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]: ...
+    def depth(self, pair: str, levels: int) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]: ...
     def balance(self, pair: str, asset: str) -> Balance: ...
     def open_orders(self, pair: str | None) -> list[Order]: ...
     def rule(self, pair: str) -> TradingRule | None: ...
@@ -76,12 +72,18 @@ class Strategy:
     """Base of all strategies.
 
     ``state`` is yours to fill with anything that MessagePack can hold; :meth:`checkpoint` saves it together with the
-    number of the last order event that went into it, in one transaction. After a crash the strategy starts with the saved
-    ``state`` and is given every later event, in order, each once.
+    number of the last order event that went into it, in one transaction. After a crash the strategy starts with the
+    saved ``state`` and is given every later event, in order, each once.
     """
 
     def __init__(
-        self, desk: Desk, *, name: str, pairs: list[str], params: Mapping[str, Any], log: structlog.stdlib.BoundLogger
+        self,
+        desk: Desk,
+        *,
+        name: str,
+        pairs: list[str],
+        params: Mapping[str, Any],
+        log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._desk = desk
         self.name = name
@@ -124,8 +126,8 @@ class Strategy:
     ) -> str:
         """Send a buy order; returns its client order id at once, what comes of it arrives in :meth:`on_order`.
 
-        Without a price it is a market order, with one a limit order, unless ``order_type`` says otherwise. Price and size
-        are floored to the venue's increments.
+        Without a price it is a market order, with one a limit order, unless ``order_type`` says otherwise. Price and
+        size are floored to the venue's increments.
         """
         return self._place(pair, Side.BUY, size, price, order_type)
 
@@ -147,9 +149,7 @@ class Strategy:
         """The best of the book right now, from shared memory: no message, about a microsecond."""
         return self._desk.book(pair)
 
-    def depth(
-        self, pair: str, levels: int = 10
-    ) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
+    def depth(self, pair: str, levels: int = 10) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         """The best levels a side, best first, as (price, size); empty unless the book is fresh."""
         return self._desk.depth(pair, levels)
 

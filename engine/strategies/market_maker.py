@@ -28,9 +28,7 @@ class MarketMaker(Strategy):
         self.spread = Decimal(str(self.params.get("spread_bps", 10))) * BASIS_POINT
         self.step = Decimal(str(self.params.get("step_bps", self.params.get("spread_bps", 10)))) * BASIS_POINT
         self.levels = int(self.params.get("levels", 1))
-        self.tolerance = (
-            Decimal(str(self.params.get("tolerance_bps", self.spread / BASIS_POINT / 4))) * BASIS_POINT
-        )
+        self.tolerance = Decimal(str(self.params.get("tolerance_bps", self.spread / BASIS_POINT / 4))) * BASIS_POINT
         self.max_position = Decimal(str(self.params.get("max_position", self.size * 20)))
         self.skew = Decimal(str(self.params.get("skew_bps", self.spread / BASIS_POINT / 2))) * BASIS_POINT
         self.state.setdefault("position", {})

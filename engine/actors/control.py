@@ -1,0 +1,148 @@
+"""What commands ask of a running engine, and what they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from pydantic import ValidationError
+
+from engine.actors.plan import strategy_name
+from engine.attached import forget_attached, save_attached
+from engine.config import StrategyConfig, check_strategy
+from engine.errors import BusError, EngineError
+from engine.messages import (
+    AccountSnapshot,
+    CancelAll,
+    CancelAllResult,
+    ControlReply,
+    ControlRequest,
+    Fills,
+    GetAccount,
+    GetFills,
+    GetOrders,
+    Message,
+    Orders,
+)
+
+if TYPE_CHECKING:
+    from engine.actors.supervisor import Supervisor
+
+ASK_TIMEOUT_S = 3.0
+CANCEL_TIMEOUT_S = 15.0
+
+Verb = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Control:
+    """Answers :class:`~engine.messages.ControlRequest`; every verb is a method named after it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._verbs: dict[str, Verb] = {
+            "status": self._status,
+            "stop": self._stop,
+            "restart": self._restart,
+            "attach": self._attach,
+            "detach": self._detach,
+            "orders": self._orders,
+            "fills": self._fills,
+            "balances": self._balances,
+            "cancel_all": self._cancel_all,
+        }
+
+    async def handle(self, request: ControlRequest) -> ControlReply:
+        """Carry out one request; what is wrong with it comes back as one line."""
+        verb = self._verbs.get(request.verb)
+        if verb is None:
+            return ControlReply(ok=False, error=f"this engine does not know the command {request.verb!r}")
+        try:
+            return ControlReply(ok=True, data=await verb(request.args))
+        except (EngineError, KeyError, ValueError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            return ControlReply(ok=False, error=str(text))
+
+    async def _status(self, args: dict[str, Any]) -> Any:
+        return self._supervisor.status()
+
+    async def _stop(self, args: dict[str, Any]) -> Any:
+        asyncio.get_running_loop().call_soon(self._supervisor.stop, "engine stop")
+        return {}
+
+    async def _restart(self, args: dict[str, Any]) -> Any:
+        name = str(args["actor"])
+        if name not in self._supervisor.planned:
+            raise EngineError(f"there is no actor {name!r}; there are {', '.join(self._supervisor.planned)}")
+        before = self._supervisor.observed.of(name).pid
+        self._supervisor.restart(name)
+        return {"actor": name, "pid_before": before}
+
+    async def _attach(self, args: dict[str, Any]) -> Any:
+        supervisor = self._supervisor
+        try:
+            strategy = StrategyConfig.model_validate(args)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise EngineError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if strategy.name in supervisor.strategies:
+            raise EngineError(f"a strategy named {strategy.name!r} is running; detach it or choose another name")
+        check_strategy(supervisor.config, strategy)
+        save_attached(supervisor.paths.state, strategy)
+        supervisor.attach(strategy)
+        return {"strategy": strategy.name, "actor": strategy_name(strategy.name)}
+
+    async def _detach(self, args: dict[str, Any]) -> Any:
+        supervisor = self._supervisor
+        name = str(args["name"])
+        if name not in supervisor.strategies:
+            known = ", ".join(supervisor.strategies) or "none"
+            raise EngineError(f"there is no strategy {name!r}; running are: {known}")
+        was_attached = forget_attached(supervisor.paths.state, name)
+        await supervisor.detach(name, strategy_name(name))
+        return {"strategy": name, "was_attached": was_attached}
+
+    async def _orders(self, args: dict[str, Any]) -> Any:
+        query = GetOrders(since_ns=int(args.get("since_ns", 0)), open_only=bool(args.get("open_only", False)))
+        found = []
+        for exchange, reply in await self._ask_exchanges(query):
+            if isinstance(reply, Orders):
+                found += [{"connector": exchange.connector, **msgspec.to_builtins(order)} for order in reply.orders]
+        return sorted(found, key=lambda order: order.get("created_ns", 0), reverse=True)
+
+    async def _fills(self, args: dict[str, Any]) -> Any:
+        found = []
+        for exchange, reply in await self._ask_exchanges(GetFills(since_ns=int(args.get("since_ns", 0)))):
+            if isinstance(reply, Fills):
+                found += [{"connector": exchange.connector, **msgspec.to_builtins(fill)} for fill in reply.fills]
+        return sorted(found, key=lambda fill: fill["fill"]["time_ns"], reverse=True)
+
+    async def _balances(self, args: dict[str, Any]) -> Any:
+        return {
+            f"{reply.connector}/{reply.account}": msgspec.to_builtins(reply.balances)
+            for _, reply in await self._ask_exchanges(GetAccount())
+            if isinstance(reply, AccountSnapshot)
+        }
+
+    async def _cancel_all(self, args: dict[str, Any]) -> Any:
+        cancelled: list[str] = []
+        failed: dict[str, str] = {}
+        for _, reply in await self._ask_exchanges(CancelAll(), CANCEL_TIMEOUT_S):
+            if isinstance(reply, CancelAllResult):
+                cancelled += reply.cancelled
+                failed |= reply.failed
+        return {"cancelled": cancelled, "failed": failed}
+
+    async def _ask_exchanges(self, query: Message, timeout: float = ASK_TIMEOUT_S) -> list[tuple[Any, Message]]:
+        supervisor = self._supervisor
+        exchanges = [planned for planned in supervisor.planned.values() if planned.kind == "exchange"]
+
+        async def ask(name: str) -> Message:
+            try:
+                return await supervisor.bus.request(name, query, timeout=timeout)
+            except BusError as error:
+                raise EngineError(f"{name} does not answer: {error}") from error
+
+        replies = await asyncio.gather(*(ask(planned.name) for planned in exchanges))
+        return list(zip(exchanges, replies, strict=True))

@@ -1,0 +1,521 @@
+"""The exchange actor: the one writer of an account's orders, balances and journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from engine.actors.base import Actor, ActorContext
+from engine.actors.settings import connector_of
+from engine.actors.takings import Takings
+from engine.bus import Caller, Down, Gap, Overload, SubscriptionState, Up
+from engine.connectors.backoff import Backoff
+from engine.connectors.base import VenueFill
+from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
+from engine.errors import BusError, VenueError
+from engine.messages import (
+    BalanceEvent,
+    CancelAll,
+    CancelAllResult,
+    CancelOrder,
+    Fill,
+    Fills,
+    GetAccount,
+    GetFills,
+    GetOrders,
+    Message,
+    NetworkStatus,
+    Order,
+    OrderEvent,
+    OrderFate,
+    OrderFill,
+    Orders,
+    PlaceOrder,
+    Reason,
+    StopActor,
+    Tick,
+    UserStreamState,
+    VenueBalanceUpdate,
+    VenueOrderUpdate,
+)
+from engine.orders.account import Account, Decision, Failure
+from engine.orders.audit import audit
+from engine.orders.effects import (
+    Effect,
+    FetchFills,
+    FetchOpenOrders,
+    JournalWrite,
+    Publish,
+    PublishBalance,
+    Query,
+    Send,
+    SendCancel,
+)
+from engine.orders.journal import Journal
+
+RECONCILE_S = 30.0
+POLL_S = 1.0
+RECENT_FILLS = 20
+CANCEL_ALL_TIMEOUT_S = 10.0
+AUDIT_TIMEOUT_S = 4.0
+
+
+class ExchangeActor(Actor):
+    """Carries out what the account's core decides: journal first, then the venue, then the streams.
+
+    Streams: ``orders`` (:class:`OrderEvent`, numbered by the journal and replayed from it) and ``balances``. Commands:
+    :class:`PlaceOrder`, :class:`CancelOrder`, :class:`CancelAll`; queries: :class:`OrderFate`, :class:`GetAccount`,
+    :class:`GetOrders`, :class:`GetFills`.
+
+    Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``.
+    """
+
+    kind: ClassVar[str] = "exchange"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        params = context.params
+        self.account_name = str(params["account"])
+        self.run_id = str(params["run_id"])
+        self.keep_orders = bool(params["keep_orders"])
+        self.user_stream = str(params["user_stream"])
+        self.connector = connector_of(params)
+        self.pairs = list(self.connector.settings.pairs)
+        self.client = self.connector.exchange(self.clock)
+        folder = Path(context.spec.state_dir) / "accounts"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journal = Journal(
+            folder / f"{context.connector}.{self.account_name}.db",
+            context.connector,
+            self.account_name,
+            self.clock,
+            run_id=self.run_id,
+        )
+        recovered = self.journal.recover()
+        self.core = Account(
+            context.connector,
+            self.account_name,
+            {},
+            str(params["id_prefix"]),
+            self.client.acceptance_horizon_ns,
+            recovered,
+            self.journal,
+        )
+        self.orders = context.bus.open_stream(
+            "orders", overload=Overload.CLOSE, history=self.journal, incarnation=recovered.incarnation
+        )
+        self.balances = context.bus.open_stream("balances", overload=Overload.MERGE)
+        self.takings = Takings(self.journal.run_fills(self.run_id))
+        self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT_FILLS)
+        self.ready = False
+        self.stopping = False
+        self._session = 0
+        self._stream_up = False
+        self._created_mono: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._reconcile = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._orders_dirty = True
+
+    async def start(self) -> dict[str, Any]:
+        self.metrics.network = NetworkStatus.CONNECTING
+        self.context.run(self._come_up(), "venue")
+        self.bus.subscribe(self.user_stream, "events", self._on_user_event, on_state=self._on_user_stream)
+        return {"account": self.account_name}
+
+    async def stop(self, order: StopActor) -> None:
+        self.stopping = True
+        if not self.ready:
+            return
+        if not order.keep_orders:
+            await self._cancel_everything(order.grace_ns / 1e9 - AUDIT_TIMEOUT_S - 1.0)
+        await self._audit()
+        await self.client.close()
+
+    async def dead_man(self, grace_s: float) -> None:
+        self.stopping = True
+        if not self.keep_orders and self.ready:
+            await self._cancel_everything(grace_s)
+        await self.client.close()
+
+    def on_tick(self, tick: Tick) -> None:
+        if self.ready and not self._stream_up:
+            self._reconcile.set()
+
+    # --------------------------------------------------------------------------------------------- commands, queries
+
+    def on_message(self, caller: Caller, message: Message) -> Any:
+        match message:
+            case PlaceOrder():
+                return self._place(message)
+            case CancelOrder():
+                return self._answer(self.core.cancel(message, self._now()))
+            case CancelAll():
+                return self._cancel_all(message)
+            case OrderFate():
+                return self._answer(self.core.fate(message.client_order_id, self._now()))
+            case GetAccount():
+                if not self.ready:
+                    raise BusError(f"{self.context.name} has not reached its venue yet")
+                return self.core.snapshot()
+            case GetOrders():
+                return Orders(orders=self.journal.orders(message.since_ns, message.open_only, message.limit))
+            case GetFills():
+                return Fills(fills=self.journal.fills(message.since_ns, message.limit))
+        return super().on_message(caller, message)
+
+    def _place(self, command: PlaceOrder) -> Message:
+        now_ns = self._now()
+        if self.stopping:
+            return self._answer(self.core.refuse(command, Reason.STOPPING, "the engine is stopping", now_ns))
+        if not self.ready:
+            detail = "the venue has not been reached yet"
+            return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
+        self._created_mono[command.client_order_id] = command.created_mono_ns
+        return self._answer(self.core.place(command, now_ns))
+
+    def _answer(self, decision: Decision) -> Message:
+        self._do(decision.effects)
+        return decision.answer
+
+    async def _cancel_all(self, command: CancelAll) -> CancelAllResult:
+        ids, effects = self.core.cancel_all(command, self._now())
+        self._do(effects)
+        await self._until_ended(ids, CANCEL_ALL_TIMEOUT_S)
+        open_now = {order.client_order_id: order.state.value for order in self.core.open_orders()}
+        return CancelAllResult(
+            cancelled=[id_ for id_ in ids if id_ not in open_now],
+            failed={id_: open_now[id_] for id_ in ids if id_ in open_now},
+        )
+
+    # ---------------------------------------------------------------------------------------------------- effects
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects in order. A journal that cannot be written ends the actor: what follows is never done."""
+        if self.context.failed.done():
+            return
+        try:
+            for effect in effects:
+                self._do_one(effect)
+        except Exception as error:
+            self.context.fail(error)
+        self._changed.set()
+        self._arm()
+
+    def _do_one(self, effect: Effect) -> None:
+        match effect:
+            case JournalWrite(writes):
+                self.journal.record(writes)
+                self._orders_dirty = True
+            case Publish(event):
+                self._published(event)
+            case PublishBalance(event):
+                for asset, balance in event.balances.items():
+                    self.balances.publish(_one_asset(event, asset, balance), key=asset)
+            case Send(order, send_by_ns):
+                self._spawn(self._send(order, send_by_ns))
+            case SendCancel(order):
+                self._spawn(self._send_cancel(order))
+            case Query(order):
+                self._spawn(self._query(order))
+            case FetchFills(pair=pair, since_ns=since_ns, order=order):
+                self._spawn(self._fetch_fills(pair, since_ns, order))
+            case FetchOpenOrders():
+                self._spawn(self._fetch_open_orders())
+
+    def _published(self, event: OrderEvent) -> None:
+        self.orders.publish(event, number=event.number)
+        self.metrics.count("order_events")
+        if event.fill is not None:
+            self.takings.add(event.order.strategy, event.order.pair, event.order.side, event.fill)
+            self.recent.append(_fill_row(self.context.connector, event.order, event.fill))
+        if event.order.reason:
+            self.log.info(
+                "order ended",
+                id=event.order.client_order_id,
+                kind=event.kind.value,
+                reason=event.order.reason.value,
+                detail=event.order.detail,
+            )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.context.run(work, "request")
+
+    def _arm(self) -> None:
+        due_ns = self.core.next_due()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due_ns is not None and self.ready:
+            delay = max(0.001, (due_ns - self._now()) / 1e9)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ask_due)
+
+    def _ask_due(self) -> None:
+        self._timer = None
+        self._do(self.core.due(self._now()))
+
+    # ---------------------------------------------------------------------------------------------- to the venue
+
+    async def _send(self, order: Order, send_by_ns: int) -> None:
+        client_order_id = order.client_order_id
+        created_mono_ns = self._created_mono.pop(client_order_id, 0)
+        sent_mono_ns = 0
+
+        def on_sent(mono_ns: int) -> None:
+            nonlocal sent_mono_ns
+            sent_mono_ns = mono_ns
+            if created_mono_ns:
+                self.metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
+            self._do(self.core.sent(client_order_id, self._now(), self._now()))
+
+        if self._now() > send_by_ns:
+            self._failed(order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
+            return
+        try:
+            result = await self.client.place(order, on_sent)
+        except VenueRefused as error:
+            self._failed(order, Failure.REFUSED, error.reason, str(error))
+        except TransportError as error:
+            failure = Failure.UNKNOWN if error.sent else Failure.NOT_SENT
+            self._failed(order, failure, Reason.NONE if error.sent else Reason.NOT_SENT, str(error))
+        except VenueError as error:
+            self._failed(order, Failure.UNKNOWN, Reason.NONE, str(error))
+        else:
+            if sent_mono_ns:
+                self.metrics.histogram("wire_to_ack_ns").record(self.clock.monotonic_ns() - sent_mono_ns)
+            self._do(self.core.placed(result.update, result.fills, result.venue_ns, self._now()))
+
+    def _failed(self, order: Order, failure: Failure, reason: Reason, detail: str) -> None:
+        self.metrics.count(f"place_failed/{failure.value}")
+        if failure is Failure.UNKNOWN:
+            self.log.warning("order of unknown fate: asking the venue", id=order.client_order_id, error=detail)
+        self._do(self.core.place_failed(order.client_order_id, failure, reason, detail, self._now()))
+
+    async def _send_cancel(self, order: Order) -> None:
+        client_order_id = order.client_order_id
+        try:
+            result = await self.client.cancel(order)
+        except OrderNotFound as error:
+            failed = (Failure.NOT_FOUND, Reason.NOT_FOUND, str(error))
+        except VenueRefused as error:
+            failed = (Failure.REFUSED, error.reason, str(error))
+        except VenueError as error:
+            failed = (Failure.UNKNOWN, Reason.NONE, str(error))
+        else:
+            self._do(self.core.cancel_result(client_order_id, result.value, result.venue_ns, self._now()))
+            return
+        self._do(self.core.cancel_failed(client_order_id, *failed, self._now()))
+
+    async def _query(self, order: Order) -> None:
+        asked_ns = self._now()
+        try:
+            result = await self.client.query(order.pair, order.client_order_id)
+        except OrderNotFound:
+            self._do(self.core.order_not_found(order.client_order_id, asked_ns, self._now()))
+        except VenueError as error:
+            self.log.info("could not ask for an order", id=order.client_order_id, error=str(error))
+        else:
+            self._do(self.core.venue_update(result.value, result.venue_ns, self._now()))
+
+    async def _fetch_fills(self, pair: str, since_ns: int, order: Order | None) -> None:
+        exchange_order_id = order.exchange_order_id if order is not None else ""
+        try:
+            result = await self.client.fills(pair, since_ns=since_ns, exchange_order_id=exchange_order_id or None)
+        except VenueError as error:
+            self.log.info("could not ask for fills", pair=pair, error=str(error))
+            return
+        for found in result.value:
+            self._take_fill(found)
+
+    def _take_fill(self, found: VenueFill) -> None:
+        self._do(
+            self.core.venue_fill(found.pair, found.fill, self._now(), found.client_order_id, found.exchange_order_id)
+        )
+
+    async def _fetch_open_orders(self) -> None:
+        try:
+            result = await self.client.open_orders(self.pairs)
+        except VenueError as error:
+            self.log.info("could not ask for open orders", error=str(error))
+            self._reconcile_later()
+            return
+        self._do(self.core.open_orders_snapshot(result.value, result.venue_ns, self._now(), self.pairs))
+
+    # -------------------------------------------------------------------------------------- recovery, reconciliation
+
+    async def _come_up(self) -> None:
+        """Reach the venue, learn its rules, and find out what became of everything; again after each failure."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self.client.start()
+                rules = await self.client.trading_rules(self.pairs)
+                balances = await self.client.balances()
+            except VenueError as error:
+                self.metrics.network = NetworkStatus.DOWN
+                delay = backoff.next()
+                self.log.warning("the venue is out of reach", error=str(error), again_in_s=round(delay, 2))
+                await asyncio.sleep(delay)
+            else:
+                break
+        missing = [pair for pair in self.pairs if pair not in rules]
+        if missing:
+            self.log.error("the venue does not list these pairs", pairs=missing)
+        self.core.rules = rules
+        self.metrics.network = NetworkStatus.CONNECTED
+        self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
+        self.ready = True
+        self.log.info("ready", open_orders=len(self.core.open_orders()), last_event=self.core.last_number)
+        self._do(self.core.recover(self._now()))
+        await self._keep_reconciled()
+
+    async def _keep_reconciled(self) -> None:
+        """One pass at a time: after each reconnect of the user stream, and at a slow beat always."""
+        while True:
+            wait = RECONCILE_S if self._stream_up else POLL_S
+            try:
+                async with asyncio.timeout(wait):
+                    await self._reconcile.wait()
+            except TimeoutError:
+                pass  # the beat
+            self._reconcile.clear()
+            try:
+                await self._pass()
+            except VenueError as error:
+                self.metrics.network = NetworkStatus.DOWN
+                self.log.info("reconciliation will be tried again", error=str(error))
+                self._reconcile_later()
+                await asyncio.sleep(POLL_S / 4)
+            else:
+                self.metrics.network = NetworkStatus.CONNECTED
+                self.metrics.count("reconciliations")
+
+    async def _pass(self) -> None:
+        open_orders = await self.client.open_orders(self.pairs)
+        self._do(self.core.open_orders_snapshot(open_orders.value, open_orders.venue_ns, self._now(), self.pairs))
+        for effect in self.core.fills_wanted(self._now()):
+            fills = await self.client.fills(effect.pair, since_ns=effect.since_ns)
+            for found in fills.value:
+                self._take_fill(found)
+        balances = await self.client.balances()
+        self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
+
+    def _reconcile_later(self) -> None:
+        asyncio.get_running_loop().call_later(POLL_S / 4, self._reconcile.set)
+
+    def _on_user_stream(self, state: SubscriptionState) -> None:
+        if isinstance(state, Up | Gap):
+            self._reconcile.set()
+        elif isinstance(state, Down):
+            self._stream_up = False
+
+    def _on_user_event(self, message: Message, number: int) -> None:
+        match message:
+            case VenueOrderUpdate():
+                self._do(self.core.venue_update(message, message.venue_time_ns, self._now()))
+            case VenueBalanceUpdate():
+                self._do(self.core.balances(message.balances, message.venue_time_ns, self._now()))
+            case UserStreamState():
+                if message.connected and (not self._stream_up or message.session != self._session):
+                    self._reconcile.set()
+                self._stream_up, self._session = message.connected, message.session
+
+    # --------------------------------------------------------------------------------------------------- the end
+
+    async def _cancel_everything(self, within_s: float) -> None:
+        deadline = self.clock.monotonic_ns() + round(within_s * 1e9)
+        while self.core.open_orders() and self.clock.monotonic_ns() < deadline:
+            ids, effects = self.core.cancel_all(CancelAll(), self._now())
+            self._do(effects)
+            await self._until_ended(ids, min(1.0, (deadline - self.clock.monotonic_ns()) / 1e9))
+        left = [order.client_order_id for order in self.core.open_orders()]
+        if left:
+            self.log.error("orders may still be open at the venue", orders=left)
+
+    async def _until_ended(self, ids: list[str], timeout_s: float) -> None:
+        wanted = set(ids)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while wanted & {order.client_order_id for order in self.core.open_orders()}:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _audit(self) -> None:
+        """Ask the venue for the trades of this run's orders and compare them with the journal."""
+        orders = self.journal.run_orders(self.run_id)
+        pairs = sorted({order.pair for order in orders})
+        since_ns = int(self.run_id) - 60_000_000_000
+        try:
+            async with asyncio.timeout(AUDIT_TIMEOUT_S):
+                if self.core.open_orders():
+                    await self._pass()
+                found = [fill for pair in pairs for fill in (await self.client.fills(pair, since_ns=since_ns)).value]
+        except (VenueError, TimeoutError) as error:
+            self.log.warning("the venue could not be asked for this run's trades", error=str(error))
+            return
+        ours = {(order.pair, order.exchange_order_id): order for order in orders if order.exchange_order_id}
+        told = [
+            OrderFill(
+                client_order_id=order.client_order_id,
+                strategy=order.strategy,
+                pair=fill.pair,
+                side=fill.side,
+                fill=fill.fill,
+            )
+            for fill in found
+            if (order := ours.get((fill.pair, fill.exchange_order_id))) is not None
+        ]
+        missed, duplicated = audit(self.journal.run_fills(self.run_id), told)
+        self.metrics.gauges["fills_missed"] = len(missed)
+        self.metrics.gauges["fills_duplicated"] = len(duplicated)
+        if missed or duplicated:
+            self.log.error(
+                "the journal and the venue disagree on fills",
+                missed=[fill.fill.trade_id for fill in missed],
+                duplicated=[fill.fill.trade_id for fill in duplicated],
+            )
+
+    def collect(self) -> None:
+        gauges = self.metrics.gauges
+        if self._orders_dirty:
+            self._orders_dirty = False
+            gauges["orders"] = self.journal.counts(self.run_id)
+            gauges["fills"] = self.takings.fills
+            gauges["takings"] = self.takings.table()
+            gauges["recent_fills"] = list(self.recent)
+        snapshot = self.core.snapshot()
+        gauges["open_orders"] = [_order_row(self.context.connector, order) for order in snapshot.orders]
+        gauges["balances"] = msgspec.to_builtins(snapshot.balances)
+        gauges.update(self.core.gauges())
+        for name, count in self.core.counters.items():
+            self.metrics.counters[name] = count
+
+    def _now(self) -> int:
+        """The venue's present time, as well as it is known: orders and their evidence are dated on its clock."""
+        return self.client.time.now_ns()
+
+
+def _one_asset(event: BalanceEvent, asset: str, balance: Any) -> BalanceEvent:
+    return msgspec.structs.replace(event, balances={asset: balance})
+
+
+def _order_row(connector: str, order: Order) -> dict[str, Any]:
+    return {"connector": connector, **msgspec.to_builtins(order)}
+
+
+def _fill_row(connector: str, order: Order, fill: Fill) -> dict[str, Any]:
+    return {
+        "connector": connector,
+        "strategy": order.strategy,
+        "pair": order.pair,
+        "side": order.side.value,
+        "client_order_id": order.client_order_id,
+        **msgspec.to_builtins(fill),
+    }

@@ -1,0 +1,256 @@
+"""The order-book actor: one connector's books, from its venue's frames to shared memory."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from engine.actors.base import Actor, ActorContext
+from engine.actors.settings import connector_of
+from engine.book import BookSync, BookWriter, OrderBook, SyncState
+from engine.book.decimals import exponent_of
+from engine.bus import Overload
+from engine.connectors.backoff import Backoff
+from engine.connectors.base import ConnectionPlan, PublicTrade
+from engine.connectors.feed import FeedResult, MarketDataFeed, SnapshotNeed
+from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
+from engine.connectors.websocket import WebSocketOptions
+from engine.errors import VenueError
+from engine.messages import BookUpdated, NetworkStatus, StopActor, Trade, TradingRule
+
+HEARTBEAT_S = 0.1
+RETRY_SNAPSHOT_S = 0.25
+
+
+class OrderBookActor(Actor):
+    """Keeps the books of one connector in step with its venue and publishes each change.
+
+    Books go to shared memory; the streams are ``book`` (a wake-up per pair, merged for slow readers) and ``trade``.
+
+    Params: ``settings``, ``pairs``, ``depth``.
+    """
+
+    kind: ClassVar[str] = "order_book"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        self.connector = connector_of(context.params)
+        self.pairs = [str(pair) for pair in context.params["pairs"]]
+        self.depth = int(context.params["depth"])
+        self.client = self.connector.public(self.clock)
+        self.feed = MarketDataFeed(self.connector.market_data(), {})
+        self.writers: dict[str, BookWriter] = {}
+        self.books = context.bus.open_stream("book", overload=Overload.MERGE)
+        self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
+        self.sockets: list[ReconnectingWebSocket] = []
+        self._backoff = {pair: Backoff() for pair in self.pairs}
+        self._unsynced_since: dict[str, int] = {}
+
+    async def start(self) -> dict[str, Any]:
+        self.metrics.network = NetworkStatus.CONNECTING
+        self.context.run(self._come_up(), "venue")
+        return {"pairs": self.pairs}
+
+    async def stop(self, order: StopActor) -> None:
+        await self._close()
+
+    async def dead_man(self, grace_s: float) -> None:
+        await self._close()
+
+    def collect(self) -> None:
+        counters, gauges = self.metrics.counters, self.metrics.gauges
+        counters["frames"] = self.feed.counters.frames
+        counters["unparsed"] = self.feed.counters.unparsed
+        now_ns = self.clock.monotonic_ns()
+        for pair, sync in self.feed.books.items():
+            self._count_stale(pair, now_ns)
+            for name in ("updates", "gaps", "resyncs", "rescales", "bbo_checked", "bbo_equal"):
+                counters[f"{name}/{pair}"] = getattr(sync.counters, name)
+            gauges[f"bids/{pair}"], gauges[f"asks/{pair}"] = sync.book.bid_count, sync.book.ask_count
+            gauges[f"book_state/{pair}"] = sync.state.name.lower()
+            gauges[f"best/{pair}"] = _best(sync.book)
+        if self.sockets:
+            is_up = all(socket.is_open for socket in self.sockets)
+            self.metrics.network = NetworkStatus.CONNECTED if is_up else NetworkStatus.DOWN
+
+    # ---------------------------------------------------------------------------------------------------- coming up
+
+    async def _come_up(self) -> None:
+        """Learn the rules of the pairs, make their books, and connect; again after each failure."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self.client.start()
+                rules = await self.client.trading_rules(self.pairs)
+            except VenueError as error:
+                self.metrics.network = NetworkStatus.DOWN
+                delay = backoff.next()
+                self.log.warning("the venue is out of reach", error=str(error), again_in_s=round(delay, 2))
+                await asyncio.sleep(delay)
+            else:
+                break
+        followed = [pair for pair in self.pairs if pair in rules]
+        if len(followed) < len(self.pairs):
+            missing = [pair for pair in self.pairs if pair not in rules]
+            self.log.error("the venue does not list these pairs", pairs=missing)
+        for pair in followed:
+            self._make_book(rules[pair])
+        for plan in self.feed.protocol.connections(followed):
+            self._connect(plan)
+        self.context.run(self._beat(), "heartbeat")
+
+    def _make_book(self, rule: TradingRule) -> None:
+        exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
+        self.feed.books[rule.pair] = BookSync(OrderBook(rule.pair, *exponents), self.feed.protocol.sequence_rule())
+        path = Path(self.context.spec.shm_dir) / f"{self.context.connector}.{rule.pair}.book"
+        self.writers[rule.pair] = BookWriter(
+            path, rule.pair, *exponents, depth=self.depth, incarnation=self.context.incarnation
+        )
+        self._unsynced_since[rule.pair] = self.clock.monotonic_ns()
+
+    def _connect(self, plan: ConnectionPlan) -> None:
+        protocol = self.feed.protocol
+        socket = ReconnectingWebSocket(
+            fixed(plan),
+            _Stream(self, plan),
+            options=WebSocketOptions(ca=self.connector.settings.options.get("ca")),
+            silence_s=protocol.silence_after_s,
+            keepalive=protocol.keepalive,
+            on_failed=partial(self._connect_failed, plan),
+        )
+        self.sockets.append(socket)
+        socket.start()
+
+    def _connect_failed(self, plan: ConnectionPlan, error: str, delay_s: float) -> None:
+        self.metrics.count("connect_failures")
+        self.log.warning("market stream not connected", url=plan.url, error=error, again_in_s=round(delay_s, 2))
+
+    async def _close(self) -> None:
+        for socket in self.sockets:
+            await socket.close()
+        await self.client.close()
+        for writer in self.writers.values():
+            writer.close(unlink=True)
+
+    # ------------------------------------------------------------------------------------------------ what happens
+
+    def on_frame(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
+        """One frame of a market stream: onto the books, into shared memory, out to those who listen."""
+        result = self.feed.on_frame(plan, data, received_mono_ns)
+        self.handle(result, received_mono_ns)
+
+    def handle(self, result: FeedResult, received_mono_ns: int) -> None:
+        """Carry out what the feed says."""
+        for pair in result.updated:
+            self._publish(pair, received_mono_ns)
+        for trade in result.trades:
+            self._publish_trade(trade, received_mono_ns)
+        for need in result.snapshots:
+            self.context.run(self._fetch_snapshot(need), "snapshot")
+        for problem in result.problems:
+            self.metrics.count(f"problems/{problem.kind}")
+            self.log.warning("market data problem", kind=problem.kind, pair=problem.pair, detail=problem.detail)
+
+    def _publish(self, pair: str, received_mono_ns: int) -> None:
+        sync = self.feed.books[pair]
+        state = sync.state
+        self.writers[pair].publish(sync.book, sync.update_id, 0, received_mono_ns, state)
+        if state is SyncState.SYNCED:
+            if pair in self._unsynced_since:
+                self._synced(pair)
+            self.metrics.histogram(f"book_latency_ns/{pair}").record(self.clock.monotonic_ns() - received_mono_ns)
+        else:
+            self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
+        self.books.publish(
+            BookUpdated(
+                connector=self.context.connector,
+                pair=pair,
+                update_id=sync.update_id,
+                received_mono_ns=received_mono_ns,
+                state=state.name.lower(),
+            ),
+            key=pair,
+        )
+
+    def _synced(self, pair: str) -> None:
+        took_ns = self.clock.monotonic_ns() - self._unsynced_since[pair]
+        self._count_stale(pair, self.clock.monotonic_ns())
+        del self._unsynced_since[pair]
+        self._backoff[pair].reset()
+        self.log.info("book in sync", pair=pair, after_s=round(took_ns / 1e9, 3))
+
+    def _count_stale(self, pair: str, now_ns: int) -> None:
+        since = self._unsynced_since.get(pair)
+        if since is not None:
+            self.metrics.count(f"stale_ns/{pair}", now_ns - since)
+            self._unsynced_since[pair] = now_ns
+
+    def _publish_trade(self, trade: PublicTrade, received_mono_ns: int) -> None:
+        self.metrics.count(f"trades/{trade.pair}")
+        if not self.trades.readers:
+            return
+        self.trades.publish(
+            Trade(
+                connector=self.context.connector,
+                pair=trade.pair,
+                trade_id=trade.trade_id,
+                price=Decimal(trade.price),
+                size=Decimal(trade.size),
+                side=trade.side,
+                time_ns=trade.time_ns,
+                received_mono_ns=received_mono_ns,
+            ),
+            key=trade.pair,
+        )
+
+    async def _fetch_snapshot(self, need: SnapshotNeed) -> None:
+        if need.request is None:
+            return
+        answer: bytes | VenueError
+        try:
+            answer = await self.client.fetch(need.request)
+        except VenueError as error:
+            await asyncio.sleep(self._backoff[need.pair].next())
+            answer = error
+        self.handle(self.feed.on_snapshot(need.pair, answer, need.epoch), self.clock.monotonic_ns())
+
+    async def _beat(self) -> None:
+        while True:
+            now_ns = self.clock.monotonic_ns()
+            for writer in self.writers.values():
+                writer.heartbeat(now_ns)
+            await asyncio.sleep(HEARTBEAT_S)
+
+
+class _Stream:
+    """One market stream's frames, on their way to the actor. An error of ours ends the actor, not the stream alone."""
+
+    def __init__(self, actor: OrderBookActor, plan: ConnectionPlan) -> None:
+        self._actor = actor
+        self._plan = plan
+
+    def on_open(self) -> None:
+        self._actor.log.info("market stream open", url=self._plan.url, pairs=list(self._plan.pairs))
+        self._actor.handle(self._actor.feed.on_open(self._plan), self._actor.clock.monotonic_ns())
+
+    def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+        actor = self._actor
+        try:
+            actor.on_frame(self._plan, self, data, received_mono_ns)
+        except Exception as error:
+            actor.context.fail(error)
+
+    def on_close(self, reason: str) -> None:
+        actor = self._actor
+        actor.log.warning("market stream closed", url=self._plan.url, reason=reason)
+        actor.handle(actor.feed.on_close(self._plan), actor.clock.monotonic_ns())
+
+
+def _best(book: OrderBook) -> list[str] | None:
+    bid, ask = book.best_bid(), book.best_ask()
+    if bid is None or ask is None:
+        return None
+    return [str(bid[0]), str(bid[1]), str(ask[0]), str(ask[1])]

@@ -1,0 +1,164 @@
+"""From a configuration to the actors that carry it out: names, params, and who must be there first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.config import ConnectorConfig, EngineConfig, StrategyConfig, VenueConfig
+from engine.connectors.credentials import credentials_from_environment
+from engine.connectors.registry import connector_class, split_venue
+from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
+
+
+@dataclass(frozen=True)
+class PlannedActor:
+    """An actor to run. ``box`` names the venue in a box that must be listening before it is started."""
+
+    name: str
+    kind: str
+    connector: str = ""
+    box: str = ""
+    params: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def order_book_name(connector: str) -> str:
+    return f"order_book.{connector}.0"
+
+
+def user_stream_name(connector: ConnectorConfig) -> str:
+    return f"user_stream.{connector.name}.{connector.account}"
+
+
+def exchange_name(connector: ConnectorConfig) -> str:
+    return f"exchange.{connector.name}.{connector.account}"
+
+
+def strategy_name(name: str) -> str:
+    return f"strategy.{name}"
+
+
+def venue_name(name: str) -> str:
+    return "venue" if name == "venue" else f"venue.{name}"
+
+
+def id_prefix(config: EngineConfig) -> str:
+    """What every client order id of this engine begins with: letters and digits of its name, and a dash."""
+    return f"{''.join(c for c in config.name if c.isalnum())[:6]}-"
+
+
+def plan(config: EngineConfig, run_id: int, state_dir: Path) -> list[PlannedActor]:
+    """Every actor of the configuration: boxes first, then the clock, connectors and strategies."""
+    actors = [_box(config, box, state_dir) for box in config.boxes.values()]
+    actors.append(
+        PlannedActor("clock", "clock", params={"interval_ns": round(config.clock.interval * 1e9), **_common(config)})
+    )
+    for connector in config.connectors.values():
+        actors.extend(_connector(config, connector, run_id))
+    actors.extend(plan_strategy(config, strategy) for strategy in config.strategies.values())
+    return actors
+
+
+def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActor:
+    """The actor of one strategy."""
+    markets: dict[str, Any] = {}
+    for name, _ in strategy.books:
+        connector = config.connectors[name]
+        markets[name] = {
+            "order_book": order_book_name(name),
+            "exchange": exchange_name(connector) if connector.trade else "",
+        }
+    settings = {
+        "name": strategy.name,
+        "strategy": strategy.strategy,
+        "pairs": list(strategy.pairs),
+        "markets": markets,
+        "id_prefix": id_prefix(config),
+        "params": dict(strategy.params),
+        "stale_after_ns": round(config.books.stale_after * 1e9),
+    }
+    return PlannedActor(strategy_name(strategy.name), "strategy", params={"strategy": settings, **_common(config)})
+
+
+def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
+    """The actor with the address and key of the venue in a box that it works at."""
+    settings = msgspec.convert(actor.params["settings"], ConnectorSettings)
+    settings = msgspec.structs.replace(
+        settings,
+        endpoints=Endpoints(rest=info["rest"], ws=info["ws"], ws_api=info["ws_api"]),
+        credentials=Credentials(api_key=info["api_key"], api_secret=info["api_secret"]),
+    )
+    return PlannedActor(
+        actor.name,
+        actor.kind,
+        actor.connector,
+        actor.box,
+        {**actor.params, "settings": msgspec.to_builtins(settings)},
+    )
+
+
+def _common(config: EngineConfig) -> dict[str, Any]:
+    return {"dead_man_grace_s": config.dead_man.grace}
+
+
+def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActor:
+    folder = state_dir / "venues" / box.name
+    described: dict[str, Any] = {
+        "name": box.name,
+        "venue": box.speaks,
+        "port": box.port,
+        "seed": box.seed,
+        "state_dir": str(folder),
+        "capture": box.capture,
+        "speed": box.speed,
+    }
+    if box.pairs:
+        described["pairs"] = [_market(entry.model_dump(exclude_none=True)) for entry in box.pairs]
+    if box.balances:
+        described["balances"] = {asset: str(amount) for asset, amount in box.balances.items()}
+    return PlannedActor(venue_name(box.name), "venue", params={"box": described, **_common(config)})
+
+
+def _market(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: str(value) for key, value in entry.items()}
+
+
+def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) -> list[PlannedActor]:
+    venue, domain = split_venue(connector.venue)
+    credentials = None
+    if connector.at is None and connector.trade:
+        credentials = credentials_from_environment(connector.venue, connector_class(venue).key_names, os.environ)
+    settings = ConnectorSettings(
+        connector=connector.name,
+        venue=venue,
+        domain=domain,
+        account=connector.account,
+        pairs=tuple(connector.pairs),
+        credentials=credentials,
+        options=dict(connector.options),
+    )
+    common = {"settings": msgspec.to_builtins(settings), **_common(config)}
+    box = venue_name(connector.at) if connector.at else ""
+    books = {
+        **common,
+        "pairs": list(connector.pairs),
+        "depth": config.books.depth,
+    }
+    actors = [PlannedActor(order_book_name(connector.name), "order_book", connector.name, box, books)]
+    if connector.trade:
+        account = {
+            **common,
+            "account": connector.account,
+            "user_stream": user_stream_name(connector),
+            "run_id": str(run_id),
+            "id_prefix": id_prefix(config),
+            "keep_orders": config.stop.open_orders == "keep",
+        }
+        actors.append(PlannedActor(user_stream_name(connector), "user_stream", connector.name, box, common))
+        actors.append(PlannedActor(exchange_name(connector), "exchange", connector.name, box, account))
+    return actors

@@ -1,0 +1,476 @@
+"""The supervisor: starts every actor, hears whether it lives, starts it again, and stops all in order.
+
+What it decides is :mod:`engine.actors.policy`; what it knows of the actors is :mod:`engine.actors.observed`; what
+commands ask of it is :mod:`engine.actors.control`. This module carries decisions out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import deque
+from typing import Any
+
+import structlog
+
+from engine.actors.base import CLOCK, SUPERVISOR
+from engine.actors.control import Control
+from engine.actors.observed import Observations, profits
+from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint
+from engine.actors.policy import (
+    Action,
+    ActorFailed,
+    Changed,
+    ConnectorDown,
+    ConnectorUp,
+    EngineFailed,
+    Kill,
+    RestartPolicy,
+    Spawn,
+    Stop,
+    StrategyFailed,
+    SupervisorPolicy,
+)
+from engine.attached import load_attached
+from engine.bus import Bus, Caller, Overload, RunDirectory, SocketBus
+from engine.clock import Clock, WallClock
+from engine.config import EngineConfig, RunOptions, StrategyConfig
+from engine.errors import BusError, EngineError
+from engine.logs import TerminalLog, configure_actor_logging, configure_terminal_logging, register_secret
+from engine.messages import (
+    ActorChanged,
+    ActorStarted,
+    ActorStats,
+    ActorStopping,
+    CancelAll,
+    ControlRequest,
+    LogLine,
+    Message,
+    StopActor,
+    Tick,
+    TickDone,
+)
+from engine.report import ActorRecord, build_report, build_status
+from engine.runtime.base import ActorSpec, Exit, Runtime
+from engine.runtime.leftovers import clear_previous
+from engine.runtime.local import LocalRuntime
+from engine.runtime.paths import EnginePaths
+
+ENTRY = "engine.actors.process:main"
+POLITE_S = {"strategy": 3.0, "exchange": 15.0}
+POLITE_DEFAULT_S = 3.0
+STOP_ORDER = (("strategy",), ("exchange",), ("user_stream", "order_book"), ("clock",), ("venue",))
+RECENT_EVENTS = 200
+DEAD_MAN_SPARE_S = 2.0
+PRELOAD = (
+    "engine.actors.process",
+    "engine.actors.clock",
+    "engine.actors.order_book",
+    "engine.actors.user_stream",
+    "engine.actors.exchange",
+    "engine.actors.strategy",
+    "engine.actors.venue",
+    "engine.connectors.binance.connector",
+)
+
+
+async def supervise(config: EngineConfig, options: RunOptions, terminal: Any = None) -> dict[str, Any]:
+    """Run an engine until it is told to stop; returns its report.
+
+    ``terminal``: the stream that events are shown on, None for none. Raises ConfigError before anything has started
+    when the state folder cannot be used.
+    """
+    paths = EnginePaths.for_state(options.state_dir)
+    with paths.lock_state():
+        await clear_previous(paths.run, paths.shm, config.dead_man.grace)
+        paths.create()
+        supervisor = Supervisor(config, options, paths, terminal)
+        return await supervisor.run()
+
+
+class Supervisor:
+    """One engine on one host. Its single event loop owns all of its state."""
+
+    def __init__(self, config: EngineConfig, options: RunOptions, paths: EnginePaths, terminal: Any) -> None:
+        self.config = config
+        self.options = options
+        self.paths = paths
+        self.clock: Clock = WallClock()
+        self.run_id = self.clock.time_ns()
+        self.engine_id = f"{config.name}-{self.run_id}"
+        self.started_mono_ns = self.clock.monotonic_ns()
+        self.events: deque[LogLine] = deque(maxlen=RECENT_EVENTS)
+        self.problems: list[str] = []
+        self.planned: dict[str, PlannedActor] = {}
+        self.strategies: dict[str, StrategyConfig] = dict(config.strategies)
+        self.observed = Observations()
+        self.observed.add_supervisor(SUPERVISOR, os.getpid())
+        self.policy = SupervisorPolicy(seed=self.run_id, interval_ns=round(config.clock.interval * 1e9))
+        self.runtime: Runtime = LocalRuntime(
+            paths,
+            preload=PRELOAD,
+            grace_s=config.dead_man.grace + DEAD_MAN_SPARE_S,
+            on_fork_server_restart=self._fork_server_restarted,
+        )
+        self.runtime.on_exit = self._on_exit
+        incarnation = self.run_id // 1000
+        self.log_file = configure_actor_logging(paths.state, SUPERVISOR, incarnation, self._on_line, send_level="info")
+        self.log = structlog.get_logger()
+        self.terminal: TerminalLog | None = configure_terminal_logging(terminal) if terminal else None
+        self.bus: Bus = SocketBus(
+            SUPERVISOR, incarnation, RunDirectory(paths.run), clock=self.clock, engine_id=self.engine_id
+        )
+        self.changes = self.bus.open_stream("actors", overload=Overload.SKIP)
+        self.control = Control(self)
+        self._incarnation = incarnation
+        self._boxes: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._stop = asyncio.Event()
+        self._goodbyes: set[tuple[str, int]] = set()
+        self._keep_orders: set[str] = set()
+        self._pumping = False
+
+    # --------------------------------------------------------------------------------------------------------- life
+
+    async def run(self) -> dict[str, Any]:
+        """Start everything, wait to be told to stop, stop everything, and report."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+        try:
+            self.bus.serve(self._on_message)
+            await self.bus.start()
+            await self.runtime.start()
+            self.paths.write_run_json(self.engine_id)
+            self.log.info("engine starts", config=self.config.name, state=str(self.paths.state))
+            self._add_all()
+            self.bus.subscribe(CLOCK, "tick", self._on_tick)
+            await self._wait()
+            await self._shut_down()
+            return self.report()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            await self._clean_up()
+
+    def stop(self, reason: str) -> None:
+        """End the run politely; asking again changes nothing."""
+        if not self._stop.is_set():
+            self.log.info("engine stops", reason=reason)
+            self._stop.set()
+
+    def report(self) -> dict[str, Any]:
+        """The report of the run so far."""
+        return build_report(
+            self._records(), seconds=self.seconds, runtime=self.config.runtime, problems=list(self.problems)
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The answer to ``engine status``."""
+        records = self._records()
+        status = build_status(
+            records,
+            engine=self.config.name,
+            runtime=self.config.runtime,
+            seconds=self.seconds,
+            events=self.events,
+        )
+        return {**status, "state_dir": str(self.paths.state), "pnl": profits(records)}
+
+    def _records(self) -> list[ActorRecord]:
+        for record in self.observed:
+            if record.name in self.planned:
+                record.restarts = self.policy.restarts(record.name)
+        return list(self.observed)
+
+    @property
+    def seconds(self) -> float:
+        """How long the engine has been running."""
+        return (self.clock.monotonic_ns() - self.started_mono_ns) / 1e9
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self.options.seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            self.stop(f"{self.options.seconds:g} s are over")
+
+    async def _shut_down(self) -> None:
+        self.policy.shutdown_requested(self._now())
+        self._pump()
+        for kinds in STOP_ORDER:
+            names = [name for name in self.runtime.living() if self.planned[name].kind in kinds]
+            for name in names:
+                self.policy.stop_requested(name, self._now(), "the engine stops")
+            self._pump()
+            await asyncio.gather(*(self.runtime.wait(name) for name in names))
+
+    async def _clean_up(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.runtime.close()
+        await self.bus.close()
+        self.paths.remove()
+        self.log.info("engine stopped", seconds=round(self.seconds, 1))
+        self.log_file.close()
+        if self.terminal is not None:
+            self.terminal.close()
+
+    # ------------------------------------------------------------------------------------------------------- actors
+
+    def _add_all(self) -> None:
+        for planned in plan(self.config, self.run_id, self.paths.state):
+            self._add(planned)
+        for strategy in load_attached(self.paths.state, self.config, self.log):
+            if strategy.name not in self.strategies:
+                self.strategies[strategy.name] = strategy
+                self._add(plan_strategy(self.config, strategy))
+        self._pump()
+
+    def _add(self, planned: PlannedActor) -> None:
+        self.planned[planned.name] = planned
+        self.observed.add(planned)
+        if planned.kind == "venue":
+            self._boxes[planned.name] = asyncio.get_running_loop().create_future()
+        self.policy.add(planned.name, planned.kind, planned.connector, self._restart_policy(planned))
+
+    def attach(self, strategy: StrategyConfig) -> None:
+        """Add a strategy actor to the running engine."""
+        self.strategies[strategy.name] = strategy
+        self._add(plan_strategy(self.config, strategy))
+        self.log.info("strategy attached", strategy=strategy.name)
+        self._pump()
+
+    async def detach(self, strategy: str, actor: str) -> None:
+        """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep."""
+        self.policy.stop_requested(actor, self._now(), "detached")
+        self._pump()
+        await self.runtime.wait(actor)
+        if self.config.stop.open_orders == "cancel":
+            await self._cancel_orders_of(actor)
+        self.policy.remove(actor)
+        self.observed.remove(actor)
+        del self.planned[actor]
+        self.strategies.pop(strategy, None)
+        self.log.info("strategy detached", strategy=strategy)
+
+    def restart(self, name: str) -> None:
+        """Stop an actor politely and start it anew; open orders stay."""
+        self._keep_orders.add(name)
+        self.policy.restart_requested(name, self._now(), "restart requested")
+        self._pump()
+
+    def _restart_policy(self, planned: PlannedActor) -> RestartPolicy:
+        settings = self.config.supervision
+        return RestartPolicy(
+            budget=settings.budget,
+            window_s=settings.window,
+            backoff_initial_s=settings.backoff_initial,
+            backoff_max_s=settings.backoff_max,
+            stall_s=settings.strategy_stall if planned.kind == "strategy" else settings.stall,
+            start_timeout_s=settings.start_timeout,
+            kill_after_s=POLITE_S.get(planned.kind, POLITE_DEFAULT_S) + 2.0,
+        )
+
+    # ---------------------------------------------------------------------------------------------- decisions, done
+
+    def _pump(self) -> None:
+        """Carry out what the policy decides now, and wake up when it next has something to decide."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while actions := self.policy.poll(self._now()):
+                for action in actions:
+                    self._carry_out(action)
+        finally:
+            self._pumping = False
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+        due = self.policy.next_wakeup()
+        if due is not None:
+            delay = max(0.0, (due - self._now()) / 1e9)
+            self._wakeup = asyncio.get_running_loop().call_later(delay, self._pump)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Spawn(name):
+                self._run(self._spawn(name))
+            case Stop(name, reason):
+                self._run(self._ask_to_stop(name, reason))
+            case Kill(name, reason):
+                self.log.warning("killing an actor", actor_name=name, reason=reason)
+                self.runtime.send_signal(name, signal.SIGKILL)
+            case Changed(name, state, detail):
+                self._changed(name, state.value, detail)
+            case ConnectorDown(connector, reason, failed):
+                self._problem(f"connector {connector} is down: {reason}", failed)
+            case ConnectorUp(connector):
+                self.log.info("connector is brought up again", connector=connector)
+            case StrategyFailed(name, reason) | ActorFailed(name, reason):
+                self._problem(reason, name)
+            case EngineFailed(reason):
+                self._problem(reason, "")
+                self.stop(reason)
+
+    def _problem(self, text: str, actor: str) -> None:
+        self.problems.append(text)
+        self.log.error("given up", actor_name=actor, reason=text)
+
+    def _changed(self, name: str, state: str, detail: str) -> None:
+        planned = self.planned[name]
+        self.observed.of(name).state = state
+        level = self.log.warning if state in ("stalled", "backing_off", "failed") else self.log.info
+        level(f"actor {state}", actor_name=name, detail=detail)
+        self.changes.publish(
+            ActorChanged(
+                actor=name,
+                kind=planned.kind,
+                connector=planned.connector,
+                state=state,
+                incarnation=self.policy.incarnation(name),
+                endpoint=str(self.paths.socket(name)),
+                detail=detail,
+            )
+        )
+
+    async def _spawn(self, name: str) -> None:
+        planned = self.planned[name]
+        if planned.box:
+            planned = with_endpoint(planned, await asyncio.shield(self._boxes[planned.box]))
+        self._incarnation = max(self._incarnation + 1, self.clock.time_ns() // 1000)
+        spec = ActorSpec(
+            name=name,
+            kind=planned.kind,
+            connector=planned.connector,
+            incarnation=self._incarnation,
+            run_dir=str(self.paths.run),
+            shm_dir=str(self.paths.shm),
+            state_dir=str(self.paths.state),
+            engine_id=self.engine_id,
+            entry=ENTRY,
+            params=planned.params,
+        )
+        try:
+            pid = await self.runtime.spawn(spec)
+        except EngineError as error:
+            self.log.error("an actor could not be started", actor_name=name, error=str(error))
+            self.policy.spawn_failed(name, self._now(), str(error))
+        else:
+            self.observed.spawned(name, pid)
+            self.policy.spawned(name, spec.incarnation, self._now())
+        self._pump()
+
+    async def _ask_to_stop(self, name: str, reason: str) -> None:
+        kind = self.planned[name].kind
+        keep = name in self._keep_orders or self.config.stop.open_orders == "keep"
+        self._keep_orders.discard(name)
+        order = StopActor(grace_ns=round(POLITE_S.get(kind, POLITE_DEFAULT_S) * 1e9), reason=reason, keep_orders=keep)
+        try:
+            await self.bus.request(name, order, timeout=2.0)
+        except BusError as error:
+            self.log.warning("an actor did not hear that it is to stop", actor_name=name, error=str(error))
+            self.runtime.send_signal(name, signal.SIGTERM)
+
+    # --------------------------------------------------------------------------------------------------- what is heard
+
+    def _on_exit(self, ended: Exit) -> None:
+        polite = (ended.name, ended.incarnation) in self._goodbyes and ended.code == 0
+        self._goodbyes.discard((ended.name, ended.incarnation))
+        stopping = self.policy.state(ended.name).value == "stopping"
+        if not (polite and stopping):
+            self.log.warning(
+                "actor ended",
+                actor_name=ended.name,
+                pid=ended.pid,
+                how=ended.reason,
+                incarnation=ended.incarnation,
+            )
+        self.policy.exited(ended.name, ended.incarnation, self._now(), polite and stopping, ended.reason)
+        self._pump()
+        planned = self.planned[ended.name]
+        if planned.kind == "strategy" and not (polite and stopping) and self._cancels_on_crash(planned):
+            self._run(self._cancel_orders_of(ended.name))
+
+    def _cancels_on_crash(self, planned: PlannedActor) -> bool:
+        strategy = self.strategies.get(planned.params["strategy"]["name"])
+        return strategy is not None and strategy.on_crash == "cancel"
+
+    async def _cancel_orders_of(self, actor: str) -> None:
+        settings = self.planned[actor].params["strategy"]
+        for market in settings["markets"].values():
+            if not market["exchange"]:
+                continue
+            try:
+                await self.bus.request(market["exchange"], CancelAll(strategy=settings["name"]), timeout=5.0)
+            except BusError as error:
+                self.log.error("a strategy's orders could not be cancelled", actor_name=actor, error=str(error))
+
+    def _on_tick(self, message: Message, number: int) -> None:
+        if isinstance(message, Tick):
+            self.policy.tick_seen(message.n, self._now(), message.interval_ns)
+            self._pump()
+
+    def _on_message(self, caller: Caller, message: Message) -> Any:
+        match message:
+            case TickDone():
+                self.policy.answered(message.actor, message.incarnation, message.n, self._now())
+                self.observed.answered(message)
+            case ActorStats():
+                self.observed.stats(message)
+            case LogLine():
+                self._on_line(message)
+            case ActorStarted():
+                self._actor_started(message)
+            case ActorStopping():
+                self._goodbyes.add((message.actor, message.incarnation))
+            case ControlRequest():
+                return self.control.handle(message)
+            case _:
+                raise BusError(f"the supervisor does not answer {type(message).__name__}")
+        return None
+
+    def _actor_started(self, message: ActorStarted) -> None:
+        planned = self.planned.get(message.actor)
+        if planned is None:
+            return
+        box = self._boxes.get(message.actor)
+        if box is not None:
+            register_secret(message.info["api_key"])
+            register_secret(message.info["api_secret"])
+            self._boxes[message.actor] = asyncio.get_running_loop().create_future()
+            self._boxes[message.actor].set_result(message.info)
+            if not box.done():
+                box.set_result(message.info)
+        self.policy.started(message.actor, message.incarnation, self._now())
+        self._pump()
+
+    def _on_line(self, line: LogLine) -> None:
+        self.events.append(line)
+        if self.terminal is not None:
+            self.terminal.show(line)
+
+    def _fork_server_restarted(self, old_pid: int, new_pid: int) -> None:
+        self.log.warning("the fork server died and was started again", old_pid=old_pid, pid=new_pid)
+
+    # ------------------------------------------------------------------------------------------------------- helpers
+
+    def _run(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("the supervisor failed at a task", error=repr(error), exc_info=error)
+            self.problems.append(f"supervisor: {error!r}")
+
+    def _now(self) -> int:
+        return self.clock.monotonic_ns()
