@@ -41,7 +41,7 @@ class RunOptions:
     terminal_logs: bool = True
 
 
-# ---------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------- values
 
 
 def _exact(value: Any) -> Any:
@@ -69,9 +69,7 @@ Pair = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}$")]
 ConnectorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$")]
 VenueId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$")]
-BookName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")
-]
+BookName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 _PATTERNS = {
@@ -88,7 +86,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# -------------------------------------------------------------------------------------------------- sections
+# --------------------------------------------------------------------------------------------- sections
 
 
 class ClockConfig(_Section):
@@ -243,7 +241,7 @@ def _named(key: Any, entry: Any) -> Any:
     return {"name": key, **entry} if isinstance(entry, dict) else entry
 
 
-# --------------------------------------------------------------------------------------------------- loading
+# ---------------------------------------------------------------------------------------------- loading
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> EngineConfig:
@@ -335,7 +333,7 @@ def _find_file(name: str, folder: Path) -> Path:
     return beside if not path.exists() and beside.exists() else path.absolute()
 
 
-# -------------------------------------------------------------------------------- what sections say together
+# --------------------------------------------------------------------------- what sections say together
 
 
 def _check_runtime(config: EngineConfig) -> None:
@@ -359,9 +357,7 @@ def _check_boxes(config: EngineConfig) -> None:
             _check_capture(box.capture, (*path, "capture"))
         elif not box.pairs:
             key = ".".join(path)
-            raise Fault(
-                path, f"has no market; list its pairs, or serve a recording with --set {key}.capture=FILE"
-            )
+            raise Fault(path, f"has no market; list its pairs, or serve a recording with --set {key}.capture=FILE")
         pairs = [entry.pair for entry in box.pairs]
         for index, pair in enumerate(pairs):
             if pair in pairs[:index]:
@@ -390,9 +386,7 @@ def _check_connectors(config: EngineConfig) -> None:
             _check_credentials(connector, path)
             other = accounts.setdefault((connector.venue, connector.account), name)
             if other != name:
-                raise Fault(
-                    (*path, "account"), f"{other} already trades account {connector.account}; name another"
-                )
+                raise Fault((*path, "account"), f"{other} already trades account {connector.account}; name another")
 
 
 def _check_box_of(config: EngineConfig, connector: ConnectorConfig, path: KeyPath) -> None:
@@ -403,9 +397,7 @@ def _check_box_of(config: EngineConfig, connector: ConnectorConfig, path: KeyPat
     if _protocol(box.speaks) != _protocol(connector.venue):
         raise Fault((*path, "at"), f"{box.name} speaks {box.speaks}, not {connector.venue}")
     if box.capture is not None and connector.trade:
-        raise Fault(
-            (*path, "trade"), f"{box.name} serves a recording, which takes no orders; set trade: false"
-        )
+        raise Fault((*path, "trade"), f"{box.name} serves a recording, which takes no orders; set trade: false")
     if box.capture is None:
         offered = [entry.pair for entry in box.pairs]
         for index, pair in enumerate(connector.pairs):
@@ -427,9 +419,7 @@ def _check_strategy(config: EngineConfig, strategy: StrategyConfig, path: KeyPat
         where = (*path, "pairs", str(index))
         connector = config.connectors.get(connector_name)
         if connector is None:
-            raise Fault(
-                where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}"
-            )
+            raise Fault(where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}")
         if pair not in connector.pairs:
             raise Fault(where, f"connector {connector_name} has no {pair}{suggest(pair, connector.pairs)}")
     _check_strategy_class(strategy, path)
@@ -442,7 +432,7 @@ def _check_strategy_class(strategy: StrategyConfig, path: KeyPath) -> None:
         raise Fault((*path, "strategy"), str(error)) from None
 
 
-# -------------------------------------------------------------------------- what the connectors' folder says
+# --------------------------------------------------------------------- what the connectors' folder says
 
 
 def _check_venue_id(venue: str, path: KeyPath) -> None:

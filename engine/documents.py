@@ -172,7 +172,7 @@ def _put(data: dict[str, Any], path: KeyPath, value: Any, named: frozenset[str])
         target = target[at]
 
 
-# ------------------------------------------------------------------------------ what a validation error says
+# ------------------------------------------------------------------------- what a validation error says
 
 
 def _explain(model: type[BaseModel], error: ErrorDetails, patterns: Mapping[str, str]) -> Fault:

@@ -1,8 +1,8 @@
 """Logging: JSON lines in a file for each actor, one human line an event on the engine's terminal.
 
-Every line passes :func:`redact` before it leaves the process, whoever wrote it. It takes out what stands under
-a key that names a secret, every value given to :func:`register_secret`, and signatures and keys within texts,
-tracebacks included.
+Every line passes :func:`redact` before it leaves the process, whoever wrote it. It takes out what stands
+under a key that names a secret, every value given to :func:`register_secret`, and signatures and keys within
+texts, tracebacks included.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def configure_terminal_logging(stream: TextIO, *, colour: bool | None = None) ->
     return TerminalLog(stream, colour)
 
 
-# ------------------------------------------------------------------------------------------------- redaction
+# -------------------------------------------------------------------------------------------- redaction
 
 _SECRET_KEY = re.compile(
     r"api_?key|api_?secret|secret|signature|passphrase|password|passwd|token|private_?key|authorization|credential"
@@ -147,7 +147,7 @@ def _redact_item(key: str, value: Any) -> Any:
     return redact(value)
 
 
-# ----------------------------------------------------------------------------------------------- actor's log
+# ------------------------------------------------------------------------------------------ actor's log
 
 
 class ActorLog:
@@ -188,9 +188,7 @@ class ActorLog:
         }
         self._sink.write(msgspec.json.encode(line) + b"\n")
         if self._send_line is not None and _LEVELS[level] >= self._send_from:
-            self._send_line(
-                LogLine(actor=self._actor, level=level, event=name, time_ns=time_ns, fields=_told(fields))
-            )
+            self._send_line(LogLine(actor=self._actor, level=level, event=name, time_ns=time_ns, fields=_told(fields)))
         return ""
 
     def close(self) -> None:
@@ -276,7 +274,7 @@ class _File:
         os.close(old)
 
 
-# --------------------------------------------------------------------------------------- other ways to speak up
+# ------------------------------------------------------------------------------- other ways to speak up
 
 
 class _StdlibHandler(logging.Handler):
@@ -314,7 +312,7 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
         _log.critical("uncaught exception", thread=thread, exc_info=info)
 
 
-# -------------------------------------------------------------------------------------------------- terminal
+# --------------------------------------------------------------------------------------------- terminal
 
 
 class TerminalLog:
@@ -339,7 +337,7 @@ class TerminalLog:
             self._dropped += 1
 
     def close(self, timeout: float = 1.0) -> None:
-        """Write what is queued, then end; gives up after ``timeout`` seconds when the terminal takes nothing."""
+        """Write what is queued, then end; gives up after ``timeout`` seconds without progress."""
         try:
             self._queue.put(None, timeout=timeout)
         except queue.Full:
@@ -358,8 +356,8 @@ class TerminalLog:
                 return
 
     def _write(self, text: str) -> None:
-        # Past the stream's own buffer: a thread held up by a stopped terminal must not hold the buffer's lock,
-        # which the interpreter takes when it exits.
+        # Past the stream's own buffer: a thread held up by a stopped terminal must not hold the buffer's
+        # lock, which the interpreter takes when it exits.
         data = text.encode("utf-8", "replace")
         while data:
             data = data[os.write(self._fd, data) :]

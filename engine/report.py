@@ -119,7 +119,10 @@ def build_status(
     events: Iterable[LogLine] = (),
     halted: str | None = None,
 ) -> dict[str, Any]:
-    """The answer to ``status``: the report's sections, and what is open and recent. ``halted``: why, or None."""
+    """The answer to ``status``: the report's sections, what is open and what is recent.
+
+    ``halted``: why no orders go out, None while they do.
+    """
     actors = list(records)
     fills = [fill for actor in actors for fill in actor.gauge("recent_fills", [])]
     return {
@@ -134,11 +137,7 @@ def build_status(
             {"actor": e.actor, "level": e.level, "event": e.event, "time_ns": e.time_ns, "fields": e.fields}
             for e in events
         ],
-        "pnl": {
-            actor.name.partition(".")[2]: actor.gauge("pnl", {})
-            for actor in actors
-            if actor.kind == "strategy"
-        },
+        "pnl": {actor.name.partition(".")[2]: actor.gauge("pnl", {}) for actor in actors if actor.kind == "strategy"},
     }
 
 
@@ -171,8 +170,7 @@ def _sections(actors: Sequence[ActorRecord]) -> dict[str, Any]:
         "fills_missed": _sum_or_none(exchanges, "fills_missed"),
         "fills_duplicated": _sum_or_none(exchanges, "fills_duplicated"),
         "balances": {
-            f"{actor.connector}/{actor.name.split('.')[-1]}": actor.gauge("balances", {})
-            for actor in exchanges
+            f"{actor.connector}/{actor.name.split('.')[-1]}": actor.gauge("balances", {}) for actor in exchanges
         },
     }
 
@@ -231,7 +229,7 @@ def _scaled(value: int | None, scale: float) -> float | None:
     return None if value is None else round(value / scale, 3)
 
 
-# ---------------------------------------------------------------------------------------------------- in words
+# --------------------------------------------------------------------------------------------- in words
 
 
 def summary(report: Mapping[str, Any]) -> str:

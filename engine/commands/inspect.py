@@ -1,0 +1,219 @@
+"""Commands that show a running engine: status, orders, fills, balances, view.
+
+Orders and fills are read from the journals where no engine runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.commands import journals
+from engine.commands.common import (
+    Subparsers,
+    add_command,
+    local_time,
+    new_table,
+    print_json,
+    print_tables,
+    since,
+)
+
+Row = Mapping[str, Any]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the commands to the parser."""
+    add_command(subparsers, "status", _status, "show the running engine's actors, books and orders", json_output=True)
+    orders = add_command(subparsers, "orders", _orders, "list orders, newest first", json_output=True)
+    orders.add_argument("--open", action="store_true", help="only orders that have not ended")
+    fills = add_command(subparsers, "fills", _fills, "list fills, newest first", json_output=True)
+    for parser in (orders, fills):
+        parser.add_argument(
+            "--since", type=since, default=0, metavar="T", help="an ISO time, epoch seconds, or 10m, 2h ago"
+        )
+    add_command(subparsers, "balances", _balances, "show each account's balances", json_output=True)
+    view = add_command(subparsers, "view", _view, "watch the running engine")
+    view.add_argument("--beside-run", action="store_true", help=argparse.SUPPRESS)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from engine.commands.client import ask
+
+    status = ask(args.state, "status")
+    if args.json:
+        print_json(status)
+        return 0
+    print(f"{status['engine']}  running {status['seconds']:.0f} s  runtime {status['runtime']}")
+    print_tables(*status_tables(status))
+    return 0
+
+
+def _orders(args: argparse.Namespace) -> int:
+    rows = _asked(args, "orders", {"since_ns": args.since, "open_only": args.open})
+    if rows is None:
+        rows = journals.orders(args.state, args.since, args.open)
+    return _show(args, rows, orders_table)
+
+
+def _fills(args: argparse.Namespace) -> int:
+    rows = _asked(args, "fills", {"since_ns": args.since})
+    if rows is None:
+        rows = journals.fills(args.state, args.since)
+    return _show(args, rows, fills_table)
+
+
+def _balances(args: argparse.Namespace) -> int:
+    from engine.commands.client import ask
+
+    return _show(args, ask(args.state, "balances"), balances_table)
+
+
+def _view(args: argparse.Namespace) -> int:
+    from engine.view import watch
+
+    return watch(args.state, beside_run=args.beside_run)
+
+
+def _asked(args: argparse.Namespace, verb: str, arguments: dict[str, Any]) -> Any:
+    """The running engine's answer; None where none runs and its journals are there to be read."""
+    from engine.commands.client import NotRunning, ask
+
+    try:
+        return ask(args.state, verb, **arguments)
+    except NotRunning:
+        if not journals.exist(args.state):
+            raise
+        return None
+
+
+def _show(args: argparse.Namespace, rows: Any, table: Any) -> int:
+    if args.json:
+        print_json(rows)
+    elif rows:
+        print_tables(table(rows))
+    else:
+        print("none")
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------- tables
+
+
+def status_tables(status: Row) -> list[Any]:
+    """The tables of ``engine status``: actors, books, orders."""
+    tables = [actors_table(status["actors"])]
+    if status["books"]:
+        tables.append(books_table(status["books"]))
+    counts = {name: count for name, count in status["orders"].items() if count}
+    orders = new_table("orders", [*counts, "fills"], right=[*counts, "fills"])
+    orders.add_row(*(str(count) for count in counts.values()), str(status["fills"]))
+    return [*tables, orders]
+
+
+def actors_table(actors: Sequence[Row]) -> Any:
+    """Name, state, process, restarts, ticks."""
+    table = new_table(
+        "actors",
+        ["name", "state", "pid", "restarts", "ticks", "skipped", "late p50", "p99", "max ms"],
+        right=["pid", "restarts", "ticks", "skipped", "late p50", "p99", "max ms"],
+    )
+    for actor in actors:
+        late = actor["tick_lateness_ms"]
+        table.add_row(
+            actor["name"],
+            actor["state"],
+            _text(actor["pid"]),
+            _text(actor["restarts"]),
+            _text(actor["ticks"]),
+            _text(actor["ticks_skipped"]),
+            *(_text(late[key]) for key in ("p50", "p99", "max")),
+        )
+    return table
+
+
+def books_table(books: Mapping[str, Row]) -> Any:
+    """Updates, gaps, latency of each book."""
+    columns = ["updates", "gaps", "resyncs", "bids", "asks", "checked", "equal", "µs p50", "p99"]
+    table = new_table("books", ["book", *columns], right=columns)
+    for name, book in sorted(books.items()):
+        numbers = [book[key] for key in ("updates", "gaps", "resyncs", "bids", "asks", "bbo_checked", "bbo_equal")]
+        latency = book["latency_us"]
+        table.add_row(name, *(_text(value) for value in (*numbers, latency["p50"], latency["p99"])))
+    return table
+
+
+def orders_table(orders: Sequence[Row]) -> Any:
+    """Orders as :class:`engine.messages.Order` with their ``connector``."""
+    table = new_table(
+        "",
+        [
+            "time",
+            "book",
+            "side",
+            "type",
+            "size",
+            "price",
+            "filled",
+            "state",
+            "reason",
+            "strategy",
+            "client order id",
+        ],
+        right=["size", "price", "filled"],
+    )
+    for order in orders:
+        table.add_row(
+            local_time(order.get("created_ns", 0)),
+            f"{order['connector']}/{order['pair']}",
+            order["side"],
+            order["order_type"],
+            order["size"],
+            _text(order.get("price")),
+            order.get("filled", "0"),
+            order["state"],
+            order.get("reason", ""),
+            order["strategy"],
+            order["client_order_id"],
+        )
+    return table
+
+
+def fills_table(fills: Sequence[Row]) -> Any:
+    """Fills as :class:`engine.messages.OrderFill` with their ``connector``."""
+    table = new_table(
+        "",
+        ["time", "book", "side", "size", "price", "fee", "maker", "trade", "strategy", "client order id"],
+        right=["size", "price", "fee"],
+    )
+    for row in fills:
+        fill = row["fill"]
+        table.add_row(
+            local_time(fill["time_ns"]),
+            f"{row['connector']}/{row['pair']}",
+            row["side"],
+            fill["size"],
+            fill["price"],
+            f"{fill['fee']} {fill['fee_asset']}",
+            "maker" if fill["is_maker"] else "taker",
+            fill["trade_id"],
+            row["strategy"],
+            row["client_order_id"],
+        )
+    return table
+
+
+def balances_table(balances: Mapping[str, Mapping[str, Row]]) -> Any:
+    """``{"<venue>/<account>": {asset: {"total", "available"}}}``."""
+    table = new_table("", ["account", "asset", "total", "available"], right=["total", "available"])
+    for account, assets in sorted(balances.items()):
+        for asset, balance in sorted(assets.items()):
+            table.add_row(account, asset, balance["total"], balance["available"])
+    return table
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

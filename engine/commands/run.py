@@ -1,0 +1,194 @@
+"""Commands that start something: run, check, simulate; and venues, which says what could be."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.commands.common import (
+    Subparsers,
+    add_command,
+    check_writable,
+    duration,
+    new_table,
+    print_json,
+    print_tables,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from engine.config import EngineConfig, RunOptions
+
+_VIEW_LEAVES_S = 3.0
+
+
+def register(subparsers: Subparsers, chosen: str = "") -> None:
+    """Add the commands to the parser. ``chosen``: the command given, whose options are then added in full."""
+    run = add_command(subparsers, "run", _run, "start an engine, until Ctrl-C or engine stop")
+    add_run_arguments(run)
+    check = add_command(
+        subparsers, "check", _check, "validate a configuration and print what would run", json_output=True
+    )
+    _add_config_arguments(check)
+    add_command(subparsers, "venues", _venues, "list the venues that connectors exist for", json_output=True)
+    simulate = subparsers.add_parser("simulate", help="serve a venue in a box to any client")
+    if chosen == "simulate":
+        from engine.simulator import command
+
+        command.add_arguments(simulate)
+        simulate.set_defaults(handler=command.main)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``engine run``."""
+    _add_config_arguments(parser)
+    parser.add_argument("--for", dest="seconds", type=duration, metavar="SECONDS", help="stop after so long")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the run's report here, as JSON")
+    parser.add_argument("--runtime", choices=("local", "cluster", "inline"), help="where the actors run")
+    parser.add_argument("--no-view", action="store_true", help="show events instead of the live view")
+
+
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="a configuration, see configs/")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a value, as in clock.interval=0.1; may be given often",
+    )
+
+
+def _load(args: argparse.Namespace) -> EngineConfig:
+    from engine.config import load_config
+
+    runtime = getattr(args, "runtime", None)
+    return load_config(args.config, [*args.overrides, *([f"runtime={runtime}"] if runtime else [])])
+
+
+# -------------------------------------------------------------------------------------------------- run
+
+
+def _run(args: argparse.Namespace) -> int:
+    from engine.config import RunOptions
+    from engine.report import summary
+
+    config = _load(args)
+    if args.report is not None:
+        check_writable(args.report)
+    with_view = sys.stdout.isatty() and not args.no_view
+    options = RunOptions(state_dir=args.state, seconds=args.seconds, terminal_logs=not with_view)
+    view = _start_view(args.state) if with_view else None
+    try:
+        report = _supervise(config, options)
+    finally:
+        if view is not None:
+            _end_view(view)
+    if args.report is not None:
+        write_json(args.report, report)
+    print(summary(report), flush=True)
+    return 0 if report["ok"] else 1
+
+
+def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
+    import asyncio
+
+    import uvloop
+
+    from engine.actors.supervisor import supervise
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(supervise(config, options, sys.stderr if options.terminal_logs else None))
+
+
+def _start_view(state_dir: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "engine", "view", "--beside-run", "--state", str(state_dir)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+def _end_view(view: subprocess.Popen[bytes]) -> None:
+    """Make it leave, so that it does not draw over what is printed next."""
+    view.terminate()
+    try:
+        view.wait(_VIEW_LEAVES_S)
+    except subprocess.TimeoutExpired:
+        view.kill()
+        view.wait()
+
+
+# ------------------------------------------------------------------------------------------------ check
+
+
+def _check(args: argparse.Namespace) -> int:
+    from engine.actors.plan import plan
+
+    config = _load(args)
+    actors = [
+        {
+            "name": planned.name,
+            "kind": planned.kind,
+            "venue": planned.connector,
+            "host": os.uname().nodename,
+            "what": _describe(config, planned.kind, planned.connector, planned.name),
+        }
+        for planned in plan(config, 0, args.state.absolute())
+    ]
+    if args.json:
+        print_json({"ok": True, "engine": config.name, "runtime": config.runtime, "actors": actors})
+        return 0
+    table = new_table(f"{args.config} is valid; would run", ["actor", "host", "what"])
+    for actor in actors:
+        table.add_row(actor["name"], actor["host"], actor["what"])
+    print_tables(table)
+    return 0
+
+
+def _describe(config: EngineConfig, kind: str, connector: str, name: str) -> str:
+    if kind == "clock":
+        return f"a tick every {config.clock.interval:g} s"
+    if kind == "venue":
+        box = config.boxes[name.partition(".")[2] or "venue"]
+        source = box.capture or ", ".join(entry.pair for entry in box.pairs)
+        return f"in a box, speaks {box.speaks}: {source}"
+    if kind == "strategy":
+        strategy = config.strategies[name.partition(".")[2]]
+        return f"{strategy.strategy} on {', '.join(strategy.pairs)}"
+    settings = config.connectors[connector]
+    where = f"{settings.venue} at the box {settings.at}" if settings.at else f"{settings.venue}, the real venue"
+    return f"{where}: {', '.join(settings.pairs)}" if kind == "order_book" else f"{where}: {settings.account}"
+
+
+# ----------------------------------------------------------------------------------------------- venues
+
+
+def _venues(args: argparse.Namespace) -> int:
+    from engine.connectors.credentials import variable_name
+    from engine.connectors.registry import connector_class, split_venue, venues
+
+    rows: list[dict[str, Any]] = []
+    for name in venues():
+        venue, domain = split_venue(name)
+        cls = connector_class(venue)
+        endpoints = cls.domains[domain]
+        rows.append(
+            {
+                "venue": name,
+                "rest": endpoints.rest,
+                "ws": endpoints.ws,
+                "keys": [variable_name(name, key) for key in cls.key_names] if cls.needs_credentials else [],
+                "client_order_id_limit": cls.client_order_id_limit,
+            }
+        )
+    if args.json:
+        print_json(rows)
+        return 0
+    table = new_table("", ["venue", "rest", "ws", "keys in the environment"])
+    for row in rows:
+        table.add_row(row["venue"], row["rest"], row["ws"], ", ".join(row["keys"]))
+    print_tables(table)
+    return 0
