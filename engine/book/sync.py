@@ -227,9 +227,7 @@ class BookSync:
             return _OLD_DIFF
         if verdict is Verdict.GAP:
             self.counters.gaps += 1
-            return self._give_up(
-                SyncReason.GAP, f"book at {self.update_id}, next diff {diff.first_id}..{diff.last_id}"
-            )
+            return self._give_up(SyncReason.GAP, f"book at {self.update_id}, next diff {diff.first_id}..{diff.last_id}")
         try:
             self.book.apply_diff(diff.bids, diff.asks)
         except BookError as error:
@@ -306,9 +304,7 @@ class BookSync:
         if self.book.best_equals(quote.bid, quote.bid_size, quote.ask, quote.ask_size):
             self.counters.bbo_equal += 1
             return result
-        mismatch = QuoteMismatch(
-            quote.update_id, (quote.bid, quote.bid_size, quote.ask, quote.ask_size), self._best()
-        )
+        mismatch = QuoteMismatch(quote.update_id, (quote.bid, quote.bid_size, quote.ask, quote.ask_size), self._best())
         return msgspec.structs.replace(result, mismatches=(*result.mismatches, mismatch))
 
     def _best(self) -> tuple[str, str, str, str]:
