@@ -106,15 +106,16 @@ class Link(asyncio.Protocol):
 
     def _book_turn(self) -> None:
         self._turn_booked = True
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
         self._context.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turn_booked = False
         self._take_turn()
-        if not self._turn_booked and not self._closing and self._transport is not None:
-            self._transport.resume_reading()
+        transport = self._transport
+        if not self._turn_booked and transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def _handle(self, frame: bytes) -> None:
         self._stats.frames_in += 1

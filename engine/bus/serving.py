@@ -17,6 +17,7 @@ from engine.bus.wire import (
     Command,
     Envelope,
     Failure,
+    Head,
     Hello,
     Probe,
     Rejected,
@@ -217,6 +218,7 @@ class ServerSession:
         awaited = self._awaited.get(request.id)
         if awaited is not None:
             self._awaited[request.id] = msgspec.structs.replace(awaited, keys=request.keys)
+            self._send(Head(request.id, 0))
         elif request.id in self._outlets:
             self._outlets[request.id].set_keys(request.keys)
 
@@ -332,10 +334,15 @@ class ServerSession:
     # ------------------------------------------------------------------------------------------------ answers
 
     def _answer(self, request: Request | Command, message: Message, reply: Message | None) -> None:
-        if reply is None:
+        if not isinstance(reply, Message):
             self._fail(request, f"{self._context.name} has no answer to {type(message).__name__}")
             return
-        body = encode_body(reply)
+        try:
+            body = encode_body(reply)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._failed(message)
+            self._fail(request, f"{type(reply).__name__} cannot be sent: {error}")
+            return
         if len(body) + 64 > self._context.limits.max_frame:
             self._fail(request, f"the answer of {len(body)} bytes is above the frame limit: ask for less")
             return
