@@ -1,13 +1,14 @@
 """When actors are started, declared stalled, killed, restarted and given up: the supervisor's policy.
 
-A pure state machine. Events go in with the monotonic time in nanoseconds, :meth:`SupervisorPolicy.poll` hands out
-:data:`Action` values, and :meth:`SupervisorPolicy.next_wakeup` says when to poll even if nothing happens. It is polled after
-each event as well. The shell carries the actions out and reports what came of them; it chooses incarnations::
+A pure state machine. Events go in with the monotonic time in nanoseconds, :meth:`SupervisorPolicy.poll` hands
+out :data:`Action` values, and :meth:`SupervisorPolicy.next_wakeup` says when to poll even if nothing happens.
+It is polled after each event as well. The shell carries the actions out and reports what came of them; it
+chooses incarnations::
 
     add ─▶ Spawn ─▶ spawned ─▶ started ─▶ (tick_seen, answered)* ─▶ exited ─▶ Spawn … or failed, or stopped
 
-Stall time counts only from a tick that the supervisor itself saw. The clock alone is judged by the ticks' absence. Time
-during which the supervisor itself was held up counts for nobody.
+Stall time counts only from a tick that the supervisor itself saw. The clock alone is judged by the ticks'
+absence. Time during which the supervisor itself was held up counts for nobody.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class ActorState(StrEnum):
 class RestartPolicy:
     """How one actor is watched and brought back. Times in seconds.
 
-    ``budget`` restarts are granted in any ``window_s``. The first restart waits ``backoff_initial_s``, each further one
-    twice as long up to ``backoff_max_s``, all varied by the fraction ``jitter``; an actor that ran longer than
-    ``window_s`` begins anew. A running actor is stale after ``stale_s`` (a third of ``stall_s`` if not given) with no
-    answer to a tick, and killed after ``stall_s``. A process that is not started within ``start_timeout_s`` is killed,
-    one that was asked to stop after ``kill_after_s``, and a kill without effect is repeated as often.
+    ``budget`` restarts are granted in any ``window_s``. The first restart waits ``backoff_initial_s``, each
+    further one twice as long up to ``backoff_max_s``, all varied by the fraction ``jitter``; an actor that
+    ran longer than ``window_s`` begins anew. A running actor is stale after ``stale_s`` (a third of
+    ``stall_s`` if not given) with no answer to a tick, and killed after ``stall_s``. A process that is not
+    started within ``start_timeout_s`` is killed, one that was asked to stop after ``kill_after_s``, and a
+    kill without effect is repeated as often.
     """
 
     budget: int = 5
@@ -146,7 +148,8 @@ class StrategyFailed:
 
 @dataclass(frozen=True, slots=True)
 class ActorFailed:
-    """An actor that belongs to no connector (a venue in a box, a recorder) spent its budget; nothing else is touched."""
+    """An actor that belongs to no connector (a venue in a box, a recorder) spent its budget; nothing else is
+    touched."""
 
     name: str
     reason: str
@@ -159,9 +162,7 @@ class EngineFailed:
     reason: str
 
 
-Action = (
-    Spawn | Stop | Kill | Changed | ConnectorDown | ConnectorUp | StrategyFailed | ActorFailed | EngineFailed
-)
+Action = Spawn | Stop | Kill | Changed | ConnectorDown | ConnectorUp | StrategyFailed | ActorFailed | EngineFailed
 
 
 class _Wish(StrEnum):
@@ -210,8 +211,8 @@ class _Actor:
 class SupervisorPolicy:
     """The policy over all actors of one engine. ``interval_ns`` is the clock's, until a tick says otherwise.
 
-    Events of an actor that is not known, or of an incarnation that is not its present one, are ignored: they are echoes
-    of the past. ``KeyError`` is raised for a request that names an unknown actor.
+    Events of an actor that is not known, or of an incarnation that is not its present one, are ignored: they
+    are echoes of the past. ``KeyError`` is raised for a request that names an unknown actor.
     """
 
     def __init__(self, seed: int, *, interval_ns: int = SECOND_NS) -> None:
@@ -224,7 +225,7 @@ class SupervisorPolicy:
         self._now: int | None = None
         self._shutting_down = False
 
-    # ------------------------------------------------------------------------------------------------- membership
+    # -------------------------------------------------------------------------------------------- membership
 
     def add(
         self,
@@ -236,9 +237,11 @@ class SupervisorPolicy:
         critical: bool | None = None,
         start: bool = True,
     ) -> None:
-        """Take an actor in. It is spawned at the next poll, or with ``start`` false once ``restart_requested``.
+        """Take an actor in. It is spawned at the next poll, or with ``start`` false once
+        ``restart_requested``.
 
-        ``critical``: its failure is the engine's (by default the clock's alone). Raises ValueError for a known name.
+        ``critical``: its failure is the engine's (by default the clock's alone). Raises ValueError for a
+        known name.
         """
         if name in self._actors:
             raise ValueError(f"{name} is supervised already")
@@ -271,7 +274,7 @@ class SupervisorPolicy:
     def is_down(self, connector: str) -> bool:
         return connector in self._down
 
-    # ----------------------------------------------------------------------------------------------------- events
+    # ------------------------------------------------------------------------------------------------ events
 
     def spawned(self, name: str, incarnation: int, now: int) -> None:
         """A process of the actor runs, under this incarnation."""
@@ -367,14 +370,15 @@ class SupervisorPolicy:
         self._stop(self._actors[name], _Wish.STOP, now, reason)
 
     def shutdown_requested(self, now: int) -> None:
-        """The engine stops: from here on nothing is spawned. What lives is stopped one by one with ``stop_requested``."""
+        """The engine stops: from here on nothing is spawned. What lives is stopped one by one with
+        ``stop_requested``."""
         self._observe(now)
         self._shutting_down = True
         for actor in self._actors.values():
             if actor.state is ActorState.BACKING_OFF or actor.wish is _Wish.RESTART:
                 self._stop(actor, _Wish.STOP, now, "the engine stops")
 
-    # ---------------------------------------------------------------------------------------------------- actions
+    # ----------------------------------------------------------------------------------------------- actions
 
     def poll(self, now: int) -> list[Action]:
         """What is to be done now, in order."""
@@ -396,7 +400,7 @@ class SupervisorPolicy:
             return wakeup
         return min(max(wakeup, self._now), self._now + HEARTBEAT_NS)
 
-    # -------------------------------------------------------------------------------------------------- deadlines
+    # --------------------------------------------------------------------------------------------- deadlines
 
     def _deadlines(self, actor: _Actor) -> list[int]:
         found = [at for at in (actor.spawn_at, actor.start_deadline, actor.kill_at) if at is not None]
@@ -414,9 +418,7 @@ class SupervisorPolicy:
 
     def _check(self, actor: _Actor, now: int) -> None:
         if actor.spawn_at is not None and now >= actor.spawn_at:
-            self._respawn(
-                actor, f"restart {len(actor.recent_restarts)} of {actor.policy.budget} in the window"
-            )
+            self._respawn(actor, f"restart {len(actor.recent_restarts)} of {actor.policy.budget} in the window")
         elif actor.start_deadline is not None and now >= actor.start_deadline:
             actor.start_deadline = None
             self._give_up(actor, now, f"not started within {actor.policy.start_timeout_s} s")
@@ -464,7 +466,7 @@ class SupervisorPolicy:
             latest = now - max(0, self._clock_limit(actor) - SETTLE_NS)
             actor.last_life = min(now, max(actor.last_life + held_up, latest))
 
-    # ------------------------------------------------------------------------------------------------ transitions
+    # ------------------------------------------------------------------------------------------- transitions
 
     def _present(self, name: str, incarnation: int) -> _Actor | None:
         actor = self._actors.get(name)
@@ -534,9 +536,7 @@ class SupervisorPolicy:
     def _backoff_ns(self, actor: _Actor) -> int:
         policy = actor.policy
         doubled = policy.backoff_initial_s * 2.0 ** min(actor.failures, 60)
-        varied = min(policy.backoff_max_s, doubled) * self._random.uniform(
-            1 - policy.jitter, 1 + policy.jitter
-        )
+        varied = min(policy.backoff_max_s, doubled) * self._random.uniform(1 - policy.jitter, 1 + policy.jitter)
         return round(varied * SECOND_NS)
 
     def _forgive(self, actor: _Actor) -> None:
@@ -545,9 +545,7 @@ class SupervisorPolicy:
 
     def _spent(self, actor: _Actor, now: int, reason: str) -> None:
         policy = actor.policy
-        told = (
-            f"{actor.name} used up {policy.budget} restarts in {policy.window_s:g} s; the last time: {reason}"
-        )
+        told = f"{actor.name} used up {policy.budget} restarts in {policy.window_s:g} s; the last time: {reason}"
         actor.wish = _Wish.STOP
         self._change(actor, ActorState.FAILED, told)
         if actor.critical:

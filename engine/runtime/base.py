@@ -1,13 +1,14 @@
 """Where actors run: the small interface that every runtime implements.
 
-A runtime starts an actor from its :class:`ActorSpec`, delivers signals to it and says when it has ended. It decides
-nothing: restarts are the supervisor's policy, polite stops are messages on the bus. What other runtimes need to be:
+A runtime starts an actor from its :class:`ActorSpec`, delivers signals to it and says when it has ended. It
+decides nothing: restarts are the supervisor's policy, polite stops are messages on the bus. What other
+runtimes need to be:
 
 - ``local`` (:mod:`engine.runtime.local`): a process each, from a fork server.
-- ``inline``: ``spawn`` starts a task of the one event loop and returns this process's pid; SIGTERM cancels the task,
-  SIGKILL drops it without its cleaning up; a task's end is the :class:`Exit`.
-- ``cluster``: ``spawn`` asks the chosen host's agent, which is a ``local`` runtime there; signals travel the same way
-  and a lost host is the :class:`Exit` of each of its actors, with neither code nor signal.
+- ``inline``: ``spawn`` starts a task of the one event loop and returns this process's pid; SIGTERM cancels
+  the task, SIGKILL drops it without its cleaning up; a task's end is the :class:`Exit`.
+- ``cluster``: ``spawn`` asks the chosen host's agent, which is a ``local`` runtime there; signals travel the
+  same way and a lost host is the :class:`Exit` of each of its actors, with neither code nor signal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import re
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -31,9 +32,9 @@ KILL_GRACE_S: Final = 5.0
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that an actor's process is told. Folders are absolute paths.
 
-    ``params`` must be MessagePack-able and may hold credentials: no representation of a spec shows them, and they reach
-    the process through memory alone. ``entry`` is ``module:function``, called as ``function(spec)`` in the process; what
-    it returns is the exit code.
+    ``params`` must be MessagePack-able and may hold credentials: no representation of a spec shows them, and
+    they reach the process through memory alone. ``entry`` is ``module:function``, called as
+    ``function(spec)`` in the process; what it returns is the exit code.
     """
 
     name: str
@@ -51,16 +52,16 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
         shown = ", ".join(f"{key}={value!r}" for key, value in self.__rich_repr__())
         return f"ActorSpec({shown})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        for field in self.__struct_fields__:
-            yield field, getattr(self, field) if field != "params" else f"<{len(self.params)} hidden>"
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        hidden = f"<{len(self.params)} hidden>"
+        return [(key, hidden if key == "params" else getattr(self, key)) for key in self.__struct_fields__]
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one incarnation of an actor.
 
-    ``code`` is its exit code, or ``signal`` the number of the signal that ended it; both None when the process is known
-    to be gone and nobody could learn how.
+    ``code`` is its exit code, or ``signal`` the number of the signal that ended it; both None when the
+    process is known to be gone and nobody could learn how.
     """
 
     name: str
@@ -82,7 +83,8 @@ class Runtime(ABC):
 
     def __init__(self) -> None:
         self.on_exit: Callable[[Exit], None] = _ignore_exit
-        """Called once for each incarnation that :meth:`spawn` returned for, when it is gone, and never before."""
+        """Called once for each incarnation that :meth:`spawn` returned for, when it is gone, and never
+        before."""
         self._exits: dict[str, asyncio.Future[Exit]] = {}
 
     @abstractmethod
@@ -93,8 +95,8 @@ class Runtime(ABC):
     async def spawn(self, spec: ActorSpec) -> int:
         """Start the actor and return its process id, without waiting for it to be ready.
 
-        Raises RuntimeFailure when the name is living already or no process could be started, ConfigError for a name
-        that no file could bear.
+        Raises RuntimeFailure when the name is living already or no process could be started, ConfigError for
+        a name that no file could bear.
         """
 
     @abstractmethod
@@ -148,7 +150,7 @@ def check_name(name: str) -> None:
     """Raises ConfigError for an actor's name that cannot be part of a file's name."""
     if not NAME.match(name) or len(name) > 80:
         raise ConfigError(
-            f"{name!r} cannot name an actor: use up to 80 letters, digits and any of '_.:-', a letter or digit first"
+            f"{name!r} cannot name an actor: use up to 80 letters, digits and '_.:-', a letter or digit first"
         )
 
 

@@ -18,12 +18,13 @@ PIDFD_VARIABLE: Final = "ENGINE_SUPERVISOR_PIDFD"
 
 
 def supervisor_pidfd() -> int:
-    """The descriptor of the supervisor's process. Raises RuntimeFailure in a process that was not given one."""
+    """The descriptor of the supervisor's process. Raises RuntimeFailure in a process that was not given
+    one."""
     try:
         return int(os.environ[PIDFD_VARIABLE])
     except (KeyError, ValueError) as error:
         raise RuntimeFailure(
-            f"{PIDFD_VARIABLE} does not hold a descriptor: this process was not started by the engine's fork server"
+            f"{PIDFD_VARIABLE} does not hold a descriptor: no fork server of the engine started this process"
         ) from error
 
 
@@ -40,7 +41,8 @@ def process_alive(pidfd: int) -> bool:
 
 
 def watch_supervisor(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
-    """Call ``callback`` once when the supervisor's process ends, at once if it has; the returned function ends the watch.
+    """Call ``callback`` once when the supervisor's process ends, at once if it has; the returned function
+    ends the watch.
 
     Raises RuntimeFailure like :func:`supervisor_pidfd`.
     """
