@@ -218,11 +218,12 @@ class MemoryTransport(asyncio.Transport):
             peer._ended = True
             peer._lose()
             self._lose()
+            self._network.forget(self)
+            self._network.forget(peer)
             return
         self.book()
 
     def _lose(self) -> None:
         if not self._lost:
             self._lost = True
-            self._network.forget(self)
             self._link.connection_lost(None)
