@@ -1,0 +1,1 @@
+"""The Binance spot front end: its REST, stream and WebSocket API protocols over a venue."""

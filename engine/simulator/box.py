@@ -1,0 +1,227 @@
+"""The venue in a box: a venue, its ledger and its front end on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import string
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.simulator import admin
+from engine.simulator.accounts import Account
+from engine.simulator.amounts import parse_amount
+from engine.simulator.binance.api import Api
+from engine.simulator.binance.desk import Desk
+from engine.simulator.binance.limits import Limits
+from engine.simulator.binance.rest import Rest
+from engine.simulator.binance.sockets import Sockets
+from engine.simulator.binance.streams import Feed, Hub
+from engine.simulator.binance.users import Users
+from engine.simulator.config import BoxConfig, BoxInfo, Pair, fee_rate
+from engine.simulator.events import BalanceEvent, OrderEvent
+from engine.simulator.faults import Fault, Faults
+from engine.simulator.ledger import Ledger
+from engine.simulator.serving import Server, application
+from engine.simulator.tls import server_context
+from engine.simulator.venue import Venue
+
+STEP_SECONDS = 0.02
+_SAVE_PRICES_NS = 1_000_000_000
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class VenueBox:
+    """A venue that any client of its protocol can trade on. ``clock`` gives nanoseconds since the Unix epoch."""
+
+    def __init__(self, config: BoxConfig, clock: Callable[[], int] = time.time_ns) -> None:
+        if config.venue != "binance":
+            raise ConfigError(f"the box does not speak {config.venue!r}; it speaks: binance")
+        self.config = config
+        self._clock = clock
+        self._pairs = [Pair.of(pair) for pair in config.pairs]
+        self._cleanup = contextlib.AsyncExitStack()
+        self._saved_ns = 0
+        self._step_task: asyncio.Task[None] | None = None
+        self.faults = Faults()
+
+    async def start(self) -> BoxInfo:
+        """Open the ledger, restore what it holds, and listen; :class:`ConfigError` says what stands in the way."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self._cleanup.aclose()
+            raise
+
+    async def _start(self) -> BoxInfo:
+        folder = self._folder()
+        self.ledger = Ledger(folder)
+        self._cleanup.callback(self.ledger.close)
+        self.venue = self._open_venue()
+        limits = Limits(
+            self.config.weight_limit,
+            self.config.order_limit_10s,
+            self.config.order_limit_1d,
+            self.config.enforce_limits,
+        )
+        self.api = Api(self.venue, limits)
+        self.hub, self.users = Hub(), Users()
+        self.feed = Feed(self.api, self.hub, self.faults.skips)
+        self.desk = Desk(self.api, self.hub, self.users, self.faults, self._clock, self.flush)
+        self.flush()
+        app = application()
+        admin.Admin(lambda: admin.ledger(self.venue), self.stats, self.inflict, self.faults.clear).add_to(app)
+        self._sockets = Sockets(self.desk, self.config.enforce_limits)
+        app.router.add_get("/ws", self._sockets.market)
+        app.router.add_get("/ws/{names:.*}", self._sockets.market)
+        app.router.add_get("/stream", self._sockets.market)
+        app.router.add_get("/ws-api/v3", self._sockets.api)
+        app.router.add_route("*", "/{path:.*}", Rest(self.desk).handle)
+        context, ca = server_context(folder / "tls") if self.config.tls else (None, None)
+        server = Server(app, self.config.host)
+        self._cleanup.push_async_callback(server.stop)
+        port = await server.start(self.config.port or int(self.ledger.get("port", "0")), context)
+        self.ledger.put("port", str(port))
+        self._cleanup.push_async_callback(self._close_sockets)
+        self._step_task = asyncio.create_task(self._run(), name=f"venue {self.config.name}")
+        self._cleanup.push_async_callback(self._end_steps)
+        return self._info(port, folder, ca)
+
+    async def stop(self) -> None:
+        """Close every connection, keep the ledger, and remove what was temporary."""
+        await self._cleanup.aclose()
+
+    async def failed(self) -> BaseException:
+        """Wait until the box can no longer serve, and say why. A box whose ledger cannot be written stops trading."""
+        if self._step_task is None:
+            raise ConfigError("the box has not been started")
+        try:
+            await asyncio.shield(self._step_task)
+        except Exception as error:
+            return error
+        return RuntimeError("the market ended")
+
+    def step(self) -> None:
+        """Let the market go on until now, and tell."""
+        now_ns = self._clock()
+        self.venue.advance(now_ns)
+        if now_ns - self._saved_ns >= _SAVE_PRICES_NS:
+            self._saved_ns = now_ns
+            self.venue.save_prices()
+        self.flush()
+        self.feed.tick(now_ns)
+
+    def flush(self) -> None:
+        """Commit what has changed, then tell what has happened."""
+        changes = self.venue.take_changes()
+        if changes:
+            self.ledger.commit(changes)
+        outbox, self.venue.outbox = self.venue.outbox, []
+        for event in outbox:
+            if isinstance(event, OrderEvent | BalanceEvent):
+                self.users.tell(event)
+            else:
+                self.feed.tell(event)
+
+    def stats(self) -> dict[str, object]:
+        """Counts since the start, for ``GET /admin/stats``."""
+        return {
+            "venue": self.config.venue,
+            "requests": self.desk.requests,
+            "stream_connections": len(self.hub.listeners),
+            "user_connections": len(self.users.sockets),
+            "stream_frames": self.hub.frames_sent,
+            "user_frames": self.users.frames_sent,
+            "orders": len(self.venue.orders),
+            "open_orders": sum(len(orders) for orders in self.venue.open_orders.values()),
+            "fills": sum(len(fills) for fills in self.venue.pair_fills.values()),
+            "faults": {"armed": len(self.faults.armed), "struck": self.faults.struck},
+            "pairs": {
+                name: {
+                    "update_id": market.book.update_id,
+                    "bids": len(market.book.bids),
+                    "asks": len(market.book.asks),
+                }
+                for name, market in self.venue.markets.items()
+            },
+        }
+
+    def inflict(self, faults: list[Fault]) -> dict[str, object]:
+        """Arm faults; the disconnects strike at once."""
+        dropped = 0
+        for fault in faults:
+            if fault.kind == "disconnect_streams":
+                dropped += self.hub.drop_all()
+                self.faults.count(fault.kind)
+            elif fault.kind == "disconnect_user":
+                dropped += self.users.drop_all()
+                self.faults.count(fault.kind)
+        self.faults.arm(faults)
+        self.faults.spread_skips(self.api.markets)
+        return {"armed": len(self.faults.armed), "dropped": dropped}
+
+    # -- inside
+
+    async def _run(self) -> None:
+        while True:
+            self.step()
+            await asyncio.sleep(STEP_SECONDS)
+
+    async def _end_steps(self) -> None:
+        if self._step_task is not None:
+            self._step_task.cancel()
+            await asyncio.gather(self._step_task, return_exceptions=True)
+
+    async def _close_sockets(self) -> None:
+        await asyncio.gather(*(socket.close(1001, b"going away") for socket in list(self._sockets.open)))
+
+    def _folder(self) -> Path:
+        if self.config.state_dir is not None:
+            return Path(self.config.state_dir)
+        folder = Path(tempfile.mkdtemp(prefix="venue-"))
+        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _open_venue(self) -> Venue:
+        maker, taker = fee_rate(self.config.maker_fee), fee_rate(self.config.taker_fee)
+        known = {account.name for account in self.ledger.accounts(maker, taker)}
+        for wanted in self.config.all_accounts():
+            if wanted.name not in known:
+                balances = [(asset, parse_amount(text)) for asset, text in wanted.balances.items()]
+                key, secret = wanted.api_key or _random_text(), wanted.api_secret or _random_text()
+                self.ledger.open_account(wanted.name, key, secret, balances)
+        return Venue(
+            self._pairs,
+            self.ledger.accounts(maker, taker),
+            seed=self.config.seed,
+            activity=self.config.activity,
+            depth_interval_ns=self.config.depth_interval_ms * 1_000_000,
+            start_ns=self._clock(),
+            saved=self.ledger.load(),
+        )
+
+    def _info(self, port: int, folder: Path, ca: Path | None) -> BoxInfo:
+        secure = "s" if ca is not None else ""
+        first: Account = next(iter(self.venue.accounts.values()))
+        host = f"{self.config.host}:{port}"
+        return BoxInfo(
+            venue=self.config.venue,
+            rest=f"http{secure}://{host}",
+            ws=f"ws{secure}://{host}",
+            ws_api=f"ws{secure}://{host}/ws-api/v3",
+            admin=f"http{secure}://{host}/admin",
+            api_key=first.api_key,
+            api_secret=first.api_secret,
+            port=port,
+            state=str(folder),
+            ca=str(ca.resolve()) if ca is not None else "",
+        )
+
+
+def _random_text() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(64))

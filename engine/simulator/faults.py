@@ -1,0 +1,111 @@
+"""Faults on demand: what a venue does wrong, for the next ``count`` requests that match.
+
+``POST /admin/faults`` takes one fault or a list of them::
+
+    {"kind": "reject", "count": 1, "match": "POST /api/v3/order", "code": -1008, "msg": "…", "status": 503}
+    {"kind": "latency", "count": 3, "match": "/api/v3/order", "ms": 250}
+    {"kind": "http_status", "count": 2, "match": "/api/v3/account", "status": 502, "body": "bad gateway"}
+    {"kind": "drop_reply", "count": 1, "match": "POST /api/v3/order"}
+    {"kind": "disconnect_streams"}
+    {"kind": "disconnect_user"}
+    {"kind": "skip_depth", "count": 1, "match": "BTCUSDT"}
+
+``reject`` and ``http_status`` answer without carrying the request out; ``drop_reply`` carries it out and closes the
+connection with no reply; ``latency`` delays the request before it is carried out and combines with one of the others.
+``match`` is a substring of ``"METHOD /path"`` for REST and of ``"WS method"`` for the WebSocket API
+(``"WS order.place"``); empty matches all.
+The disconnects drop all market or user sockets at once. ``skip_depth`` swallows the next ``count`` depth diffs of each
+pair (or of the symbol named by ``match``), so that clients see a gap. ``DELETE /admin/faults`` forgets what is armed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+REQUEST_KINDS = frozenset({"reject", "latency", "http_status", "drop_reply"})
+INSTANT_KINDS = frozenset({"disconnect_streams", "disconnect_user"})
+KINDS = REQUEST_KINDS | INSTANT_KINDS | {"skip_depth"}
+
+
+class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One fault; ``count`` goes down as it strikes."""
+
+    kind: str
+    count: int = 1
+    match: str = ""
+    ms: int = 100
+    status: int = 500
+    code: int = -1008
+    msg: str = "Server is currently overloaded with other requests. Please try again in a few minutes."
+    body: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown fault kind {self.kind!r}; known are {', '.join(sorted(KINDS))}")
+        if self.count < 1 or self.ms < 0 or not 100 <= self.status <= 599:
+            raise ValueError("count must be at least 1, ms at least 0, status an HTTP status")
+
+
+def decode(body: bytes) -> list[Fault]:
+    """One fault or a list; ValueError says what is wrong."""
+    try:
+        decoded = msgspec.json.decode(body, type=list[Fault] | Fault)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"no fault: {error}") from error
+    return decoded if isinstance(decoded, list) else [decoded]
+
+
+class Faults:
+    """The armed faults, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.armed: list[Fault] = []
+        self.struck: dict[str, int] = {}
+
+    def arm(self, faults: Iterable[Fault]) -> None:
+        self.armed.extend(fault for fault in faults if fault.kind not in INSTANT_KINDS)
+
+    def clear(self) -> None:
+        self.armed.clear()
+
+    def latency_ms(self, request: str) -> int:
+        """How long this request is to be delayed."""
+        fault = self._next(request, frozenset({"latency"}))
+        return fault.ms if fault else 0
+
+    def strike(self, request: str) -> Fault | None:
+        """The reject, http_status or drop_reply that befalls this request."""
+        return self._next(request, REQUEST_KINDS - {"latency"})
+
+    def skips(self, symbol: str) -> bool:
+        """Whether this depth diff is to be swallowed."""
+        for fault in self.armed:
+            if fault.kind == "skip_depth" and fault.match == symbol:
+                self._strike(fault)
+                return True
+        return False
+
+    def spread_skips(self, symbols: Iterable[str]) -> None:
+        """Turn each skip for all pairs into one for every pair."""
+        names = list(symbols)
+        for fault in [fault for fault in self.armed if fault.kind == "skip_depth" and not fault.match]:
+            self.armed.remove(fault)
+            self.armed += [Fault(kind="skip_depth", count=fault.count, match=name) for name in names]
+
+    def count(self, kind: str) -> None:
+        self.struck[kind] = self.struck.get(kind, 0) + 1
+
+    def _next(self, request: str, kinds: frozenset[str]) -> Fault | None:
+        for fault in self.armed:
+            if fault.kind in kinds and fault.match in request:
+                self._strike(fault)
+                return fault
+        return None
+
+    def _strike(self, fault: Fault) -> None:
+        fault.count -= 1
+        if not fault.count:
+            self.armed.remove(fault)
+        self.count(fault.kind)

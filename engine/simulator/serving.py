@@ -1,0 +1,51 @@
+"""An HTTP server on one port that comes back on the same port and leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from engine.errors import ConfigError
+
+_MAX_BODY = 1 << 20
+
+
+@web.middleware
+async def no_traceback(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A reply that was dropped on demand is no error of the server."""
+    try:
+        return await handler(request)
+    except ConnectionResetError:
+        return web.Response(status=500)
+
+
+def application() -> web.Application:
+    return web.Application(client_max_size=_MAX_BODY, middlewares=[no_traceback])
+
+
+class Server:
+    """Serves an application on ``host``; port 0 takes any free one."""
+
+    def __init__(self, app: web.Application, host: str) -> None:
+        self._host = host
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+
+    async def start(self, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Listen and return the port; :class:`ConfigError` when it is taken."""
+        await self._runner.setup()
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._host, port))
+        except OSError as error:
+            listener.close()
+            raise ConfigError(f"cannot listen on {self._host}:{port}: {error.strerror}; name another port") from error
+        await web.SockSite(self._runner, listener, ssl_context=context, backlog=512).start()
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
