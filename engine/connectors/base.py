@@ -207,14 +207,7 @@ class UserTerminated(msgspec.Struct, frozen=True, gc=False):
 
 
 UserEvent = (
-    VenueOrderUpdate
-    | VenueBalanceUpdate
-    | UserSubscribed
-    | UserRefused
-    | UserTerminated
-    | Send
-    | VenueNotice
-    | Ack
+    VenueOrderUpdate | VenueBalanceUpdate | UserSubscribed | UserRefused | UserTerminated | Send | VenueNotice | Ack
 )
 
 

@@ -14,9 +14,7 @@ def variable_name(connector: str, key_name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", f"{connector}_{key_name}".upper())
 
 
-def credentials_from_environment(
-    connector: str, key_names: Sequence[str], environ: Mapping[str, str]
-) -> Credentials:
+def credentials_from_environment(connector: str, key_names: Sequence[str], environ: Mapping[str, str]) -> Credentials:
     """The connector's key; ConfigError naming the variable that is missing or empty.
 
     ``key_names`` are the venue's (``Connector.key_names``): the key first, its secret second.

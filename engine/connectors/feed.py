@@ -106,9 +106,7 @@ class MarketDataFeed:
             return self._on_event(events[0])
         return _merged([self._on_event(event) for event in events]) if events else _NOTHING
 
-    def on_snapshot(
-        self, pair: str, answer: bytes | str | VenueError, epoch: int | None = None
-    ) -> FeedResult:
+    def on_snapshot(self, pair: str, answer: bytes | str | VenueError, epoch: int | None = None) -> FeedResult:
         """The answer to a :class:`SnapshotNeed`, or the error that came instead."""
         book = self.books.get(pair)
         if book is None:

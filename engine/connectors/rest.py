@@ -140,9 +140,7 @@ class RestClient:
         finally:
             self._budget.settle(costs, self._venue_now_ns(), reported)
         if 200 <= status < 300:
-            return RestReply(
-                status=status, body=body, requested_ns=requested_ns, requested_mono_ns=requested_mono_ns
-            )
+            return RestReply(status=status, body=body, requested_ns=requested_ns, requested_mono_ns=requested_mono_ns)
         error = self._classify(status, headers, body)
         if isinstance(error, RateLimited):
             self._budget.silence(error.retry_after_s, self._venue_now_ns())
@@ -204,6 +202,4 @@ def _brief(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return (
-        "the connection broke" if isinstance(error, aiohttp.ClientConnectionError) else "the reply broke off"
-    )
+    return "the connection broke" if isinstance(error, aiohttp.ClientConnectionError) else "the reply broke off"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from engine.errors import VenueError
+
 if TYPE_CHECKING:
     from engine.connectors.base import Clock
 
@@ -42,7 +44,8 @@ class TimeSynchronizer:
     """
 
     def __init__(self, clock: Clock, ask: Callable[[], Awaitable[int]]) -> None:
-        self._clock = clock
+        self.clock = clock
+        self.failures = 0
         self._ask = ask
         self._samples: deque[TimeSample] = deque(maxlen=_KEPT)
         self._lock = asyncio.Lock()
@@ -60,13 +63,13 @@ class TimeSynchronizer:
     @property
     def lead_ns(self) -> int:
         """How far the venue's clock is ahead of the local wall clock (0 before the first sample)."""
-        return self.now_ns() - self._clock.time_ns()
+        return self.now_ns() - self.clock.time_ns()
 
     def now_ns(self) -> int:
         """The venue's time; the local wall clock's before the first sample."""
         if not self._samples:
-            return self._clock.time_ns()
-        return self._clock.monotonic_ns() + self._best.offset_ns
+            return self.clock.time_ns()
+        return self.clock.monotonic_ns() + self._best.offset_ns
 
     def now_ms(self) -> int:
         """The venue's time in whole milliseconds, rounded down."""
@@ -74,7 +77,7 @@ class TimeSynchronizer:
 
     def at(self, mono_ns: int) -> int:
         """The venue's time at an instant of the local monotonic clock."""
-        return self.now_ns() - (self._clock.monotonic_ns() - mono_ns)
+        return self.now_ns() - (self.clock.monotonic_ns() - mono_ns)
 
     def add(self, sent_mono_ns: int, received_mono_ns: int, server_ms: int) -> None:
         """Take in one answer: when it was asked for, when it arrived, what it said."""
@@ -90,9 +93,18 @@ class TimeSynchronizer:
 
     async def sample(self) -> None:
         """Ask the venue once. Raises what the request raises."""
-        sent = self._clock.monotonic_ns()
+        sent = self.clock.monotonic_ns()
         server_ms = await self._ask()
-        self.add(sent, self._clock.monotonic_ns(), server_ms)
+        self.add(sent, self.clock.monotonic_ns(), server_ms)
+
+    async def keep(self, every_s: float) -> None:
+        """Ask again every so many seconds, until cancelled. ``failures`` counts the times it did not work."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.sample()
+            except VenueError:
+                self.failures += 1
 
     async def ensure(self, samples: int = 3) -> None:
         """Have at least one sample; asks ``samples`` times if there is none. Callers at once share the
@@ -119,5 +131,5 @@ class TimeSynchronizer:
         return min(self._samples, key=self._error_of)
 
     def _error_of(self, sample: TimeSample) -> int:
-        age = max(0, self._clock.monotonic_ns() - sample.taken_mono_ns)
+        age = max(0, self.clock.monotonic_ns() - sample.taken_mono_ns)
         return sample.error_ns + age * _DRIFT_PPM // 1_000_000

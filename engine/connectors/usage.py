@@ -62,9 +62,7 @@ class UsageBudget:
         """
         if now_ns < self._silent_until_ns:
             wait = (self._silent_until_ns - now_ns) / 1e9
-            raise RateLimited(
-                "local", f"the venue asked for silence, {wait:.1f} s of it left", wait, local=True
-            )
+            raise RateLimited("local", f"the venue asked for silence, {wait:.1f} s of it left", wait, local=True)
         for name, cost in costs.items():
             self._check(name, cost, now_ns, urgent)
         for name, cost in costs.items():
@@ -72,9 +70,7 @@ class UsageBudget:
             if window is not None:
                 window.in_flight += cost
 
-    def settle(
-        self, costs: Mapping[str, int], now_ns: int, reported: Mapping[str, int] | None = None
-    ) -> None:
+    def settle(self, costs: Mapping[str, int], now_ns: int, reported: Mapping[str, int] | None = None) -> None:
         """A request came to its end. ``reported``: the venue's own count after it, where it told one."""
         for name, cost in costs.items():
             window = self._windows.get(name)

@@ -99,9 +99,7 @@ async def connect(
             await connection.opened
     except TimeoutError:
         connection.abort()
-        raise TransportError(
-            f"{_safe(uri)}: not open within {options.open_timeout_s:g} s", sent=False
-        ) from None
+        raise TransportError(f"{_safe(uri)}: not open within {options.open_timeout_s:g} s", sent=False) from None
     except (OSError, EOFError, InvalidHandshake) as error:
         connection.abort()
         raise TransportError(f"{_safe(uri)}: {error}", sent=False) from error
@@ -235,9 +233,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._protocol.data_to_send()
         if not self.opened.done():
             self._fail_opening(
-                self._protocol.handshake_exc
-                or exc
-                or EOFError("the connection was closed before it was open")
+                self._protocol.handshake_exc or exc or EOFError("the connection was closed before it was open")
             )
         self._set_reason(str(exc) if exc else "the connection was cut")
         if not self.closed.done():

@@ -1,0 +1,62 @@
+"""Binance spot: addresses, limits and what requests cost.
+
+Sources: Binance's "Spot API" documentation, pages "General API information", "Limits", "WebSocket Streams",
+"WebSocket API" (2026). Binance.US keeps the same interface under its own hosts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from engine.connectors.settings import Endpoints
+from engine.connectors.usage import UsageLimit
+
+DOMAINS = {
+    "": Endpoints(
+        rest="https://api.binance.com",
+        ws="wss://stream.binance.com:9443",
+        ws_api="wss://ws-api.binance.com:443/ws-api/v3",
+    ),
+    "us": Endpoints(
+        rest="https://api.binance.us",
+        ws="wss://stream.binance.us:9443",
+        ws_api="wss://ws-api.binance.us:443/ws-api/v3",
+    ),
+    "testnet": Endpoints(
+        rest="https://testnet.binance.vision",
+        ws="wss://stream.testnet.binance.vision",
+        ws_api="wss://ws-api.testnet.binance.vision/ws-api/v3",
+    ),
+}
+
+PATH_TIME = "/api/v3/time"
+PATH_RULES = "/api/v3/exchangeInfo"
+PATH_DEPTH = "/api/v3/depth"
+PATH_ORDER = "/api/v3/order"
+PATH_OPEN_ORDERS = "/api/v3/openOrders"
+PATH_FILLS = "/api/v3/myTrades"
+PATH_ACCOUNT = "/api/v3/account"
+
+WEIGHT = "REQUEST_WEIGHT_1M"
+ORDERS_10S = "ORDERS_10S"
+ORDERS_1D = "ORDERS_1D"
+_SECOND = 1_000_000_000
+DEFAULT_LIMITS = {
+    WEIGHT: UsageLimit(6000, 60 * _SECOND),
+    ORDERS_10S: UsageLimit(50, 10 * _SECOND),
+    ORDERS_1D: UsageLimit(160_000, 86_400 * _SECOND),
+}
+"""Until exchangeInfo tells the present ones."""
+
+MAX_STREAMS = 1024
+MAX_URL = 4000
+"""Longer addresses are refused by some proxies; past this the streams are subscribed to by messages."""
+SUBSCRIBE_CHUNK = 200
+SNAPSHOT_DEPTH = 1000
+
+RECV_WINDOW_MS = 5000
+TIMESTAMP_LEAD_MS = 1000
+"""A request is accepted iff ``timestamp < serverTime + 1000 && serverTime - timestamp <= recvWindow``."""
+
+CLIENT_ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,36}")
+CLIENT_ORDER_ID_LIMIT = 36

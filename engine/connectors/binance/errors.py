@@ -1,0 +1,132 @@
+"""What Binance's refusals mean. Sources: "Errors" and "HTTP Return Codes" of the Spot API documentation
+(2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from engine.connectors.errors import (
+    AuthError,
+    Banned,
+    ClockError,
+    DuplicateOrderId,
+    FilterFailure,
+    InsufficientBalance,
+    MalformedReply,
+    OrderNotFound,
+    RateLimited,
+    UnknownOutcome,
+    VenueRefused,
+    WouldCross,
+)
+from engine.errors import VenueError
+from engine.messages import Reason
+
+_BAN_S = 120.0
+_RATE_LIMIT_S = 10.0
+_FIREWALL_S = 60.0
+
+_UNKNOWN = frozenset({-1000, -1001, -1006, -1007})
+_AUTH = frozenset({-1002, -1022, -1099, -2014, -2015})
+_TOO_MANY = frozenset({-1003, -1015, -1034})
+_NOT_FOUND = frozenset({-2013, -2026})
+_FILTER = frozenset({-1013, -1111})
+_ORDER_TEXTS = frozenset({-1010, -2010, -2011, -2021, -2022})
+
+_BY_TEXT: tuple[tuple[str, type[VenueRefused]], ...] = (
+    ("insufficient balance", InsufficientBalance),
+    ("duplicate order", DuplicateOrderId),
+    ("would immediately match", WouldCross),
+    ("unknown order", OrderNotFound),
+    ("order does not exist", OrderNotFound),
+    ("filter failure", FilterFailure),
+)
+
+_REJECT_REASONS = {
+    "INSUFFICIENT_BALANCE": Reason.INSUFFICIENT_BALANCE,
+    "INSUFFICIENT_BALANCES": Reason.INSUFFICIENT_BALANCE,
+    "WOULD_MATCH_IMMEDIATELY": Reason.WOULD_CROSS,
+    "DUPLICATE_ORDER": Reason.DUPLICATE_ID,
+}
+
+
+class ErrorBody(msgspec.Struct):
+    """``{"code": -1121, "msg": "Invalid symbol."}``."""
+
+    code: int
+    msg: str = ""
+
+
+_decode = msgspec.json.Decoder(ErrorBody).decode
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError:
+    """The error of an HTTP reply that is none of success."""
+    try:
+        error = _decode(body)
+    except msgspec.MsgspecError:
+        error = None
+    text = error.msg if error else f"HTTP {status}"
+    code = error.code if error else status
+    if status == 418:
+        return Banned(code, text, _retry_after(headers, _BAN_S))
+    if status == 429:
+        return RateLimited(code, text, _retry_after(headers, _RATE_LIMIT_S))
+    if status >= 500:
+        # "It is important to NOT treat this as a failure operation; the execution status is UNKNOWN."
+        return UnknownOutcome(f"HTTP {status}: {text}", code=code)
+    if error is not None:
+        return from_code(code, text, _retry_after(headers, _RATE_LIMIT_S))
+    if status == 403:
+        return RateLimited(status, "refused by the venue's web application firewall", _FIREWALL_S)
+    if status >= 400:
+        return VenueRefused(status, text)
+    return MalformedReply(f"HTTP {status} is not among the venue's documented answers", code=status)
+
+
+def from_code(code: int, text: str, retry_after_s: float = _RATE_LIMIT_S) -> VenueError:
+    """The error of a code and its text, by whichever way they came."""
+    if code in _UNKNOWN:
+        return UnknownOutcome(f"{text} (code {code})", code=code)
+    if code == -1021:
+        return ClockError(code, text)
+    if code in _TOO_MANY:
+        return RateLimited(code, text, retry_after_s)
+    if code in _AUTH:
+        return AuthError(code, text)
+    if code in _NOT_FOUND:
+        return OrderNotFound(code, text)
+    if code in _FILTER:
+        return FilterFailure(code, text, _filter_reason(text))
+    if code == -1121:
+        return VenueRefused(code, text, Reason.UNKNOWN_PAIR)
+    if code in _ORDER_TEXTS:
+        return _by_text(code, text)
+    return VenueRefused(code, text)
+
+
+def reject_reason(name: str) -> Reason:
+    """The reason of a rejected order's ``r`` field."""
+    return _REJECT_REASONS.get(name, Reason.VENUE_REFUSED)
+
+
+def _by_text(code: int, text: str) -> VenueRefused:
+    lowered = text.lower()
+    for part, kind in _BY_TEXT:
+        if part in lowered:
+            return kind(code, text, _filter_reason(text)) if kind is FilterFailure else kind(code, text)
+    return VenueRefused(code, text)
+
+
+def _filter_reason(text: str) -> Reason:
+    return Reason.BELOW_MIN_NOTIONAL if "NOTIONAL" in text else Reason.VENUE_REFUSED
+
+
+def _retry_after(headers: Mapping[str, str], default_s: float) -> float:
+    try:
+        return max(0.0, float(headers.get("Retry-After", default_s)))
+    except ValueError:
+        return default_s

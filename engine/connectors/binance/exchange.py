@@ -1,0 +1,329 @@
+"""Binance's REST interface for one account: orders, fills, balances.
+
+Source: "Trading endpoints" and "Account endpoints" of the Spot API documentation (2026).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine.connectors.base import (
+    Clock,
+    Dated,
+    ExchangeClient,
+    OnSent,
+    PlaceResult,
+    VenueFill,
+)
+from engine.connectors.binance import constants, reports
+from engine.connectors.binance.auth import signed_query
+from engine.connectors.binance.public import BinancePublic, decoded
+from engine.connectors.errors import (
+    ClockError,
+    FilterFailure,
+    MalformedReply,
+    OrderNotFound,
+    TransportError,
+)
+from engine.connectors.rest import RestReply
+from engine.connectors.settings import Credentials
+from engine.connectors.symbols import SymbolMap
+from engine.errors import VenueError
+from engine.messages import Order, OrderType, Reason, Side, VenueBalanceUpdate, VenueOrderUpdate
+
+T = TypeVar("T")
+Params = list[tuple[str, str]]
+
+_DAY_MS = 86_400_000
+_PAGE = 1000
+_MOST_WINDOWS = 30
+_MOST_SINGLE_QUERIES = 13
+"""Open orders of one pair weigh 6, those of all pairs 80."""
+
+_decode_order = msgspec.json.Decoder(reports.OrderReport)
+_decode_orders = msgspec.json.Decoder(list[reports.OrderReport])
+_decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_decode_list = msgspec.json.Decoder(reports.OrderListReport)
+_decode_trades = msgspec.json.Decoder(list[reports.TradeReport])
+_decode_account = msgspec.json.Decoder(reports.AccountReport)
+
+
+class BinanceExchange(BinancePublic, ExchangeClient):
+    """Requests of one account, each signed with the venue's time.
+
+    A request that the venue refuses for its timestamp was not carried out: reading and cancelling are then
+    done once more with a new offset; placing is left to the caller, who has been told.
+    """
+
+    def __init__(
+        self,
+        rest: str,
+        symbols: SymbolMap,
+        clock: Clock,
+        credentials: Credentials,
+        *,
+        recv_window_ms: int = constants.RECV_WINDOW_MS,
+        timeout_s: float = 5.0,
+        ca: str | None = None,
+    ) -> None:
+        headers = {"X-MBX-APIKEY": credentials.api_key}
+        super().__init__(rest, symbols, clock, timeout_s=timeout_s, ca=ca, headers=headers)
+        self._secret = credentials.api_secret
+        self._recv_window_ms = recv_window_ms
+
+    @property
+    def acceptance_horizon_ns(self) -> int:
+        span_ms = self._recv_window_ms + constants.TIMESTAMP_LEAD_MS
+        return span_ms * reports.MS + self.time.error_ns
+
+    # -------------------------------------------------------------------------------------------- orders
+
+    async def place(self, order: Order, on_sent: OnSent) -> PlaceResult:
+        params = self._order_params(order)
+        try:
+            await self.time.ensure()
+        except VenueError as error:
+            raise TransportError(f"the venue's time is not known: {error}", sent=False) from error
+        costs = {constants.WEIGHT: 1, constants.ORDERS_10S: 1, constants.ORDERS_1D: 1}
+        try:
+            reply = await self._rest.send(
+                "POST", constants.PATH_ORDER, self._sign(params), costs=costs, on_sent=on_sent
+            )
+        except ClockError as refused:
+            await self._resync(refused)
+            raise
+        report = decoded(_decode_order, reply)
+        dated = self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
+        return PlaceResult(
+            update=dated.value,
+            fills=reports.immediate_fills(report),
+            requested_ns=dated.requested_ns,
+            requested_mono_ns=dated.requested_mono_ns,
+            venue_ns=dated.venue_ns,
+        )
+
+    async def cancel(self, order: Order) -> Dated[VenueOrderUpdate]:
+        params = [("symbol", self._symbols.symbol(order.pair)), ("origClientOrderId", order.client_order_id)]
+        reply = await self._delete(constants.PATH_ORDER, params)
+        report = decoded(_decode_order, reply)
+        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
+
+    async def cancel_pair(self, pair: str) -> Dated[list[VenueOrderUpdate]]:
+        start = self._start()
+        try:
+            reply = await self._delete(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))])
+        except OrderNotFound:
+            return start.date([])
+        updates: list[VenueOrderUpdate] = []
+        for entry in decoded(_decode_raw_list, reply):
+            updates += [reports.order_update(report, self._symbols) for report in _cancelled(entry)]
+        return self._dated(reply, updates)
+
+    async def query(self, pair: str, client_order_id: str) -> Dated[VenueOrderUpdate]:
+        params = [("symbol", self._symbols.symbol(pair)), ("origClientOrderId", client_order_id)]
+        reply = await self._get(constants.PATH_ORDER, params, weight=4)
+        report = decoded(_decode_order, reply)
+        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=client_order_id))
+
+    async def open_orders(self, pairs: Iterable[str] | None = None) -> Dated[list[VenueOrderUpdate]]:
+        wanted = None if pairs is None else list(dict.fromkeys(pairs))
+        if wanted is not None and len(wanted) <= _MOST_SINGLE_QUERIES:
+            return await self._open_orders_of(wanted)
+        reply = await self._get(constants.PATH_OPEN_ORDERS, [], weight=80)
+        found = [reports.order_update(report, self._symbols) for report in decoded(_decode_orders, reply)]
+        return self._dated(reply, [update for update in found if wanted is None or update.pair in wanted])
+
+    async def fills(
+        self,
+        pair: str,
+        since_ns: int = 0,
+        from_trade_id: str | None = None,
+        exchange_order_id: str | None = None,
+    ) -> Dated[list[VenueFill]]:
+        start = self._start()
+        symbol: Params = [("symbol", self._symbols.symbol(pair))]
+        if exchange_order_id is not None:
+            trades = await self._fill_pages([*symbol, ("orderId", exchange_order_id)], None, weight=5)
+        elif from_trade_id is not None:
+            trades = await self._fill_pages(symbol, int(from_trade_id), weight=20)
+        else:
+            trades = await self._fills_since(symbol, since_ns // reports.MS)
+        return start.date([reports.venue_fill(trade, pair) for trade in trades])
+
+    async def balances(self) -> Dated[VenueBalanceUpdate]:
+        reply = await self._get(constants.PATH_ACCOUNT, [("omitZeroBalances", "true")], weight=20)
+        account = decoded(_decode_account, reply)
+        found = reports.balances((entry.asset, entry.free, entry.locked) for entry in account.balances)
+        at_ns = self._start_of(reply).venue_ns
+        return self._dated(reply, VenueBalanceUpdate(balances=found, venue_time_ns=at_ns))
+
+    # ------------------------------------------------------------------------------------------- in parts
+
+    async def _open_orders_of(self, pairs: list[str]) -> Dated[list[VenueOrderUpdate]]:
+        """Of each pair by itself; dated by the first request's start."""
+        start = self._start()
+        replies = await _all(
+            self._get(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))], weight=6) for pair in pairs
+        )
+        return start.date(
+            [
+                reports.order_update(report, self._symbols)
+                for reply in replies
+                for report in decoded(_decode_orders, reply)
+            ]
+        )
+
+    async def _fills_since(self, symbol: Params, since_ms: int) -> list[reports.TradeReport]:
+        """A day at a time to the first fills (the venue answers for no longer span), then on by their ids."""
+        now_ms = self.time.now_ms()
+        if since_ms <= 0 or now_ms - since_ms > _MOST_WINDOWS * _DAY_MS:
+            trades = await self._fill_pages(symbol, 0, weight=20)
+            return [trade for trade in trades if trade.time >= since_ms]
+        while since_ms <= now_ms:
+            end_ms = since_ms + _DAY_MS - 1
+            window = [*symbol, ("startTime", str(since_ms)), ("endTime", str(end_ms))]
+            trades = await self._fill_page(window, weight=20)
+            if trades and (len(trades) == _PAGE or end_ms < now_ms):
+                trades += await self._fill_pages(symbol, trades[-1].id + 1, weight=20)
+            if trades:
+                return trades
+            since_ms = end_ms + 1
+        return []
+
+    async def _fill_pages(self, params: Params, from_id: int | None, weight: int) -> list[reports.TradeReport]:
+        trades: list[reports.TradeReport] = []
+        while True:
+            page = await self._fill_page(params if from_id is None else [*params, ("fromId", str(from_id))], weight)
+            trades += page
+            if len(page) < _PAGE:
+                return trades
+            from_id = page[-1].id + 1
+
+    async def _fill_page(self, params: Params, weight: int) -> list[reports.TradeReport]:
+        reply = await self._get(constants.PATH_FILLS, [*params, ("limit", str(_PAGE))], weight)
+        page = decoded(_decode_trades, reply)
+        page.sort(key=lambda trade: trade.id)
+        return page
+
+    # -------------------------------------------------------------------------------------------- sending
+
+    async def _get(self, path: str, params: Params, weight: int) -> RestReply:
+        costs = {constants.WEIGHT: weight}
+        return await self._with_clock(lambda: self._rest.read(path, lambda: self._sign(params), costs=costs))
+
+    async def _delete(self, path: str, params: Params) -> RestReply:
+        costs = {constants.WEIGHT: 1}
+        return await self._with_clock(
+            lambda: self._rest.send("DELETE", path, self._sign(params), costs=costs, urgent=True)
+        )
+
+    async def _with_clock(self, request: Callable[[], Coroutine[Any, Any, RestReply]]) -> RestReply:
+        """Carry out a request, and once more with a new offset if its timestamp was refused."""
+        await self.time.ensure()
+        try:
+            return await request()
+        except ClockError as refused:
+            await self._resync(refused)
+            return await request()
+
+    async def _resync(self, refused: ClockError) -> None:
+        """Find the venue's time anew; if that fails, the refusal is what the caller is to hear."""
+        try:
+            await self.time.resync()
+        except VenueError:
+            raise refused from None
+
+    def _sign(self, params: Params) -> str:
+        stamped = [
+            *params,
+            ("recvWindow", str(self._recv_window_ms)),
+            ("timestamp", str(self.time.now_ms())),
+        ]
+        return signed_query(stamped, self._secret)
+
+    def _order_params(self, order: Order) -> Params:
+        if not constants.CLIENT_ORDER_ID.fullmatch(order.client_order_id):
+            raise FilterFailure(
+                "local",
+                f"client order id {order.client_order_id!r}: 1 to 36 of A-Z, a-z, 0-9, - and _ are allowed",
+                Reason.UNSUPPORTED,
+            )
+        params = [
+            ("symbol", self._symbols.symbol(order.pair)),
+            ("side", "BUY" if order.side is Side.BUY else "SELL"),
+            ("type", _ORDER_TYPES[order.order_type]),
+            ("quantity", f"{order.size:f}"),
+            ("newClientOrderId", order.client_order_id),
+            ("newOrderRespType", "FULL"),
+        ]
+        if order.order_type is OrderType.LIMIT:
+            params.append(("timeInForce", "GTC"))
+        if order.order_type is not OrderType.MARKET:
+            if order.price is None:
+                raise FilterFailure("local", f"a {order.order_type} order needs a price", Reason.UNSUPPORTED)
+            params.append(("price", f"{order.price:f}"))
+        return params
+
+    # --------------------------------------------------------------------------------------------- dating
+
+    def _start(self) -> _Start:
+        mono_ns = self.time.clock.monotonic_ns()
+        return _Start(self.time.clock.time_ns(), mono_ns, self._earliest(mono_ns))
+
+    def _start_of(self, reply: RestReply) -> _Start:
+        mono_ns = reply.requested_mono_ns
+        return _Start(reply.requested_ns, mono_ns, self._earliest(mono_ns))
+
+    def _dated(self, reply: RestReply, value: T) -> Dated[T]:
+        return self._start_of(reply).date(value)
+
+    def _earliest(self, mono_ns: int) -> int:
+        """The earliest the venue's clock can have read, in its own whole milliseconds."""
+        return (self.time.at(mono_ns) - self.time.error_ns) // reports.MS * reports.MS
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """When a request began."""
+
+    requested_ns: int
+    requested_mono_ns: int
+    venue_ns: int
+
+    def date(self, value: T) -> Dated[T]:
+        return Dated(
+            value=value,
+            requested_ns=self.requested_ns,
+            requested_mono_ns=self.requested_mono_ns,
+            venue_ns=self.venue_ns,
+        )
+
+
+_ORDER_TYPES = {
+    OrderType.LIMIT: "LIMIT",
+    OrderType.LIMIT_MAKER: "LIMIT_MAKER",
+    OrderType.MARKET: "MARKET",
+}
+
+
+def _cancelled(raw: msgspec.Raw) -> list[reports.OrderReport]:
+    """An order that was cancelled, or the orders of a list that was."""
+    try:
+        order_list = _decode_list.decode(raw)
+        return order_list.order_reports or [_decode_order.decode(raw)]
+    except msgspec.MsgspecError as error:
+        raise MalformedReply(f"a reply that cannot be read: {error}") from error
+
+
+async def _all(requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Carry out requests at once; the first error ends them all."""
+    tasks = [asyncio.create_task(request) for request in requests]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,271 @@
+"""Binance's public streams: frames in, typed events out.
+
+Source: "WebSocket Streams" of the Spot API documentation (2026), with its "How to manage a local order book
+correctly". Frames of combined streams are ``{"stream": name, "data": event}``; those of ``/ws/`` are the
+bare event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.book.rules import RangeRule
+from engine.connectors.base import (
+    Ack,
+    ConnectionPlan,
+    HttpRequest,
+    MarketDataProtocol,
+    MarketEvent,
+    PublicTrade,
+    RecordedReply,
+    VenueNotice,
+)
+from engine.connectors.binance import constants
+from engine.connectors.binance.rules import parse_exchange_info
+from engine.connectors.errors import MalformedFrame, MalformedReply
+from engine.connectors.symbols import SymbolMap
+from engine.messages import Side
+
+_STREAMS = ("depth@100ms", "bookTicker", "trade")
+_MS = 1_000_000
+_NOTHING: tuple[MarketEvent, ...] = ()
+_Levels = list[tuple[str, str]]
+
+
+class _Depth(msgspec.Struct, gc=False):
+    E: int
+    s: str
+    U: int
+    u: int
+    b: _Levels
+    a: _Levels
+
+
+class _Quote(msgspec.Struct, gc=False):
+    u: int
+    s: str
+    b: str
+    B: str
+    a: str
+    A: str
+
+
+class _Trade(msgspec.Struct, gc=False):
+    s: str
+    t: int
+    p: str
+    q: str
+    T: int
+    m: bool
+
+
+class _DepthFrame(msgspec.Struct, gc=False):
+    data: _Depth
+
+
+class _QuoteFrame(msgspec.Struct, gc=False):
+    data: _Quote
+
+
+class _TradeFrame(msgspec.Struct, gc=False):
+    data: _Trade
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class _Other(msgspec.Struct):
+    """Any frame, as far as is needed to know what it is."""
+
+    stream: str = ""
+    data: msgspec.Raw = msgspec.Raw()
+    e: str = ""
+    u: int | None = None
+    result: msgspec.Raw = msgspec.Raw()
+    id: int | str | None = None
+    error: _Error | None = None
+    code: int | None = None
+    msg: str = ""
+
+
+class _Kind(msgspec.Struct):
+    e: str = ""
+
+
+class _Snapshot(msgspec.Struct, rename="camel"):
+    last_update_id: int
+    bids: _Levels
+    asks: _Levels
+
+
+_depth_frame = msgspec.json.Decoder(_DepthFrame).decode
+_quote_frame = msgspec.json.Decoder(_QuoteFrame).decode
+_trade_frame = msgspec.json.Decoder(_TradeFrame).decode
+_bare_depth = msgspec.json.Decoder(_Depth).decode
+_bare_quote = msgspec.json.Decoder(_Quote).decode
+_bare_trade = msgspec.json.Decoder(_Trade).decode
+_other = msgspec.json.Decoder(_Other).decode
+_kind = msgspec.json.Decoder(_Kind).decode
+_snapshot = msgspec.json.Decoder(_Snapshot).decode
+
+
+class BinanceMarketData(MarketDataProtocol):
+    """Depth every 100 ms, best quotes and trades of each pair.
+
+    The kind of a combined frame is told by its stream's name, near its beginning, so that each is decoded
+    once and straight into its type.
+    """
+
+    silence_after_s = 60.0
+
+    def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
+        self._ws = ws.rstrip("/")
+        self._symbols = symbols
+        self._snapshot_depth = snapshot_depth
+
+    def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
+        each = constants.MAX_STREAMS // len(_STREAMS)
+        return [self._plan(pairs[at : at + each]) for at in range(0, len(pairs), each)]
+
+    def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
+        try:
+            mark = data[:64].find("@") if isinstance(data, str) else data.find(b"@", 0, 64)
+            kind = data[mark + 1 : mark + 7] if mark > 0 else None
+            if kind in _DEPTH_MARKS:
+                return self._depth(_depth_frame(data).data)
+            if kind in _QUOTE_MARKS:
+                return self._quote(_quote_frame(data).data)
+            if kind in _TRADE_MARKS:
+                return self._trade(_trade_frame(data).data)
+            return self._rare(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MalformedFrame(str(error), data) from error
+
+    def sequence_rule(self) -> RangeRule:
+        return RangeRule()
+
+    def snapshot_request(self, pair: str) -> HttpRequest:
+        return HttpRequest(
+            path=constants.PATH_DEPTH,
+            query=f"symbol={self._symbols.symbol(pair)}&limit={self._snapshot_depth}",
+            weight=_snapshot_weight(self._snapshot_depth),
+        )
+
+    def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
+        try:
+            reply = _snapshot(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MalformedReply(f"snapshot of {pair}: {error}") from error
+        return DepthSnapshot(pair, reply.last_update_id, reply.bids, reply.asks)
+
+    def pairs_of(self, url: str) -> tuple[str, ...]:
+        found = (self._symbols.pair(name.partition("@")[0].upper()) for name in _stream_names(url))
+        return tuple(dict.fromkeys(pair for pair in found if pair is not None))
+
+    def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
+        parts = urlsplit(url)
+        if parts.path == constants.PATH_RULES:
+            rules = parse_exchange_info(body).rules
+            self._symbols.learn(rules.values())
+            return RecordedReply(rules=rules)
+        if parts.path == constants.PATH_DEPTH:
+            pair = self._symbols.pair("".join(parse_qs(parts.query).get("symbol", [])))
+            if pair is not None:
+                return RecordedReply(snapshot=self.parse_snapshot(pair, body))
+        return RecordedReply()
+
+    # ----------------------------------------------------------------------------------------- frames
+
+    def _depth(self, event: _Depth) -> Sequence[MarketEvent]:
+        pair = self._symbols.pair(event.s)
+        if pair is None:
+            return _NOTHING
+        return (DepthDiff(pair, event.U, event.u, None, event.b, event.a, event.E * _MS),)
+
+    def _quote(self, event: _Quote) -> Sequence[MarketEvent]:
+        pair = self._symbols.pair(event.s)
+        if pair is None:
+            return _NOTHING
+        return (BestQuote(pair, event.u, event.b, event.B, event.a, event.A),)
+
+    def _trade(self, event: _Trade) -> Sequence[MarketEvent]:
+        pair = self._symbols.pair(event.s)
+        if pair is None:
+            return _NOTHING
+        # "m": the buyer is the maker, so the taker sold.
+        side = Side.SELL if event.m else Side.BUY
+        return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
+
+    def _rare(self, data: str | bytes) -> Sequence[MarketEvent]:
+        frame = _other(data)
+        if frame.stream:
+            kind = _kind(frame.data).e if bytes(frame.data[:1]) == b"{" else ""
+            return self._notice(kind, data)
+        if frame.e or frame.u is not None:
+            return self._bare(frame.e, data)
+        if frame.error is not None:
+            return (VenueNotice(str(frame.error.code), frame.error.msg),)
+        if frame.code is not None:
+            return (VenueNotice(str(frame.code), frame.msg),)
+        if bytes(frame.result):
+            return (Ack(frame.id),)
+        if bytes(frame.data):
+            return self._notice(_kind(frame.data).e, data)
+        raise MalformedFrame("neither an event nor an answer", data)
+
+    def _bare(self, kind: str, data: str | bytes) -> Sequence[MarketEvent]:
+        if kind == "depthUpdate":
+            return self._depth(_bare_depth(data))
+        if kind == "trade":
+            return self._trade(_bare_trade(data))
+        if not kind:
+            return self._quote(_bare_quote(data))
+        return self._notice(kind, data)
+
+    def _notice(self, kind: str, data: str | bytes) -> Sequence[MarketEvent]:
+        """Streams that nobody asked for, and the announcement that the server goes down."""
+        if kind == "serverShutdown":
+            return (VenueNotice(kind, "the venue announced that this connection will end", reconnect=True),)
+        return _NOTHING
+
+    # ------------------------------------------------------------------------------------ connections
+
+    def _plan(self, pairs: Sequence[str]) -> ConnectionPlan:
+        names = [f"{self._symbols.symbol(pair).lower()}@{stream}" for pair in pairs for stream in _STREAMS]
+        url = f"{self._ws}/stream?streams={'/'.join(names)}"
+        if len(url) <= constants.MAX_URL:
+            return ConnectionPlan(url=url, pairs=tuple(pairs))
+        opening = tuple(
+            msgspec.json.encode(
+                {"method": "SUBSCRIBE", "params": names[at : at + constants.SUBSCRIBE_CHUNK], "id": number}
+            ).decode()
+            for number, at in enumerate(range(0, len(names), constants.SUBSCRIBE_CHUNK), 1)
+        )
+        return ConnectionPlan(url=f"{self._ws}/stream", opening=opening, pairs=tuple(pairs))
+
+
+def _marks(name: str) -> frozenset[str | bytes]:
+    return frozenset({name, name.encode()})
+
+
+_DEPTH_MARKS = _marks("depth@") | _marks('depth"')
+_QUOTE_MARKS = _marks("bookTi")
+_TRADE_MARKS = _marks('trade"')
+
+
+def _snapshot_weight(depth: int) -> int:
+    return 5 if depth <= 100 else 25 if depth <= 500 else 50 if depth <= 1000 else 250
+
+
+def _stream_names(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    for streams in parse_qs(parts.query).get("streams", []):
+        yield from streams.split("/")
+    if "/ws/" in parts.path:
+        yield from parts.path.partition("/ws/")[2].split("/")
