@@ -205,7 +205,7 @@ class BinanceMarketData(MarketDataProtocol):
     def _rare(self, data: str | bytes) -> Sequence[MarketEvent]:
         frame = _other(data)
         if frame.stream:
-            kind = _kind(frame.data).e if bytes(frame.data[:1]) == b"{" else ""
+            kind = _kind(frame.data).e if bytes(frame.data).startswith(b"{") else ""
             return self._notice(kind, data)
         if frame.e or frame.u is not None:
             return self._bare(frame.e, data)
