@@ -20,6 +20,7 @@ from engine.errors import ConfigError
 
 KeyPath = tuple[str, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class Fault(Exception):
@@ -47,23 +48,18 @@ class Document:
     @classmethod
     def read(cls, path: Path) -> Document:
         """Read a YAML file; :class:`ConfigError` if it cannot be read, is no mapping or gives a key twice."""
-        loader = yaml.SafeLoader(_text(path))
+        text = _text(path)
         try:
-            node = loader.get_single_node()
-            if not isinstance(node, yaml.MappingNode):
-                raise ConfigError(f"{path}:1: the file holds no keys; see configs/ for examples")
-            places = {where: f"{path}:{line}" for where, line in _lines(node, ())}
-            data = loader.construct_document(node)
+            data, lines = _parse(text)
         except Fault as fault:
             raise ConfigError(f"{path}:{fault}") from None
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f":{mark.line + 1}" if mark else ""
             raise ConfigError(f"{path}{line}: not YAML: {error.problem or error.context}") from None
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise ConfigError(f"{path}: not YAML: {one_line(error)}") from None
-        finally:
-            loader.dispose()
+        places = {where: f"{path}:{line}" for where, line in lines.items()}
         return cls(str(path), path.absolute().parent, data, places)
 
     def error(self, fault: Fault) -> ConfigError:
@@ -86,7 +82,7 @@ class Document:
             raise ConfigError(f"{place}: write KEY=VALUE, as in --set clock.interval=0.1")
         try:
             value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise ConfigError(f"{place}: the value is not YAML: {one_line(error)}") from None
         try:
             _put(self.data, path, value, named)
@@ -130,6 +126,17 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise Fault((), "1: the file holds no keys; see configs/ for examples")
+        return loader.construct_document(node), dict(_lines(node, ()))
+    finally:
+        loader.dispose()
 
 
 def _lines(node: yaml.Node, path: KeyPath, above: tuple[int, ...] = ()) -> Iterator[tuple[KeyPath, int]]:

@@ -81,7 +81,7 @@ _SECRET_KEY = re.compile(
 _SECRET_TEXT = re.compile(
     r"""(?P<key>\b(?:sign|[\w-]{0,24}(?:signature|api_?key|secret|passphrase|password|listen_?key|token|ok-access-
         |authorization)[\w-]{0,24})
-        (?:["']\s*,\s*b?["']|["']?\s*[=:]\s*b?["']?)(?:(?:bearer|basic)\s+)?)
+        (?:["']\s*,\s*b?["']|["']?\s*[=:]\s*(?:b?["'])?)(?:(?:bearer|basic)\s+)?)
         (?!\[redacted)(?P<value>[^\s"'&,;)}\]]+)""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -115,6 +115,8 @@ def forget_secrets() -> None:
 
 def redact_text(text: str) -> str:
     """The text without registered secrets and without what follows a secret's name in it."""
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if _known_secrets is not None:
         text = _known_secrets.sub(REDACTED, text)
     return _SECRET_TEXT.sub(lambda match: match["key"] + REDACTED, text)
@@ -130,6 +132,8 @@ def redact(value: Any) -> Any:
         return redact_text(str(value))
     if isinstance(value, Mapping):
         return {redact_text(str(key)): _redact_item(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str):
+        return [redact(value[0]), _redact_item(*value)]
     if isinstance(value, list | tuple | set | frozenset):
         return [redact(item) for item in value]
     if isinstance(value, msgspec.Struct):
