@@ -51,16 +51,7 @@ def _exact(value: Any) -> Any:
 
 
 def _pair_entry(value: Any) -> Any:
-    entry = {"pair": value} if isinstance(value, str) else value
-    if isinstance(entry, dict) and "price" not in entry:
-        from engine.simulator.config import DEFAULT_PAIRS
-
-        known = {default.pair: default for default in DEFAULT_PAIRS}
-        default = known.get(str(entry.get("pair")))
-        if default is not None:
-            market = {"price": default.price, "tick": default.tick, "step": default.step}
-            return {**market, "min_notional": default.min_notional, "max_size": default.max_size, **entry}
-    return entry
+    return {"pair": value} if isinstance(value, str) else value
 
 
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
@@ -131,19 +122,16 @@ class BooksConfig(_Section):
 
 
 class SimulatedPair(_Section):
-    """A market of a venue in a box: see :class:`engine.simulator.config.PairConfig`.
+    """A market of a venue in a box; what is left out has the box's own value.
 
-    What is left out has the box's own default, for a pair that it knows even the ``price``.
+    ``price`` is where the market starts; it may be left out for a pair that every box knows.
     """
 
     pair: Pair
-    price: Amount
-    tick: Amount | None = None
-    step: Amount | None = None
+    price: Amount | None = None
+    price_increment: Amount | None = None
+    size_increment: Amount | None = None
     min_notional: Amount | None = None
-    max_size: Amount | None = None
-    typical_size: Amount | None = None
-    volatility: Amount | None = None
 
 
 class VenueConfig(_Section):
@@ -349,6 +337,9 @@ def _check_names(config: EngineConfig) -> None:
 
 
 def _check_boxes(config: EngineConfig) -> None:
+    from engine.simulator.config import DEFAULT_PAIRS
+
+    known = {default.pair for default in DEFAULT_PAIRS}
     if config.venue and "venue" in config.venues:
         raise Fault(("venues", "venue"), "is given twice, here and under venue:; rename one")
     for name, box in config.boxes.items():
@@ -362,6 +353,8 @@ def _check_boxes(config: EngineConfig) -> None:
         for index, pair in enumerate(pairs):
             if pair in pairs[:index]:
                 raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
+            if box.pairs[index].price is None and pair not in known:
+                raise Fault((*path, "pairs", str(index)), f"a box has no {pair} of its own; give its price")
 
 
 def _check_capture(name: str, path: KeyPath) -> None:
@@ -442,8 +435,6 @@ def _check_venue_id(venue: str, path: KeyPath) -> None:
         split_venue(venue)
     except ConfigError as error:
         raise Fault((*path, "venue"), str(error)) from None
-    except ModuleNotFoundError:
-        return
 
 
 def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
@@ -452,6 +443,6 @@ def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
         from engine.connectors.registry import connector_class
 
         key_names = connector_class(_protocol(connector.venue)).key_names
-        credentials_from_environment(connector.name, key_names, os.environ)
+        credentials_from_environment(connector.venue, key_names, os.environ)
     except ConfigError as error:
         raise Fault(path, f"{error}, or set trade: false") from None
