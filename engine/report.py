@@ -154,6 +154,7 @@ def actor_row(record: ActorRecord) -> dict[str, Any]:
         "restarts": record.restarts,
         "ticks": record.counter("ticks"),
         "ticks_skipped": record.counter("ticks_skipped"),
+        "last_tick": record.gauge("last_tick"),
         "tick_lateness_ms": {**_percentiles(lateness, 1e6), "max": _scaled(lateness.maximum, 1e6)},
         "network": record.current.network.value,
         **({"endpoint": record.gauge("endpoint")} if record.kind == "venue" else {}),

@@ -188,9 +188,7 @@ class ActorHost:
 
     async def _unless_ended(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
         task = asyncio.create_task(work)
-        orphaned = asyncio.create_task(self._orphaned.wait())
-        await asyncio.wait({task, self._stop, orphaned, self.context.failed}, return_when=asyncio.FIRST_COMPLETED)
-        orphaned.cancel()
+        await self._until_ended(task)
         if task.done():
             return task.result()
         task.cancel()
@@ -284,6 +282,7 @@ class ActorHost:
         skipped = 0 if self._last_n is None else tick.n - self._last_n - 1
         self._last_n = tick.n
         context.metrics.count("ticks")
+        context.metrics.gauges["last_tick"] = tick.n
         if skipped:
             context.metrics.count("ticks_skipped", skipped)
         context.metrics.histogram("tick_lateness_ns").record(lateness)

@@ -45,6 +45,7 @@ class ClockActor(Actor):
 
     def _send(self, tick: NextTick) -> None:
         self.metrics.count("ticks")
+        self.metrics.gauges["last_tick"] = tick.n
         if tick.skipped:
             self.metrics.count("ticks_skipped", tick.skipped)
         self.metrics.histogram("tick_lateness_ns").record(max(0, self.clock.time_ns() - tick.time_ns))

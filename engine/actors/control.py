@@ -140,9 +140,12 @@ class Control:
 
         async def ask(name: str) -> Message:
             try:
-                return await supervisor.bus.request(name, query, timeout=timeout)
+                reply = await supervisor.bus.request(name, query, timeout=timeout)
             except BusError as error:
                 raise EngineError(f"{name} does not answer: {error}") from error
+            if isinstance(reply, ControlReply) and not reply.ok:
+                raise EngineError(reply.error)
+            return reply
 
         replies = await asyncio.gather(*(ask(planned.name) for planned in exchanges))
         return list(zip(exchanges, replies, strict=True))

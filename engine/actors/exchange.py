@@ -17,12 +17,13 @@ from engine.bus import Caller, Down, Gap, Overload, SubscriptionState, Up
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import VenueFill
 from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
-from engine.errors import BusError, VenueError
+from engine.errors import VenueError
 from engine.messages import (
     BalanceEvent,
     CancelAll,
     CancelAllResult,
     CancelOrder,
+    ControlReply,
     Fill,
     Fills,
     GetAccount,
@@ -161,7 +162,7 @@ class ExchangeActor(Actor):
                 return self._answer(self.core.fate(message.client_order_id, self._now()))
             case GetAccount():
                 if not self.ready:
-                    raise BusError(f"{self.context.name} has not reached its venue yet")
+                    return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
                 return self.core.snapshot()
             case GetOrders():
                 return Orders(orders=self.journal.orders(message.since_ns, message.open_only, message.limit))

@@ -48,6 +48,7 @@ class OrderBookActor(Actor):
         self.sockets: list[ReconnectingWebSocket] = []
         self._backoff = {pair: Backoff() for pair in self.pairs}
         self._unsynced_since: dict[str, int] = {}
+        self.closing = False
 
     async def start(self) -> dict[str, Any]:
         self.metrics.network = NetworkStatus.CONNECTING
@@ -129,6 +130,7 @@ class OrderBookActor(Actor):
         self.log.warning("market stream not connected", url=plan.url, error=error, again_in_s=round(delay_s, 2))
 
     async def _close(self) -> None:
+        self.closing = True
         for socket in self.sockets:
             await socket.close()
         await self.client.close()
@@ -245,6 +247,8 @@ class _Stream:
 
     def on_close(self, reason: str) -> None:
         actor = self._actor
+        if actor.closing:
+            return
         actor.log.warning("market stream closed", url=self._plan.url, reason=reason)
         actor.handle(actor.feed.on_close(self._plan), actor.clock.monotonic_ns())
 

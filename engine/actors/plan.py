@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
-from engine.config import ConnectorConfig, EngineConfig, StrategyConfig, VenueConfig
+from engine.config import ConnectorConfig, EngineConfig, SimulatedPair, StrategyConfig, VenueConfig
 from engine.connectors.credentials import credentials_from_environment
 from engine.connectors.registry import connector_class, split_venue
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
+from engine.errors import ConfigError
+from engine.simulator.config import DEFAULT_PAIRS
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,21 @@ def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActo
         "speed": box.speed,
     }
     if box.pairs:
-        described["pairs"] = [_market(entry.model_dump(exclude_none=True)) for entry in box.pairs]
+        described["pairs"] = [_market(entry) for entry in box.pairs]
     if box.balances:
         described["balances"] = {asset: str(amount) for asset, amount in box.balances.items()}
     return PlannedActor(venue_name(box.name), "venue", params={"box": described, **_common(config)})
 
 
-def _market(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: str(value) for key, value in entry.items()}
+def _market(entry: SimulatedPair) -> dict[str, str]:
+    """A box's market: what the configuration says, and the box's own values for a pair that it knows."""
+    known = next((pair for pair in DEFAULT_PAIRS if pair.pair == entry.pair), None)
+    described: dict[str, Any] = msgspec.to_builtins(known) if known is not None else {"pair": entry.pair}
+    given = entry.model_dump(exclude_none=True, exclude={"pair"})
+    described |= {key: f"{value:f}" for key, value in given.items()}
+    if "price" not in described:
+        raise ConfigError(f"the venue in a box has no market {entry.pair} of its own; give its price")
+    return described
 
 
 def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) -> list[PlannedActor]:

@@ -134,7 +134,7 @@ class StrategyActor(Actor):
         self.store.close()
 
     def collect(self) -> None:
-        self.metrics.gauges["open_orders"] = sum(len(link.orders) for link in self.accounts.values())
+        self.metrics.gauges["orders_open"] = sum(len(link.orders) for link in self.accounts.values())
 
     # ------------------------------------------------------------------------------------- what reaches the strategy
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import deque
 from typing import Any
 
@@ -44,6 +45,7 @@ from engine.messages import (
     ActorStats,
     ActorStopping,
     CancelAll,
+    ControlReply,
     ControlRequest,
     LogLine,
     Message,
@@ -82,22 +84,33 @@ async def supervise(config: EngineConfig, options: RunOptions, terminal: Any = N
     when the state folder cannot be used.
     """
     paths = EnginePaths.for_state(options.state_dir)
+    run_id = time.time_ns()
+    planned = plan(config, run_id, paths.state)
     with paths.lock_state():
         await clear_previous(paths.run, paths.shm, config.dead_man.grace)
         paths.create()
-        supervisor = Supervisor(config, options, paths, terminal)
+        supervisor = Supervisor(config, options, paths, terminal, run_id, planned)
         return await supervisor.run()
 
 
 class Supervisor:
     """One engine on one host. Its single event loop owns all of its state."""
 
-    def __init__(self, config: EngineConfig, options: RunOptions, paths: EnginePaths, terminal: Any) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        options: RunOptions,
+        paths: EnginePaths,
+        terminal: Any,
+        run_id: int,
+        planned: list[PlannedActor],
+    ) -> None:
         self.config = config
         self.options = options
         self.paths = paths
         self.clock: Clock = WallClock()
-        self.run_id = self.clock.time_ns()
+        self.run_id = run_id
+        self._first = planned
         self.engine_id = f"{config.name}-{self.run_id}"
         self.started_mono_ns = self.clock.monotonic_ns()
         self.events: deque[LogLine] = deque(maxlen=RECENT_EVENTS)
@@ -224,7 +237,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------------------- actors
 
     def _add_all(self) -> None:
-        for planned in plan(self.config, self.run_id, self.paths.state):
+        for planned in self._first:
             self._add(planned)
         for strategy in load_attached(self.paths.state, self.config, self.log):
             if strategy.name not in self.strategies:
@@ -305,7 +318,7 @@ class Supervisor:
             case Stop(name, reason):
                 self._run(self._ask_to_stop(name, reason))
             case Kill(name, reason):
-                self.log.warning("killing an actor", actor_name=name, reason=reason)
+                self.log.warning("killing an actor", about=name, reason=reason)
                 self.runtime.send_signal(name, signal.SIGKILL)
             case Changed(name, state, detail):
                 self._changed(name, state.value, detail)
@@ -321,13 +334,13 @@ class Supervisor:
 
     def _problem(self, text: str, actor: str) -> None:
         self.problems.append(text)
-        self.log.error("given up", actor_name=actor, reason=text)
+        self.log.error("given up", about=actor, reason=text)
 
     def _changed(self, name: str, state: str, detail: str) -> None:
         planned = self.planned[name]
         self.observed.of(name).state = state
         level = self.log.warning if state in ("stalled", "backing_off", "failed") else self.log.info
-        level(f"actor {state}", actor_name=name, detail=detail)
+        level(f"actor {state}", about=name, detail=detail)
         self.changes.publish(
             ActorChanged(
                 actor=name,
@@ -360,7 +373,7 @@ class Supervisor:
         try:
             pid = await self.runtime.spawn(spec)
         except EngineError as error:
-            self.log.error("an actor could not be started", actor_name=name, error=str(error))
+            self.log.error("an actor could not be started", about=name, error=str(error))
             self.policy.spawn_failed(name, self._now(), str(error))
         else:
             self.observed.spawned(name, pid)
@@ -375,7 +388,7 @@ class Supervisor:
         try:
             await self.bus.request(name, order, timeout=2.0)
         except BusError as error:
-            self.log.warning("an actor did not hear that it is to stop", actor_name=name, error=str(error))
+            self.log.warning("an actor did not hear that it is to stop", about=name, error=str(error))
             self.runtime.send_signal(name, signal.SIGTERM)
 
     # --------------------------------------------------------------------------------------------------- what is heard
@@ -387,7 +400,7 @@ class Supervisor:
         if not (polite and stopping):
             self.log.warning(
                 "actor ended",
-                actor_name=ended.name,
+                about=ended.name,
                 pid=ended.pid,
                 how=ended.reason,
                 incarnation=ended.incarnation,
@@ -410,7 +423,7 @@ class Supervisor:
             try:
                 await self.bus.request(market["exchange"], CancelAll(strategy=settings["name"]), timeout=5.0)
             except BusError as error:
-                self.log.error("a strategy's orders could not be cancelled", actor_name=actor, error=str(error))
+                self.log.error("a strategy's orders could not be cancelled", about=actor, error=str(error))
 
     def _on_tick(self, message: Message, number: int) -> None:
         if isinstance(message, Tick):
@@ -428,8 +441,10 @@ class Supervisor:
                 self._on_line(message)
             case ActorStarted():
                 self._actor_started(message)
+                return ControlReply(ok=True)
             case ActorStopping():
                 self._goodbyes.add((message.actor, message.incarnation))
+                return ControlReply(ok=True)
             case ControlRequest():
                 return self.control.handle(message)
             case _:

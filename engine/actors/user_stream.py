@@ -47,6 +47,7 @@ class UserStreamActor(Actor):
         self.events = context.bus.open_stream("events", overload=Overload.CLOSE, queue=10_000)
         self.protocol: UserDataProtocol | None = None
         self.subscribed = False
+        self.closing = False
         self.session = context.incarnation
         self.socket = ReconnectingWebSocket(
             self._plan,
@@ -62,6 +63,7 @@ class UserStreamActor(Actor):
         return {}
 
     async def stop(self, order: StopActor) -> None:
+        self.closing = True
         await self.socket.close()
         await self.client.close()
 
@@ -92,6 +94,8 @@ class UserStreamActor(Actor):
         self.log.info("user stream open: subscribing")
 
     def on_close(self, reason: str) -> None:
+        if self.closing:
+            return
         self.metrics.network = NetworkStatus.DOWN
         self.log.warning("user stream closed", reason=reason)
         self.subscribed = False

@@ -12,7 +12,8 @@ from engine.actors.base import Actor, ActorContext
 from engine.logs import register_secret
 from engine.messages import NetworkStatus, StopActor
 from engine.runtime.locks import held_locks
-from engine.simulator.box import BoxConfig, VenueBox
+from engine.simulator.box import VenueBox
+from engine.simulator.config import BoxConfig
 
 
 class VenueActor(Actor):
