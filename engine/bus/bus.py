@@ -231,9 +231,7 @@ class Bus(ABC):
         """Wait for callers to take what was written; cut off those that do not."""
         if not self._links:
             return
-        _, late = await asyncio.wait(
-            [link.done for link in self._links], timeout=self._context.limits.close_grace
-        )
+        _, late = await asyncio.wait([link.done for link in self._links], timeout=self._context.limits.close_grace)
         if late:
             links = list(self._links)
             for link in links:

@@ -83,6 +83,7 @@ class Peer:
         self._channel: Channel | None = None
         self._hello: Hello | None = None
         self._rejected: str | None = None
+        self._ending = False
         self._handlers: dict[type[Envelope], Callable[[Any], None]] = {
             Event: self._event,
             Subscribed: self._subscribed,
@@ -182,7 +183,9 @@ class Peer:
             self._fail(number, error)
 
     def end(self) -> None:
-        if self._channel is not None:
+        """Close as soon as the peer has taken what waits for it."""
+        self._ending = True
+        if self._channel is not None and not (self.is_up and self._outbox):
             self._channel.close()
 
     def abort(self, reason: str) -> None:
@@ -208,6 +211,8 @@ class Peer:
         channel = self._channel
         while channel is not None and self.is_up and channel.writable and self._outbox:
             self._send(self._unqueue(next(iter(self._outbox))).frame)
+        if self._ending:
+            self.end()
 
     def closed(self, reason: str) -> None:
         self._channel = None
@@ -291,9 +296,7 @@ class Peer:
         except msgspec.DecodeError as error:
             self._stats.unknown_bodies += 1
             pending.future.set_exception(
-                RemoteError(
-                    f"{self.name} answered {pending.what} with what this version cannot read: {error}"
-                )
+                RemoteError(f"{self.name} answered {pending.what} with what this version cannot read: {error}")
             )
 
     def _failure(self, failure: Failure) -> None:
@@ -332,9 +335,7 @@ class Peer:
         if pending is None:
             return
         if number in self._outbox and not self.is_up:
-            self._fail(
-                number, PeerLost(f"{self.name!r} could not be reached in {timeout:g} s; nothing was sent")
-            )
+            self._fail(number, PeerLost(f"{self.name!r} could not be reached in {timeout:g} s; nothing was sent"))
         else:
             what = f"{self.name!r} did not answer {pending.what} in {timeout:g} s"
             self._fail(number, RequestTimeout(what))

@@ -96,6 +96,7 @@ class ServerSession:
         self._hello: Hello | None = None
         self._caller = Caller("", 0)
         self._timer: Timer | None = None
+        self._ending = False
         self._handlers: dict[type[Envelope], Callable[[Any], None]] = {
             Subscribe: self._subscribe,
             SetKeys: self._set_keys,
@@ -128,6 +129,8 @@ class ServerSession:
             channel.send(self._control.popleft())
         for outlet in self._fairly():
             outlet.flush()
+        if self._ending:
+            self.end()
 
     def closed(self, reason: str) -> None:
         self._channel = None
@@ -163,8 +166,10 @@ class ServerSession:
             self._send(StreamClosed(outlet.id))
 
     def end(self) -> None:
-        """Close politely."""
-        if self._channel is not None:
+        """Close as soon as the caller has taken what waits for it."""
+        self._ending = True
+        waits = self._control or any(outlet.is_waiting for outlet in self._outlets.values())
+        if self._channel is not None and not waits:
             self._channel.close()
 
     def abort(self, reason: str) -> None:
@@ -364,9 +369,7 @@ class ServerSession:
 
     def _failed(self, message: Message) -> None:
         self._stats.handler_errors += 1
-        log.exception(
-            "handler_failed", bus=self._context.name, caller=self._caller.name, type=type(message).__name__
-        )
+        log.exception("handler_failed", bus=self._context.name, caller=self._caller.name, type=type(message).__name__)
 
     def _decode(self, body: msgspec.Raw) -> Message | None:
         try:

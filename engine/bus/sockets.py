@@ -105,9 +105,7 @@ class SocketBus(Bus):
 
     async def _listen_tcp(self, endpoint: TcpEndpoint) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            self._accept, endpoint.host, endpoint.port, ssl=endpoint.ssl, backlog=BACKLOG
-        )
+        server = await loop.create_server(self._accept, endpoint.host, endpoint.port, ssl=endpoint.ssl, backlog=BACKLOG)
         self._servers.append(server)
         port = server.sockets[0].getsockname()[1]
         self._tcp = TcpEndpoint(endpoint.host, port, endpoint.ssl, endpoint.server_hostname)

@@ -219,6 +219,11 @@ class Outlet:
             self.head()
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether live events wait for the reader."""
+        return bool(self._waiting) or self._dropped is not None
+
+    @property
     def keys(self) -> frozenset[str] | None:
         return self._keys
 

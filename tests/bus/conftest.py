@@ -161,8 +161,14 @@ def recorder():
 
 
 @pytest.fixture
-def small_limits():
-    return SMALL
+def turns_until():
+    """Let the event loop turn until a condition without an event of its own holds."""
+
+    async def turns_until(condition):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    return turns_until
 
 
 @pytest.fixture

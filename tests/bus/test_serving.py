@@ -175,14 +175,13 @@ def test_tells_arrive_in_order_also_from_before_the_connection(run, recorder):
     run(body)
 
 
-def test_tells_are_bounded_and_go_stale(run):
+def test_tells_are_bounded_and_go_stale(run, turns_until):
     async def body(world):
         limits = Limits(tells=3, tell_ttl=0.02)
         client = await world.bus("client", limits=limits)
         assert [client.tell("server", ASK) for _ in range(5)] == [True, True, True, False, False]
         assert client.stats()["dropped_tells"] == 2
-        while client.stats()["dropped_tells"] < 5:
-            await asyncio.sleep(0.005)
+        await turns_until(lambda: client.stats()["dropped_tells"] == 5)
         server = await world.bus("server", start=False)
         got = []
         server.serve(lambda caller, message: got.append(message) or YES)
@@ -193,7 +192,7 @@ def test_tells_are_bounded_and_go_stale(run):
     run(body)
 
 
-def test_a_tell_whose_handler_fails_is_counted(run):
+def test_a_tell_whose_handler_fails_is_counted(run, turns_until):
     async def body(world):
         server, client = await pair(world)
 
@@ -206,13 +205,11 @@ def test_a_tell_whose_handler_fails_is_counted(run):
         with pytest.raises(RemoteError, match="not_ready"):
             await client.request("server", ASK)
         assert client.tell("server", ASK)
-        while not server.stats()["dropped_tells"]:
-            await asyncio.sleep(0)
+        await turns_until(lambda: server.stats()["dropped_tells"])
         for count, handler in enumerate((fails, fails_later), 1):
             server.serve(handler)
             assert client.tell("server", ASK)
-            while server.stats()["handler_errors"] < count:
-                await asyncio.sleep(0)
+            await turns_until(lambda count=count: server.stats()["handler_errors"] == count)
 
     run(body)
 
@@ -325,7 +322,7 @@ def test_between_hosts_expiry_is_by_the_wall_clock(run):
     run(body)
 
 
-def test_pending_commands_are_bounded_for_the_whole_bus(run):
+def test_pending_commands_are_bounded_for_the_whole_bus(run, turns_until):
     async def body(world):
         server, client = await pair(world, limits=Limits(pending_requests=2))
         other = await world.bus("other")
@@ -338,8 +335,7 @@ def test_pending_commands_are_bounded_for_the_whole_bus(run):
 
         server.serve(handler)
         first = [asyncio.ensure_future(bus.command("server", ASK, command_id="x")) for bus in (client, other)]
-        while len(pending) < 2:
-            await asyncio.sleep(0)
+        await turns_until(lambda: len(pending) == 2)
         refused = await client.command("server", ASK, command_id="y")
         assert refused.reason is Reason.OVERLOADED
         with pytest.raises(RemoteError, match="overloaded"):
@@ -400,7 +396,7 @@ def test_an_answer_above_the_frame_limit_is_an_error_at_the_caller(run):
     run(body)
 
 
-def test_a_caller_that_reads_no_replies_is_disconnected(run):
+def test_a_caller_that_reads_no_replies_is_disconnected(run, turns_until):
     async def body(world):
         server = await world.bus("server", limits=Limits(high_water=4096, outbox=50))
         client = await world.bus("client")
@@ -410,8 +406,7 @@ def test_a_caller_that_reads_no_replies_is_disconnected(run):
         server.serve(lambda caller, message: big)
         world.stall(client)
         asked = [asyncio.ensure_future(client.request("server", ASK, timeout=30)) for _ in range(400)]
-        while not server.stats()["closed_slow_readers"]:
-            await asyncio.sleep(0)
+        await turns_until(lambda: server.stats()["closed_slow_readers"])
         world.resume(client)
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert any(isinstance(result, PeerLost) for result in results)
@@ -423,7 +418,7 @@ def test_another_engine_is_refused_with_a_clear_error(run):
     async def body(world):
         server = await world.bus("server", engine_id="blue")
         client = await world.bus("client", engine_id="red")
-        with pytest.raises(ProtocolMismatch, match="engine 'red'.*'blue'"):
+        with pytest.raises(ProtocolMismatch, match=r"engine 'red'.*'blue'"):
             await client.request("server", ASK)
         assert client.peer_incarnation("server") is None
         assert server.stats()["mismatched"] >= 1

@@ -124,7 +124,7 @@ def test_keys_are_filtered_at_the_publisher(run, recorder, line):
     run(body)
 
 
-def test_keys_may_change_and_nothing_filtered_counts_as_lost(run, recorder, line):
+def test_keys_may_change_and_nothing_filtered_counts_as_lost(run, recorder, line, turns_until):
     async def body(world):
         pub, sub = await world.bus("pub"), await world.bus("sub")
         stream = pub.open_stream("s", overload=Overload.SKIP)
@@ -133,8 +133,7 @@ def test_keys_may_change_and_nothing_filtered_counts_as_lost(run, recorder, line
         assert not got.subscription.check(stream.position)
         got.subscription.set_keys(None)
         stream.publish(line(2), key="b")
-        while got.subscription.position != stream.position:
-            await asyncio.sleep(0)
+        await turns_until(lambda: got.subscription.position == stream.position)
         assert got.subscription.check(stream.position)
         stream.publish(line(3), key="b")
         await got.until(lambda: got.events)
