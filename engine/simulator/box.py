@@ -23,10 +23,12 @@ from engine.simulator.binance.rest import Rest
 from engine.simulator.binance.sockets import Sockets
 from engine.simulator.binance.streams import Feed, Hub
 from engine.simulator.binance.users import Users
+from engine.simulator.capture import read_capture
 from engine.simulator.config import BoxConfig, BoxInfo, Pair, fee_rate
 from engine.simulator.events import BalanceEvent, OrderEvent
 from engine.simulator.faults import Fault, Faults
 from engine.simulator.ledger import Ledger
+from engine.simulator.replay import Replay, pairs_of
 from engine.simulator.serving import Server, application
 from engine.simulator.tls import server_context
 from engine.simulator.venue import Venue
@@ -44,7 +46,10 @@ class VenueBox:
             raise ConfigError(f"the box does not speak {config.venue!r}; it speaks: binance")
         self.config = config
         self._clock = clock
-        self._pairs = [Pair.of(pair) for pair in config.pairs]
+        self._capture = read_capture(config.capture) if config.capture is not None else None
+        pairs = config.pairs if self._capture is None else pairs_of(self._capture)
+        self._pairs = [Pair.of(pair) for pair in pairs]
+        self._replay: Replay | None = None
         self._cleanup = contextlib.AsyncExitStack()
         self._saved_ns = 0
         self._step_task: asyncio.Task[None] | None = None
@@ -73,6 +78,9 @@ class VenueBox:
         self.hub, self.users = Hub(), Users()
         self.feed = Feed(self.api, self.hub, self.faults.skips)
         self.desk = Desk(self.api, self.hub, self.users, self.faults, self._clock, self.flush)
+        if self._capture is not None:
+            self._replay = Replay(self._capture, self.hub, self.config.speed)
+            self.desk.closed = "Market is closed: this venue serves a recording."
         self.flush()
         app = application()
         admin.Admin(lambda: admin.ledger(self.venue), self.stats, self.inflict, self.faults.clear).add_to(app)
@@ -81,14 +89,16 @@ class VenueBox:
         app.router.add_get("/ws/{names:.*}", self._sockets.market)
         app.router.add_get("/stream", self._sockets.market)
         app.router.add_get("/ws-api/v3", self._sockets.api)
-        app.router.add_route("*", "/{path:.*}", Rest(self.desk).handle)
+        app.router.add_route("*", "/{path:.*}", Rest(self.desk, self._replay.body if self._replay else None).handle)
         context, ca = server_context(folder / "tls") if self.config.tls else (None, None)
         server = Server(app, self.config.host)
         self._cleanup.push_async_callback(server.stop)
         port = await server.start(self.config.port or int(self.ledger.get("port", "0")), context)
         self.ledger.put("port", str(port))
         self._cleanup.push_async_callback(self._close_sockets)
-        self._step_task = asyncio.create_task(self._run(), name=f"venue {self.config.name}")
+        self._step_task = asyncio.create_task(
+            self._replay.run() if self._replay else self._run(), name=f"venue {self.config.name}"
+        )
         self._cleanup.push_async_callback(self._end_steps)
         return self._info(port, folder, ca)
 
@@ -140,6 +150,7 @@ class VenueBox:
             "orders": len(self.venue.orders),
             "open_orders": sum(len(orders) for orders in self.venue.open_orders.values()),
             "fills": sum(len(fills) for fills in self.venue.pair_fills.values()),
+            **({"capture": self._replay.stats()} if self._replay is not None else {}),
             "faults": {"armed": len(self.faults.armed), "struck": self.faults.struck},
             "pairs": {
                 name: {
@@ -199,7 +210,7 @@ class VenueBox:
             self._pairs,
             self.ledger.accounts(maker, taker),
             seed=self.config.seed,
-            activity=self.config.activity,
+            activity=self.config.activity if self._capture is None else 0.0,
             depth_interval_ns=self.config.depth_interval_ms * 1_000_000,
             start_ns=self._clock(),
             saved=self.ledger.load(),

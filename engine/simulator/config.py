@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 import msgspec
 
 from engine.errors import ConfigError
-from engine.simulator.amounts import ONE, notional, parse_amount
+from engine.simulator.amounts import ONE, parse_amount
 
 
 class PairConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,15 +133,26 @@ class Pair:
         tick = _positive(config.pair, "tick", config.tick)
         step = _positive(config.pair, "step", config.step)
         minimum = _positive(config.pair, "min_notional", config.min_notional)
-        typical = config.typical_size or str(Decimal(minimum * 400) / Decimal(price))
-        size = max(step, _round(_positive(config.pair, "typical_size", f"{Decimal(typical):.8f}"), step))
+        typical = minimum * 400 * ONE // price
+        if config.typical_size:
+            typical = _positive(config.pair, "typical_size", config.typical_size)
         if price % tick:
             raise ConfigError(f"pair {config.pair}: price {config.price} is no multiple of its tick {config.tick}")
-        if notional(price, size) <= 0:
-            raise ConfigError(f"pair {config.pair}: typical_size {config.typical_size} is worth nothing")
         maximum = _positive(config.pair, "max_size", config.max_size)
         volatility = float(config.volatility)
-        return cls(config.pair, base, quote, price, tick, step, minimum, maximum, size, volatility, config.levels)
+        return cls(
+            config.pair,
+            base,
+            quote,
+            price,
+            tick,
+            step,
+            minimum,
+            maximum,
+            max(step, typical - typical % step),
+            volatility,
+            config.levels,
+        )
 
 
 def fee_rate(text: str) -> int:
@@ -159,12 +169,8 @@ def fee_rate(text: str) -> int:
 def _positive(pair: str, field: str, text: str) -> int:
     try:
         amount = parse_amount(text)
-    except (ValueError, InvalidOperation) as error:
+    except ValueError as error:
         raise ConfigError(f"pair {pair}: {field} {text!r}: {error}") from error
     if amount <= 0:
         raise ConfigError(f"pair {pair}: {field} must be more than 0, not {text}")
     return amount
-
-
-def _round(amount: int, step: int) -> int:
-    return amount - amount % step

@@ -49,7 +49,7 @@ class Api:
 
     def perform(self, operation: Operation, call: Call, caller: str) -> object:
         """Charge the request's weight, then carry it out; raises ApiError."""
-        weight = operation.weight if isinstance(operation.weight, int) else operation.weight(call.params)
+        weight = operation.weight_of(call.params)
         self.limits.charge(caller, 0 if operation.free_when_done else weight, call.now_ns)
         try:
             return operation.handler(self, call)
@@ -69,3 +69,6 @@ class Operation:
     keyed: bool = False
     free_when_done: bool = False
     places: bool = False
+
+    def weight_of(self, params: Params) -> int:
+        return self.weight if isinstance(self.weight, int) else self.weight(params)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.simulator.binance import auth
 from engine.simulator.binance.api import Api, Call, Operation
-from engine.simulator.binance.errors import ApiError, missing
+from engine.simulator.binance.errors import ApiError, missing, rejected
 from engine.simulator.binance.streams import Hub
 from engine.simulator.binance.users import Users
 from engine.simulator.faults import Fault, Faults
@@ -25,6 +25,8 @@ class Desk:
     clock: Callable[[], int]
     flush: Callable[[], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    closed: str = ""
+    """Why no orders are taken; "" when they are."""
     requests: int = 0
 
     def serve(
@@ -42,6 +44,8 @@ class Desk:
         now_ns = self.clock()
         self.requests += 1
         account = identify(now_ns) if operation.signed or operation.keyed else ""
+        if operation.places and self.closed:
+            raise rejected(self.closed)
         try:
             return self.api.perform(operation, Call(params, now_ns, account), caller)
         finally:

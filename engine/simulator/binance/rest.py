@@ -5,7 +5,7 @@ Source: binance-spot-api-docs ``rest-api.md`` "General API Information", "LIMITS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
@@ -19,14 +19,19 @@ from engine.simulator.binance.routes import REST
 from engine.simulator.binance.users import listen_key
 
 _PATHS = frozenset(path for _, path in REST)
+Recorded = Callable[[str, Mapping[str, str]], Awaitable[bytes | None]]
 _LISTEN_KEY = "/api/v3/userDataStream"
 
 
 class Rest:
-    """Answers requests; :meth:`handle` is an aiohttp handler for every path that nothing else serves."""
+    """Answers requests; :meth:`handle` is an aiohttp handler for every path that nothing else serves.
 
-    def __init__(self, desk: Desk) -> None:
+    ``recorded`` is asked first for the answer to a GET, by path and parameters.
+    """
+
+    def __init__(self, desk: Desk, recorded: Recorded | None = None) -> None:
         self._desk = desk
+        self._recorded = recorded
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
@@ -38,7 +43,9 @@ class Rest:
             refusal = refusal_of(fault)
             if refusal is not None:
                 raise refusal
-            response = self._answer(request, path, query, body)
+            response = await self._from_record(request, path, query)
+            if response is None:
+                response = self._answer(request, path, query, body)
         except ApiError as error:
             response = self._reply(request, error.body(), error.status)
             if error.retry_after is not None:
@@ -48,6 +55,18 @@ class Rest:
                 request.transport.abort()
             raise ConnectionResetError("reply dropped on demand")
         return response
+
+    async def _from_record(self, request: web.Request, path: str, query: str) -> web.Response | None:
+        if self._recorded is None or request.method != "GET":
+            return None
+        params = read.from_form(query, "")
+        operation = REST.get(("GET", path))
+        weight = operation.weight_of(params) if operation is not None else 1
+        recorded = await self._recorded(path, params)
+        if recorded is None:
+            return None
+        self._desk.api.limits.charge(_caller(request), weight, self._desk.clock())
+        return self._reply(request, msgspec.Raw(recorded))
 
     def _answer(self, request: web.Request, path: str, query: str, body: str) -> web.Response:
         params = read.from_form(query, body)

@@ -5,6 +5,7 @@ Source: binance-spot-api-docs ``web-socket-streams.md`` (2026). A frame is encod
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ class Sink(Protocol):
 
     def send(self, frame: bytes) -> None: ...
 
+    async def send_now(self, frame: bytes) -> None:
+        """Send and wait for a slow reader."""
+
     def abort(self) -> None: ...
 
 
@@ -48,6 +52,7 @@ class Hub:
     """All listeners, by stream name."""
 
     def __init__(self) -> None:
+        self._changed = asyncio.Event()
         self.listeners: set[Listener] = set()
         self.by_name: dict[str, set[Listener]] = {}
         self.frames_sent = 0
@@ -57,6 +62,7 @@ class Hub:
         for name in names:
             listener.names[name] = None
             self.by_name.setdefault(name, set()).add(listener)
+        self._changed.set()
 
     def discard(self, listener: Listener, names: Iterable[str]) -> None:
         for name in names:
@@ -66,6 +72,12 @@ class Hub:
                 at_name.discard(listener)
                 if not at_name:
                     del self.by_name[name]
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait for the next subscription or its end. For one waiter."""
+        self._changed.clear()
+        await self._changed.wait()
 
     def remove(self, listener: Listener) -> None:
         self.discard(listener, list(listener.names))
