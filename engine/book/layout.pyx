@@ -199,8 +199,9 @@ cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit) n
 cdef bint copy_slot(const uint64_t* slot, uint64_t* target, uint64_t depth, uint64_t limit) noexcept nogil:
     """Copies a slot's head and the best of its levels; false if its counts cannot be."""
     cdef uint64_t i
-    cdef uint64_t asks = LEVELS + 2 * depth
-    for i in range(LEVELS):
+    cdef uint64_t head = LEVELS
+    cdef uint64_t asks = head + 2 * depth
+    for i in range(head):
         target[i] = load_relaxed(slot + i)
     if target[BID_COUNT] > depth or target[ASK_COUNT] > depth or not plausible(target):
         return False

@@ -176,6 +176,9 @@ cdef class BookWriter:
             try:
                 os.posix_fallocate(descriptor, 0, size)  # a full file system shows here, not as a signal later
                 map_descriptor(descriptor, size, True, &self._map)
+            except BaseException:
+                os.unlink(aside)
+                raise
             finally:
                 os.close(descriptor)
             self._map.depth = depth
@@ -402,7 +405,7 @@ cdef class BookReader:
                     status = STALE
                 if self._copy[RECEIVED] != 0:
                     self._age = max(<int64_t>0, now - <int64_t>self._copy[RECEIVED])
-            if (status != STALE and status != BUSY) or not self._moved():
+            if attempt == 1 or status == FRESH or status == UNSYNCED or not self._moved():
                 return status
             unmap(&self._map)
         return status

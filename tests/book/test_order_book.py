@@ -231,7 +231,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(-3, 2), st.integers(-3, 2), OPERATIONS)
 @example(0, 0, [("apply_snapshot", [("1", "9223372036854775807"), ("1", "1"), ("2", "0.5")], [])])
 def test_any_sequence_of_updates_leaves_the_book_as_its_plain_twin(

@@ -1,3 +1,4 @@
+import errno
 import mmap
 import os
 import struct
@@ -288,6 +289,20 @@ def test_a_file_replaced_behind_the_readers_back_is_found_once_the_old_one_is_st
     assert reader.read_best(NOW + 10**9).update_id == 2
 
 
+def test_a_path_that_cannot_be_looked_at_does_not_spoil_a_stale_reading(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    publish(BookWriter(path, PAIR, -2, -3), 1)
+    reader = BookReader(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        raw = reader.read_raw(NOW + 10**9)
+    assert raw == (ReadStatus.STALE, 10000, 1000, 10100, 5000, -2, -3, 1, 10**9)
+
+
 def test_leaving_says_unsynced_at_once_and_unlinking_missing(path: Path) -> None:
     writer, reader = BookWriter(path, PAIR, -2, -3), BookReader(path)
     publish(writer, 1)
@@ -357,6 +372,16 @@ def test_what_an_earlier_writer_left_aside_is_no_obstacle(path: Path) -> None:
     publish(BookWriter(path, PAIR, -2, -3), 1)
     assert BookReader(path).read_best(NOW).status is ReadStatus.FRESH
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_full_file_system_is_told_and_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(BookError, match=r"binance\.ETH-USDT\.book: No space left"):
+        BookWriter(path, PAIR, -2, -3)
+    assert os.listdir(path.parent) == []
 
 
 def test_failures_of_the_file_system_name_the_path(shared_folder: Path, path: Path) -> None:
