@@ -25,7 +25,9 @@ HEARTBEAT_NS: Final = SECOND_NS // 4
 LATE_NS: Final = SECOND_NS // 4
 """A silence longer than a heartbeat and this means that the supervisor itself was held up."""
 SETTLE_NS: Final = SECOND_NS // 2
-"""What every deadline has left at least after that, for answers that wait unread in sockets."""
+"""What every deadline has left at least after that, for answers that wait unread in sockets …"""
+SETTLE_TIMES: Final = 3
+"""… this often between two signs of an actor's life, so that a supervisor that is always late still judges."""
 CLOCK_INTERVALS: Final = 10
 """The clock is stalled after this many intervals without a tick, if that is longer than its ``stall_s``."""
 
@@ -193,6 +195,7 @@ class _Actor:
     waiting_since: int | None = None
     last_answer: int = -1
     last_life: int = 0
+    excuses: int = 0
     failures: int = 0
     restarts: int = 0
     recent_restarts: deque[int] = field(default_factory=deque)
@@ -283,9 +286,9 @@ class SupervisorPolicy:
         if actor is None or not actor.spawning:
             return
         actor.spawning, actor.has_process, actor.incarnation = False, True, incarnation
-        actor.running_since, actor.waiting_since, actor.last_answer = None, None, -1
+        actor.running_since, actor.waiting_since, actor.last_answer, actor.excuses = None, None, -1, 0
         if actor.state is ActorState.STOPPING:
-            self._actions.append(Stop(name, actor.kill_reason))
+            self._ask_to_stop(actor, now)
         else:
             actor.start_deadline = now + actor.policy.start_timeout_ns
 
@@ -305,6 +308,7 @@ class SupervisorPolicy:
             return
         actor.start_deadline = None
         actor.running_since = actor.last_life = now
+        actor.excuses = 0
         self._change(actor, ActorState.RUNNING)
 
     def tick_seen(self, n: int, now: int, interval_ns: int | None = None) -> None:
@@ -332,7 +336,7 @@ class SupervisorPolicy:
         if actor.is_clock:
             self._heard_clock(actor, now)
         elif n > actor.last_answer:
-            actor.last_answer = n
+            actor.last_answer, actor.excuses = n, 0
             actor.waiting_since = now if n < self._last_n else None
             if actor.state is ActorState.STALE:
                 self._change(actor, ActorState.RUNNING)
@@ -456,15 +460,14 @@ class SupervisorPolicy:
         self._now = now if self._now is None else max(now, self._now)
 
     def _excuse(self, actor: _Actor, now: int, held_up: int) -> None:
-        policy = actor.policy
+        settle = SETTLE_NS if actor.excuses < SETTLE_TIMES else 0
+        actor.excuses += 1
         if actor.waiting_since is not None:
-            latest = now - max(0, policy.stall_ns - SETTLE_NS)
-            actor.waiting_since = min(now, max(actor.waiting_since + held_up, latest))
+            actor.waiting_since = _excused(actor.waiting_since, now, held_up, actor.policy.stall_ns - settle)
         if actor.start_deadline is not None:
-            actor.start_deadline = max(actor.start_deadline + held_up, now + SETTLE_NS)
+            actor.start_deadline = max(actor.start_deadline + held_up, now + settle)
         if actor.is_clock:
-            latest = now - max(0, self._clock_limit(actor) - SETTLE_NS)
-            actor.last_life = min(now, max(actor.last_life + held_up, latest))
+            actor.last_life = _excused(actor.last_life, now, held_up, self._clock_limit(actor) - settle)
 
     # ------------------------------------------------------------------------------------------- transitions
 
@@ -473,7 +476,7 @@ class SupervisorPolicy:
         return actor if actor is not None and actor.has_process and actor.incarnation == incarnation else None
 
     def _heard_clock(self, actor: _Actor, now: int) -> None:
-        actor.last_life = now
+        actor.last_life, actor.excuses = now, 0
 
     def _change(self, actor: _Actor, state: ActorState, detail: str = "") -> None:
         actor.state = state
@@ -500,10 +503,14 @@ class SupervisorPolicy:
         if asked_before:
             return
         actor.start_deadline = actor.waiting_since = None
-        actor.kill_at, actor.kill_reason = now + actor.policy.kill_after_ns, reason
+        actor.kill_reason = reason
         self._change(actor, ActorState.STOPPING, reason)
         if actor.has_process:
-            self._actions.append(Stop(actor.name, reason))
+            self._ask_to_stop(actor, now)
+
+    def _ask_to_stop(self, actor: _Actor, now: int) -> None:
+        actor.kill_at = now + actor.policy.kill_after_ns
+        self._actions.append(Stop(actor.name, actor.kill_reason))
 
     def _after_exit(self, actor: _Actor, now: int, *, expected: bool, detail: str) -> None:
         ran_since, wish = actor.running_since, actor.wish
@@ -585,3 +592,8 @@ class SupervisorPolicy:
             else:
                 self._forgive(actor)
                 self._respawn(actor, f"{connector} is brought up again")
+
+
+def _excused(since: int, now: int, held_up: int, limit: int) -> int:
+    """``since`` moved on by the time lost, and far enough that no more than ``limit`` has passed."""
+    return min(now, max(since + held_up, now - max(0, limit)))
