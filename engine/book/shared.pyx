@@ -101,12 +101,15 @@ cdef class BookWriter:
     ) except *:
         """Makes the book's best levels the newest slot. ``state``: a :class:`SyncState`.
 
-        ``received_mono_ns``, this host's monotonic clock, counts as a heartbeat. Raises BookError if the book is
-        invalid, or another writer has taken over.
+        ``received_mono_ns``, this host's monotonic clock, counts as a heartbeat. Of an invalid book only the state is
+        published, and the last levels stay; as SYNCED it raises BookError, as does a writer that was succeeded.
         """
         self._check()
         if not book.is_valid:
-            raise BookError(f"{self.pair}: an invalid book cannot be published ({book.invalid_reason}); set the state")
+            if state == SYNCED_STATE:
+                raise BookError(f"{self.pair}: an invalid book is not in sync ({book.invalid_reason}); publish its state")
+            self.set_state(state)
+            return
         cdef uint64_t* slot = self._begin()
         store_relaxed(slot + UPDATE_ID, <uint64_t>update_id)
         store_relaxed(slot + EVENT_TIME, <uint64_t>event_time_ns)

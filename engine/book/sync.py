@@ -98,7 +98,8 @@ _FAILED = SyncResult(need_snapshot=True, reason=SyncReason.SNAPSHOT_FAILED)
 class BookSync:
     """One pair's book and its place in the venue's sequence.
 
-    ``state`` says what the book is worth, ``update_id`` where it stands (the last one, while out of sync).
+    ``state`` says what the book is worth, ``update_id`` where it stands (the last one, while out of sync),
+    ``time_ns`` the venue's time of that update (0 if it does not say).
     ``max_buffer`` bounds the diffs kept while a snapshot is awaited, ``max_quotes`` the quotes that wait for
     the book to reach their id. ``epoch`` grows with each connection: give it back to :meth:`on_snapshot` so
     that a late answer from before a reconnection is not taken for a new one.
@@ -116,6 +117,7 @@ class BookSync:
         "epoch",
         "rule",
         "state",
+        "time_ns",
         "update_id",
     )
 
@@ -126,6 +128,7 @@ class BookSync:
         self.rule = rule
         self.state = SyncState.UNSYNCED
         self.update_id = 0
+        self.time_ns = 0
         self.epoch = 0
         self.counters = SyncCounters()
         self._awaiting = False
@@ -235,6 +238,7 @@ class BookSync:
             return self._give_up(SyncReason.BAD_VALUE, str(error))
         self._follows_snapshot = False
         self.counters.updates += 1
+        self.time_ns = diff.time_ns
         return self._advance(diff.last_id)
 
     def _rebuild(self, snapshot: DepthSnapshot) -> SyncResult:
@@ -249,6 +253,7 @@ class BookSync:
             self.counters.bad_values += 1
             return self._give_up(SyncReason.BAD_VALUE, str(error), pending)
         self.counters.snapshots += 1
+        self.time_ns = snapshot.time_ns
         self.counters.updates += self.rule.replacing
         result = self._advance(snapshot.update_id)
         mismatches = result.mismatches

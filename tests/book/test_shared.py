@@ -399,7 +399,7 @@ def test_what_does_not_fit_the_layout_is_refused(path: Path, pair: str, depth: i
     assert not path.exists()
 
 
-def test_an_invalid_book_is_not_published(path: Path) -> None:
+def test_of_an_invalid_book_only_the_state_is_published(path: Path) -> None:
     writer, reader = BookWriter(path, PAIR, -2, -3), BookReader(path)
     publish(writer, 1)
     book = make_book()
@@ -408,6 +408,9 @@ def test_an_invalid_book_is_not_published(path: Path) -> None:
     with pytest.raises(BookError, match="'junk'"):
         writer.publish(book, 2, 0, NOW, SyncState.SYNCED)
     assert reader.read_raw(NOW)[7] == 1
+    writer.publish(book, 2, 0, NOW, SyncState.BUFFERING)
+    best = reader.read_best(NOW)
+    assert (best.status, best.update_id, best.bid) == (ReadStatus.UNSYNCED, 1, Decimal(100))
 
 
 def test_the_file_is_its_owners_and_laid_out_as_documented(path: Path) -> None:

@@ -190,6 +190,12 @@ def test_contiguous_diffs_are_applied(sync: BookSync) -> None:
     assert (sync.update_id, sync.book.best_raw()[0], sync.counters.updates) == (105, 10000, 2)
 
 
+def test_the_venues_time_goes_with_the_update(sync: BookSync) -> None:
+    assert sync.time_ns == 0
+    sync.on_diff(DepthDiff(PAIR, 101, 104, time_ns=77))
+    assert (sync.update_id, sync.time_ns) == (104, 77)
+
+
 def test_repeated_and_old_diffs_are_dropped(sync: BookSync) -> None:
     sync.on_diff(diff(101, 104))
     for repeated in (diff(101, 104, [("100.5", "1")]), diff(90, 95, [("100.5", "1")])):
