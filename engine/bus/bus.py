@@ -175,7 +175,10 @@ class Bus(ABC):
         return await self._peer(peer).command(message, command_id, expires_in, to_incarnation, timeout)
 
     def tell(self, peer: str, message: Message) -> bool:
-        """Send and forget. False when it was dropped, because too many wait for that peer already."""
+        """Send and forget. False when it was dropped: too many wait for that peer, or this bus is closed."""
+        if self._closed:
+            self._context.stats.dropped_tells += 1
+            return False
         return self._peer(peer).tell(message)
 
     def serve(self, handler: Handler) -> None:
@@ -239,10 +242,10 @@ class Bus(ABC):
             await asyncio.wait([link.done for link in links])
 
     def _peer(self, name: str) -> Peer:
+        if self._closed:
+            raise BusError(f"bus {self.name!r} is closed")
         loop = self._peers.get(name)
         if loop is None:
-            if self._closed:
-                raise BusError(f"bus {self.name!r} is closed")
             if self._unwatch is None:
                 self._unwatch = self._directory.watch(self._changed)
             loop = self._peers[name] = PeerLoop(self._context, name, self._directory, self._connect)

@@ -88,6 +88,10 @@ class PeerRegistry:
     def on_event(self, callback: Callable[[PeerEvent], None]) -> None:
         self._callbacks.append(callback)
 
+    def silence(self) -> None:
+        """Tell nobody any more."""
+        self._callbacks.clear()
+
     def incarnation(self, name: str) -> int | None:
         """The incarnation that connected last; None when no link with that actor is up."""
         links = self._links.get(name)

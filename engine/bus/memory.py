@@ -49,10 +49,7 @@ class MemoryNetwork:
 
     def kill(self, name: str) -> None:
         """End a bus as its process's death would: nothing more is sent, and its peers see closed links."""
-        bus = self._buses.pop(name)
-        for pipe in [pipe for pipe in self._pipes if pipe.owner == name]:
-            pipe.abort()
-        bus.lost()
+        self._buses.pop(name).lost()
 
     def join(self, bus: MemoryBus) -> None:
         """Raises NameTaken when the name is in use."""
@@ -113,10 +110,14 @@ class MemoryBus(Bus):
         return self._accept()
 
     def lost(self) -> None:
-        """Its process is gone: it neither connects nor listens any more."""
+        """Its process is gone: nothing of it runs any more, and what it had not written is lost."""
         self._closed = True
+        self._context.registry.silence()
+        self._server.lost()
+        if self._unwatch is not None:
+            self._unwatch()
         for loop in self._peers.values():
-            loop.cancel()
+            loop.lost()
 
     async def _listen(self) -> None:
         self._network.join(self)

@@ -451,9 +451,11 @@ class PeerLoop:
                 await asyncio.wait([self._task])
         self.peer.fail_all(PeerLost(f"bus {self._context.name!r} closed before {self.peer.name!r} answered"))
 
-    def cancel(self) -> None:
-        """Stop at once, without a word to the peer."""
+    def lost(self) -> None:
+        """Stop at once, without a word to anyone."""
         self._closed = True
+        self.peer.subscriptions.clear()
+        self.peer.abort("the process ended")
         if self._task is not None:
             self._task.cancel()
 

@@ -75,11 +75,19 @@ class Server:
                 session.stream_closed(stream)
 
     async def close(self) -> None:
-        """Cancel what is being handled and wait for its end."""
-        tasks = list(self.tasks)
+        """Cancel what is being handled and wait for its end; a handler may itself be the one who closes."""
+        tasks = [task for task in self.tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def lost(self) -> None:
+        """Handle nothing more, and cut all callers off."""
+        self.handler = None
+        for task in self.tasks:
+            task.cancel()
+        for session in list(self.sessions):
+            session.abort("the process ended")
 
 
 class ServerSession:
@@ -269,7 +277,7 @@ class ServerSession:
         handler = self._server.handler
         if message is None:
             return
-        if handler is None:
+        if handler is None or len(self._server.tasks) >= self._context.limits.pending_requests:
             self._stats.dropped_tells += 1
             return
         try:

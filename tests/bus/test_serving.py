@@ -152,8 +152,10 @@ def test_a_closed_bus_loses_what_it_asked_and_asks_no_more(run):
         await client.close()
         with pytest.raises(PeerLost):
             await answer
-        with pytest.raises(BusError, match="closed"):
-            await client.request("other", ASK)
+        for peer in ("server", "other"):
+            with pytest.raises(BusError, match="closed"):
+                await client.request(peer, ASK)
+            assert not client.tell(peer, ASK)
 
     run(body)
 
@@ -436,6 +438,20 @@ def test_a_newer_major_version_is_refused_with_a_clear_error(run, monkeypatch):
         with pytest.raises(ProtocolMismatch, match="upgrade 'server'"):
             await client.request("server", ASK)
         assert server.peer_incarnation("client") is None
+
+    run(body)
+
+
+def test_a_handler_may_close_its_own_bus(run):
+    async def body(world):
+        server, client = await pair(world)
+
+        async def handler(caller, message):
+            await server.close()
+
+        server.serve(handler)
+        with pytest.raises(PeerLost):
+            await client.request("server", ASK)
 
     run(body)
 
