@@ -46,6 +46,6 @@ class VenueActor(Actor):
         """Stay open for as long as exchange actors may still cancel their orders here."""
         run_dir = Path(self.context.spec.run_dir)
         # A lock on a file is all that is left to ask: nobody lives who could tell of an exchange actor's end.
-        while any(lock.name.startswith("exchange.") for lock in held_locks(run_dir)):
+        while any(lock.name.startswith("exchange.") for lock in held_locks(run_dir)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await self.box.stop()

@@ -46,19 +46,19 @@ class Engine:
         return ask(self.state, verb, timeout, **args)
 
     def status(self) -> Status:
-        """The engine's status, or an empty one while it is not up."""
-        try:
-            return self.ask("status")
-        except CommandError:
-            return {"actors": [], "books": {}, "orders": {}, "fills": 0, "events": []}
+        """The engine's status."""
+        return dict(self.ask("status"))
 
     def wait(self, what: str, condition: Callable[[Status], Any], timeout: float = 30.0) -> Status:
         """Ask until the condition holds; what it was waiting for, and the log, are told if it never does."""
         deadline = time.monotonic() + timeout
         while True:
-            status = self.status()
-            if condition(status):
-                return status
+            try:
+                status = self.status()
+                if condition(status):
+                    return status
+            except CommandError as error:
+                status = {"not up": str(error)}
             if self.process.poll() is not None:
                 raise AssertionError(f"the engine ended while waiting for {what}:\n{self.tail()}")
             if time.monotonic() > deadline:
@@ -69,7 +69,7 @@ class Engine:
 
     def wait_trading(self, more_fills: int = 1, timeout: float = 30.0) -> Status:
         """Wait until there are so many more fills than now."""
-        before = self.status().get("fills", 0)
+        before = self.wait("the engine to be up", lambda s: True)["fills"]
         return self.wait(f"{more_fills} more fills than {before}", lambda s: s["fills"] >= before + more_fills, timeout)
 
     def actor(self, name: str, status: Status | None = None) -> dict[str, Any]:
@@ -138,6 +138,13 @@ class Engine:
         self.output.close()
         self.assert_nothing_left(timeout=20.0)
 
+    def assert_ended(self, pids: set[int], timeout: float = 15.0) -> None:
+        """All of these processes end soon."""
+        deadline = time.monotonic() + timeout
+        while left := [pid for pid in pids if is_alive(pid)]:
+            assert time.monotonic() < deadline, f"still alive: {left}\n{self.tail()}"
+            time.sleep(0.02)
+
     def assert_nothing_left(self, timeout: float = 15.0) -> None:
         """No process, no socket file, no shared-memory file."""
         deadline = time.monotonic() + timeout
@@ -148,6 +155,14 @@ class Engine:
         left = [lock.name for lock in held_locks(self.paths.run)] if self.paths.run.exists() else []
         files = [str(path) for folder in (self.paths.run, self.paths.shm) for path in folder.glob("*")]
         raise AssertionError(f"left behind: processes {left}, files {files}\n{self.tail()}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def read_json(url: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import Launch
-from tests.system.harness import PYTHON, ROOT, descendants
+from tests.system.harness import PYTHON, ROOT, descendants, read_json
 
 pytestmark = pytest.mark.processes
 FAST = ("--set", "clock.interval=0.1")
@@ -94,28 +94,28 @@ def test_however_it_ends_nothing_is_left_and_no_order_stays_open(launch: Launch,
         os.kill(engine.process.pid, signal.SIGKILL)
     engine.process.wait(40)
     engine.assert_nothing_left()
-    assert not [pid for pid in processes if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
+    engine.assert_ended(processes)
     for venue in ("venue_a", "venue_b"):
         assert open_at_venue(engine.state, venue) == []
 
 
 def open_at_venue(state: Path, venue: str) -> list[dict]:
     """The orders that a stopped box still has open, by starting its ledger again."""
-    command = [PYTHON, "-m", "engine.simulator", "--state", str(state / "venues" / venue), "--print-json"]
+    command = [
+        PYTHON,
+        "-m",
+        "engine.simulator",
+        "--venue",
+        "binance",
+        "--state",
+        str(state / "venues" / venue),
+        "--print-json",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         info = json.loads(process.stdout.readline())
-        from tests.system.harness import read_json
-
         try:
             ledger = read_json(info["admin"] + "/ledger")
         finally:
             process.send_signal(signal.SIGTERM)
     return [order for order in ledger["orders"] if order["status"] in ("NEW", "PARTIALLY_FILLED")]
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
