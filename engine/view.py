@@ -55,18 +55,18 @@ Row = Mapping[str, Any]
 def render(status: Row, width: int = 120) -> RenderableType:
     """The picture of an engine, for a terminal of ``width`` columns. What is not in ``status`` is left out."""
     narrow = width < 90
-    parts: list[RenderableType] = [_header(status), _actors(status.get("actors", ()), narrow)]
+    parts: list[RenderableType] = [_header(status), "", _actors(status.get("actors", ()), narrow)]
     if status.get("books"):
-        parts.append(_books(status["books"], narrow))
-    parts.append(_trading(status))
-    if status.get("open_orders"):
-        parts.append(_open_orders(status["open_orders"], narrow))
-    if status.get("recent_fills"):
-        parts.append(_fills(status["recent_fills"], narrow))
-    if status.get("balances"):
-        parts.append(_balances(status["balances"]))
+        parts += ["", _books(status["books"], narrow)]
+    parts += ["", _trading(status)]
     if status.get("events"):
-        parts.append(_events(status["events"]))
+        parts += ["", _events(status["events"], narrow)]
+    if status.get("open_orders"):
+        parts += ["", _open_orders(status["open_orders"], narrow)]
+    if status.get("recent_fills"):
+        parts += ["", _fills(status["recent_fills"], narrow)]
+    if status.get("balances"):
+        parts += ["", _balances(status["balances"])]
     return Group(*parts)
 
 
@@ -88,16 +88,9 @@ def _header(status: Row) -> Text:
     return text
 
 
-def _table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
+def _table(columns: Sequence[tuple[str, bool]]) -> Table:
     """``columns``: heading, and whether it holds numbers."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold cyan",
-        box=None,
-        header_style="dim",
-        padding=(0, 1),
-    )
+    table = Table(box=None, header_style="dim", padding=(0, 1))
     for heading, is_number in columns:
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis")
     return table
@@ -108,56 +101,50 @@ def _state(state: str) -> Text:
 
 
 def _actors(actors: Sequence[Row], narrow: bool) -> Table:
-    columns = [
-        ("actor", False),
-        ("state", False),
-        ("pid", True),
-        ("restarts", True),
-        ("ticks", True),
-        ("late ms", True),
-    ]
-    table = _table("", columns if narrow else [*columns, ("skipped", True)])
+    columns = [("actor", False), ("state", False), ("restarts", True), ("ticks", True)]
+    table = _table(columns if narrow else [*columns, ("skipped", True), ("late p99", True), ("pid", True)])
     for actor in actors:
         late = actor.get("tick_lateness_ms", {}).get("p99")
         restarts = actor.get("restarts", 0)
         cells: list[RenderableType] = [
             actor["name"],
             _state(actor["state"]),
-            str(actor.get("pid") or "–"),
             Text(str(restarts), style="yellow" if restarts else "dim"),
             str(actor.get("ticks", 0)),
-            "–" if late is None else f"{late:.2f}",
         ]
-        table.add_row(*cells if narrow else [*cells, str(actor.get("ticks_skipped", 0))])
+        if not narrow:
+            cells.append(str(actor.get("ticks_skipped", 0)))
+            cells.append("–" if late is None else f"{late:.2f} ms")
+            cells.append(str(actor.get("pid") or "–"))
+        table.add_row(*cells)
     return table
 
 
 def _books(books: Mapping[str, Row], narrow: bool) -> Table:
-    columns = [("book", False), ("state", False), ("bid", True), ("ask", True)]
-    if not narrow:
-        columns += [("bid size", True), ("ask size", True)]
-    columns += [("updates", True), ("gaps", True), ("µs p99", True)]
-    table = _table("", columns)
+    columns = [("book", False), ("state", False), ("bid", True), ("ask", True), ("gaps", True)]
+    sizes = [("bid size", True), ("ask size", True), ("updates", True), ("latency p99", True)]
+    table = _table(columns if narrow else [*columns, *sizes])
     for name, book in sorted(books.items()):
         bid, bid_size, ask, ask_size = (_text(value) for value in book.get("best") or (None,) * 4)
         latency = book.get("latency_us", {}).get("p99")
         gaps = book.get("gaps", 0)
-        table.add_row(
+        cells: list[RenderableType] = [
             name,
             _state(str(book.get("state", "–"))),
             Text(bid, style="green"),
             Text(ask, style="red"),
-            *(() if narrow else (bid_size, ask_size)),
-            str(book.get("updates", 0)),
             Text(str(gaps), style="yellow" if gaps else "dim"),
-            "–" if latency is None else f"{latency:.0f}",
-        )
+        ]
+        if not narrow:
+            cells += [bid_size, ask_size, str(book.get("updates", 0))]
+            cells.append("–" if latency is None else f"{latency:.0f} µs")
+        table.add_row(*cells)
     return table
 
 
 def _trading(status: Row) -> Text:
     orders = status.get("orders", {})
-    text = Text(" ", no_wrap=True, overflow="ellipsis")
+    text = Text(" ")
     text.append("orders ", style="bold cyan")
     shown = ("placed", "open", "filled", "cancelled", "refused", "failed", "unknown")
     for name in shown:
@@ -187,15 +174,8 @@ def _total_pnl(pnl: Row) -> dict[str, Decimal]:
 
 
 def _open_orders(orders: Sequence[Row], narrow: bool) -> Table:
-    columns = [
-        ("open order", False),
-        ("side", False),
-        ("price", True),
-        ("size", True),
-        ("filled", True),
-        ("state", False),
-    ]
-    table = _table("", columns if narrow else [*columns, ("strategy", False)])
+    columns = [("open order", False), ("side", False), ("price", True), ("size", True), ("filled", True)]
+    table = _table(columns if narrow else [*columns, ("state", False), ("strategy", False)])
     for order in orders[:_ORDERS]:
         cells: list[RenderableType] = [
             _book_name(order),
@@ -203,9 +183,9 @@ def _open_orders(orders: Sequence[Row], narrow: bool) -> Table:
             _text(order.get("price")),
             _text(order.get("size")),
             _text(order.get("filled", "0")),
-            str(order.get("state", "")).replace("_", " "),
         ]
-        table.add_row(*cells if narrow else [*cells, str(order.get("strategy", ""))])
+        state, strategy = str(order.get("state", "")).replace("_", " "), str(order.get("strategy", ""))
+        table.add_row(*cells if narrow else [*cells, state, strategy])
     if len(orders) > _ORDERS:
         table.add_row(Text(f"and {len(orders) - _ORDERS} more", style="dim"))
     return table
@@ -213,7 +193,7 @@ def _open_orders(orders: Sequence[Row], narrow: bool) -> Table:
 
 def _fills(fills: Sequence[Row], narrow: bool) -> Table:
     columns = [("fill", False), ("side", False), ("price", True), ("size", True), ("time", False)]
-    table = _table("", columns if narrow else [*columns, ("strategy", False)])
+    table = _table(columns if narrow else [*columns, ("strategy", False)])
     for row in fills[:_FILLS]:
         fill = row.get("fill", row)
         cells: list[RenderableType] = [
@@ -238,7 +218,7 @@ def _side(row: Row) -> Text:
 
 
 def _balances(balances: Mapping[str, Mapping[str, Row]]) -> Table:
-    table = _table("", [("account", False), ("balances", False)])
+    table = _table([("account", False), ("balances", False)])
     table.columns[1].no_wrap = False
     for account, assets in sorted(balances.items()):
         shown = (f"{_amount(balance['total'])} {asset}" for asset, balance in sorted(assets.items()))
@@ -246,13 +226,16 @@ def _balances(balances: Mapping[str, Mapping[str, Row]]) -> Table:
     return table
 
 
-def _events(events: Sequence[Row]) -> Table:
-    table = _table("", [("event", False), ("", False), ("", False)])
+def _events(events: Sequence[Row], narrow: bool) -> Table:
+    table = _table(
+        [("time", False), ("event", False)] if narrow else [("time", False), ("actor", False), ("event", False)]
+    )
     for event in list(events)[-_EVENTS:]:
         fields = "  ".join(f"{key}={value}" for key, value in (event.get("fields") or {}).items())
         text = Text(str(event.get("event", "")), style=_LEVEL_STYLES.get(str(event.get("level")), ""))
         text.append(f"  {fields}" if fields else "", style="dim")
-        table.add_row(Text(_clock(event.get("time_ns", 0)), style="dim"), str(event.get("actor", "")), _one_line(text))
+        actor = () if narrow else (str(event.get("actor", "")),)
+        table.add_row(Text(_clock(event.get("time_ns", 0)), style="dim"), *actor, _one_line(text))
     return table
 
 

@@ -98,7 +98,13 @@ def test_all_that_matters_is_there() -> None:
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines = drawn(status(), width).splitlines()
     assert max(len(line) for line in lines) <= width
-    assert len(lines) < 45
+    assert len(lines) < 50
+
+
+def test_a_narrow_terminal_shows_names_states_and_prices_whole() -> None:
+    text = drawn(status(), 64)
+    for wanted in ("user_stream.binance.main", "backing off", "binance/BTC-USDT", "60000.10", "60000.11"):
+        assert wanted in text, wanted
 
 
 def test_states_have_their_colours() -> None:

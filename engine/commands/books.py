@@ -15,7 +15,6 @@ from engine.commands.common import (
     print_json,
     print_tables,
 )
-from engine.documents import suggest
 
 if TYPE_CHECKING:
     from engine.book.views import DepthView
@@ -50,6 +49,8 @@ def book_file(shm_dir: Path, name: str) -> Path:
     connector, _, pair = name.partition("/")
     path = shm_dir / f"{connector}.{pair}.book"
     if not pair or "/" in pair or not path.is_file():
+        from engine.documents import suggest
+
         files = (file.name.removesuffix(".book") for file in shm_dir.glob("*.book"))
         known = [f"{c}/{p}" for c, _, p in (file.partition(".") for file in files)]
         raise CommandError(f"there is no book {name}{suggest(name, known) or '; the engine has none yet'}")

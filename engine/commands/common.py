@@ -112,7 +112,9 @@ def new_table(title: str, columns: Sequence[str], right: Sequence[str] = ()) -> 
     """An unboxed table; the columns in ``right`` are aligned to the right."""
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, header_style="dim")
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     return table

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.common import CommandError, Subparsers, add_command, positive
-from engine.documents import suggest
 
 _FOLLOW_EVERY_S = 0.2
 _OWN = ("time", "level", "actor", "event", "pid", "incarnation")
@@ -39,6 +38,8 @@ def _logs(args: argparse.Namespace) -> int:
     folder = args.state / "logs"
     files = {path: LogFile(path) for path in _paths(folder, args.actor)}
     if not files and not args.follow:
+        from engine.documents import suggest
+
         known = [path.stem for path in _paths(folder, None)]
         wanted = f"{args.actor} has logged nothing under {folder}" if args.actor else f"there are no logs in {folder}"
         raise CommandError(f"{wanted}{suggest(args.actor or '', known)}")

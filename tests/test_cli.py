@@ -1,0 +1,543 @@
+"""The command line: what is typed, what is printed, and the exit codes.
+
+The engine that is asked is a stand-in on a real bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.book.order_book import OrderBook
+from engine.book.shared import BookWriter
+from engine.book.states import SyncState
+from engine.bus import Caller, RunDirectory, SocketBus
+from engine.cli import build_parser, main
+from engine.clock import WallClock
+from engine.commands.common import duration, since
+from engine.messages import (
+    ControlReply,
+    ControlRequest,
+    Fill,
+    LogLine,
+    Message,
+    Order,
+    OrderFill,
+    OrderState,
+    OrderType,
+    Side,
+)
+from engine.orders.journal import Journal
+from engine.orders.records import WriteFill, WriteIntent
+from engine.report import ActorRecord, build_report, build_status
+from engine.runtime.paths import EnginePaths
+
+ROOT = Path(__file__).resolve().parent.parent
+Answer = Callable[[dict[str, Any]], Any]
+
+
+class StandIn:
+    """Answers control requests for a state folder, from a thread with its own event loop."""
+
+    def __init__(self, state: Path) -> None:
+        self.paths = EnginePaths.for_state(state)
+        self.answers: dict[str, Answer] = {"stop": lambda _: self._loop.call_later(0.1, self._ended.set)}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> StandIn:
+        self.paths.create()
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self.paths.remove()
+
+    def end(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join(10)
+
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        bus = SocketBus("supervisor", 1, RunDirectory(self.paths.run), clock=WallClock(), engine_id="id-1")
+        bus.serve(self._answer)
+        await bus.start()
+        self.paths.write_run_json("id-1")
+        self._ready.set()
+        await self._ended.wait()
+        await bus.close()
+
+    def _answer(self, caller: Caller, request: Message) -> Message:
+        assert isinstance(request, ControlRequest)
+        self.asked.append((request.verb, request.args))
+        answer = self.answers.get(request.verb)
+        if answer is None:
+            return ControlReply(ok=False, error=f"no {request.verb} here; try another")
+        data = answer(request.args)
+        return ControlReply(ok=True, data=None if request.verb == "stop" else data)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def engine(state: Path) -> Iterator[StandIn]:
+    with StandIn(state) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def call(state: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments: str, with_state: bool = True) -> tuple[int, str, str]:
+        named = [*arguments, "--state", str(state)] if with_state else list(arguments)
+        try:
+            code = main(named)
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def some_status() -> dict[str, Any]:
+    clock = ActorRecord("clock", "clock", pid=7, host="h", state="running")
+    book = ActorRecord("order_book.binance.0", "order_book", "binance", pid=8, host="h", state="stale", restarts=1)
+    event = LogLine(actor="clock", level="warning", event="late", time_ns=1)
+    return build_status([clock, book], engine="demo", runtime="local", seconds=12.5, events=[event])
+
+
+def some_order(number: int, order_state: OrderState = OrderState.OPEN) -> Order:
+    return Order(
+        client_order_id=f"demo-{number}",
+        strategy="maker",
+        pair="BTC-USDT",
+        side=Side.BUY,
+        order_type=OrderType.LIMIT,
+        size=Decimal("0.10"),
+        price=Decimal("60000.1"),
+        state=order_state,
+        created_ns=number * 10**9,
+        updated_ns=number * 10**9,
+    )
+
+
+# ---------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["staus"], ["run"], ["run", "x.yml", "--for", "soon"], ["book", "a/b", "--depth", "0"], ["status", "x"]],
+)
+def test_a_bad_command_line_is_one_line_and_exit_code_2(call: Any, arguments: list[str]) -> None:
+    code, out, err = call(*arguments, with_state=False)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "--help" in err
+
+
+def test_a_bad_configuration_is_one_line_and_exit_code_2(call: Any, tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text("name: demo\nconectors: {}\n")
+    for command in ("run", "check"):
+        code, out, err = call(command, str(path))
+        assert (code, out) == (2, "")
+        assert err.startswith(f"engine: {path}:")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("runtime", ["cluster", "inline"])
+def test_runtimes_that_are_not_there_are_refused(call: Any, runtime: str) -> None:
+    code, _, err = call("run", str(ROOT / "configs/demo.yml"), "--runtime", runtime)
+    assert code == 2
+    assert f"{runtime} is not available in this version" in err
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_anything_starts(call: Any, tmp_path: Path) -> None:
+    code, _, err = call("run", str(ROOT / "configs/demo.yml"), "--report", str(tmp_path / "no" / "r.json"))
+    assert code == 2
+    assert "there is no folder" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["stop"],
+        ["halt"],
+        ["resume"],
+        ["cancel-all"],
+        ["restart", "clock"],
+        ["attach", str(ROOT / "configs/strategy.yml")],
+        ["detach", "x"],
+        ["orders"],
+        ["fills"],
+        ["balances"],
+        ["book", "binance/BTC-USDT"],
+        ["view"],
+    ],
+)
+def test_with_no_engine_a_command_says_so_on_one_line(call: Any, state: Path, arguments: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (1, "")
+    assert err == f"engine: no engine runs on {state}; start one: engine run CONFIG --state {state}\n"
+
+
+def test_an_engine_that_was_killed_is_no_engine(call: Any, engine: StandIn) -> None:
+    engine.end()
+    assert engine.paths.run_json.exists()
+    code, _, err = call("status")
+    assert code == 1
+    assert "no engine runs" in err
+
+
+def test_what_nobody_expected_is_one_line_and_a_file(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("engine.commands.journals.exist", lambda _: 1 / 0)
+    code, out, err = call("orders")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    (written,) = tmp_path.glob("engine-error-*.txt")
+    assert str(written) in err
+    assert "ZeroDivisionError" in written.read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--state", "/nonexistent-state"]])
+def test_commands_answer_at_once(arguments: list[str]) -> None:
+    def seconds() -> float:
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "engine", *arguments], capture_output=True, cwd=ROOT, check=False)
+        return time.monotonic() - started
+
+    assert min(seconds() for _ in range(3)) < 1.0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'pydantic', 'structlog', 'rich', 'asyncio', 'numpy', 'aiohttp', 'yaml', 'msgspec'}"
+    code = f"import sys, engine.cli as c; c.build_parser(); print(*sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_every_command_has_help_and_the_options_of_all() -> None:
+    helped = build_parser().format_help()
+    for command in (
+        *("run", "status", "stop", "halt", "resume", "cancel-all", "restart", "attach", "detach", "orders"),
+        *("fills", "balances", "book", "logs", "simulate", "check", "venues", "view"),
+    ):
+        assert re.search(rf"^    {command} +\w", helped, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("1.5h", 5400), ("10m", 600), ("500ms", 0.5), ("2d", 172_800)],
+)
+def test_durations(text: str, expected: float) -> None:
+    assert duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10m", 1_700_000_000_000_000_000 - 600 * 10**9),
+        ("90", 1_700_000_000_000_000_000 - 90 * 10**9),
+        ("1699999999", 1_699_999_999 * 10**9),
+        ("1699999999.5", 1_699_999_999_500_000_000),
+        ("2023-11-14T22:13:20+00:00", 1_700_000_000 * 10**9),
+        ("2023-11-14T22:13:20.000001Z", 1_700_000_000 * 10**9 + 1000),
+    ],
+)
+def test_times_may_be_written_in_three_ways(text: str, expected: int) -> None:
+    assert since(text, now_ns=1_700_000_000_000_000_000) == expected
+
+
+# ------------------------------------------------------------------------------------ asking a running engine
+
+
+def test_status_as_a_table_and_as_json(call: Any, engine: StandIn) -> None:
+    engine.answers["status"] = lambda _: some_status()
+    code, out, err = call("status")
+    assert (code, err) == (0, "")
+    assert "demo  running 12 s" in out
+    assert re.search(r"order_book\.binance\.0 +stale +8 +1", out)
+    code, out, _ = call("status", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads(json.dumps(some_status()))
+
+
+def test_what_the_engine_refuses_is_said_as_it_says_it(call: Any, engine: StandIn) -> None:
+    code, out, err = call("restart", "nobody")
+    assert (code, out, err) == (1, "", "engine: no restart here; try another\n")
+
+
+def test_stop_waits_until_the_engine_is_gone(call: Any, engine: StandIn) -> None:
+    code, out, _ = call("stop")
+    assert (code, out) == (0, "stopped\n")
+    assert call("status")[0] == 1
+
+
+def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
+    for verb in ("restart", "halt", "resume", "detach", "attach"):
+        engine.answers[verb] = lambda _: {}
+    engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}}
+    assert call("restart", "strategy.maker")[0] == 0
+    assert call("halt", "--reason", "too hot")[0] == 0
+    assert call("resume")[0] == 0
+    assert call("cancel-all")[1] == "2 orders cancelled\n"
+    assert call("detach", "extra")[0] == 0
+    assert call("attach", str(ROOT / "configs/strategy.yml"))[0] == 0
+    assert engine.asked[:5] == [
+        ("restart", {"actor": "strategy.maker"}),
+        ("halt", {"reason": "too hot"}),
+        ("resume", {}),
+        ("cancel_all", {}),
+        ("detach", {"name": "extra"}),
+    ]
+    verb, strategy = engine.asked[5]
+    assert verb == "attach"
+    assert strategy["name"] == "extra"
+    assert strategy["strategy"] == "engine.strategies.market_maker:MarketMaker"
+    assert strategy["params"]["size"] == "0.002"
+
+
+def test_orders_that_could_not_be_cancelled_fail_the_command(call: Any, engine: StandIn) -> None:
+    engine.answers["cancel_all"] = lambda _: {"cancelled": [], "failed": {"demo-1": "timed out"}}
+    code, _, err = call("cancel-all")
+    assert code == 1
+    assert "demo-1 was not cancelled: timed out" in err
+
+
+def test_an_attach_file_that_is_wrong_never_reaches_the_engine(call: Any, engine: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "s.yml"
+    path.write_text("name: x\nstrategy: no.such:Thing\npairs: [binance/BTC-USDT]\n")
+    code, _, err = call("attach", str(path))
+    assert code == 2
+    assert err.startswith(f"engine: {path}:2: strategy: there is no module no")
+    assert engine.asked == []
+
+
+def test_balances_as_a_table(call: Any, engine: StandIn) -> None:
+    engine.answers["balances"] = lambda _: {"binance/main": {"USDT": {"total": "10.50", "available": "9"}}}
+    assert re.search(r"binance/main +USDT +10\.50 +9", call("balances")[1])
+    assert json.loads(call("balances", "--json")[1])["binance/main"]["USDT"]["total"] == "10.50"
+
+
+def test_a_book_is_read_from_shared_memory(call: Any, engine: StandIn) -> None:
+    path = engine.paths.shm / "binance.BTC-USDT.book"
+    writer = BookWriter(path, "BTC-USDT", -2, -4)
+    try:
+        code, out, _ = call("book", "binance/BTC-USDT", "--json")
+        assert code == 0
+        assert json.loads(out)["state"] == "stale"
+        book = OrderBook(-2, -4)
+        book.apply_snapshot([("59999.90", "1.5"), ("59999.80", "2")], [("60000.10", "0.25")])
+        now = time.monotonic_ns()
+        writer.heartbeat(now)
+        writer.publish(book, 42, time.time_ns(), now, SyncState.SYNCED)
+        data = json.loads(call("book", "binance/BTC-USDT", "--depth", "1", "--json")[1])
+        assert data["update_id"] == 42
+        assert [[Decimal(v) for v in level] for level in data["bids"]] == [[Decimal("59999.9"), Decimal("1.5")]]
+        out = call("book", "binance/BTC-USDT")[1]
+        assert "update 42, 2 bids, 1 asks" in out
+        assert "59999.8" in out
+        code, _, err = call("book", "binance/BTC-USD")
+        assert code == 1
+        assert "there is no book binance/BTC-USD; did you mean binance/BTC-USDT?" in err
+    finally:
+        writer.close(unlink=True)
+
+
+# ---------------------------------------------------------------------------------- without a running engine
+
+
+def test_orders_and_fills_are_read_from_the_journal_where_no_engine_runs(call: Any, state: Path) -> None:
+    fill = Fill(
+        trade_id="t1",
+        price=Decimal("60000.1"),
+        size=Decimal("0.05"),
+        fee=Decimal("0.00005"),
+        fee_asset="BTC",
+        is_maker=True,
+        time_ns=6 * 10**9,
+    )
+    journal = Journal(state / "accounts" / "binance:us.main.db", "binance:us", "main", WallClock(), "1")
+    journal.record([WriteIntent(order=some_order(5), send_by_ns=0), WriteIntent(order=some_order(9), send_by_ns=0)])
+    row = OrderFill(client_order_id="demo-5", strategy="maker", pair="BTC-USDT", side=Side.BUY, fill=fill)
+    journal.record([WriteFill(fill=row)])
+    journal.close()
+    code, out, _ = call("orders", "--json")
+    assert code == 0
+    assert [(row["connector"], row["client_order_id"]) for row in json.loads(out)] == [
+        ("binance:us", "demo-9"),
+        ("binance:us", "demo-5"),
+    ]
+    assert json.loads(call("orders", "--json", "--since", "1s")[1]) == []
+    assert "none" in call("fills", "--since", "1s")[1]
+    assert json.loads(call("fills", "--json")[1])[0]["fill"]["fee"] == "0.00005"
+    assert re.search(r"binance:us/BTC-USDT +buy +limit +0\.10 +60000\.1 +0 ", call("orders")[1])
+    assert "0.00005 BTC" in call("fills")[1]
+    assert call("balances")[0] == 1
+
+
+def test_orders_of_a_running_engine_are_asked_of_it(call: Any, engine: StandIn) -> None:
+    engine.answers["orders"] = lambda _: []
+    assert call("orders", "--open", "--since", "1700000000")[1] == "none\n"
+    assert engine.asked == [("orders", {"since_ns": 1_700_000_000 * 10**9, "open_only": True})]
+
+
+def test_logs_of_all_actors_in_the_order_of_time(call: Any, state: Path) -> None:
+    (state / "logs").mkdir(parents=True)
+
+    def write(actor: str, *times: str) -> None:
+        lines = [
+            json.dumps({"time": f"2026-01-01T00:00:{t}Z", "level": "info", "actor": actor, "event": f"e{t}", "x": 1})
+            for t in times
+        ]
+        (state / "logs" / f"{actor}.jsonl").write_text("\n".join(lines) + "\n")
+
+    write("clock", "01", "03")
+    write("venue", "02", "04")
+    (state / "logs" / "venue.jsonl.1").write_text('{"time": "2026-01-01T00:00:00Z", "event": "e00"}\n')
+    assert re.findall(r"e0\d", call("logs")[1]) == ["e00", "e01", "e02", "e03", "e04"]
+    assert re.findall(r"e0\d", call("logs", "-n", "2")[1]) == ["e03", "e04"]
+    assert re.findall(r"e0\d", call("logs", "clock")[1]) == ["e01", "e03"]
+    assert json.loads(call("logs", "clock", "-n", "1", "--json")[1])["event"] == "e03"
+    code, _, err = call("logs", "clok")
+    assert code == 1
+    assert "did you mean clock?" in err
+
+
+def test_logs_are_followed_over_a_replaced_file(tmp_path: Path) -> None:
+    from engine.commands.logs import LogFile
+
+    path = tmp_path / "a.jsonl"
+
+    def add(*numbers: int) -> None:
+        with path.open("a") as file:
+            file.writelines(f'{{"n": {number}}}\n' for number in numbers)
+
+    def added() -> list[Any]:
+        return [line["n"] for line in log.added()]
+
+    log = LogFile(path)
+    assert added() == []
+    add(1, 2)
+    assert added() == [1, 2]
+    with path.open("a") as file:
+        file.write('{"n": ')
+    assert added() == []
+    with path.open("a") as file:
+        file.write("3}\n")
+    assert added() == [3]
+    add(4)
+    path.rename(tmp_path / "a.jsonl.1")
+    add(5)
+    assert added() == [4, 5]
+    assert added() == []
+
+
+def test_check_says_what_would_run(call: Any) -> None:
+    code, out, _ = call("check", str(ROOT / "configs/demo.yml"), "--json")
+    assert code == 0
+    names = [actor["name"] for actor in json.loads(out)["actors"]]
+    assert {"clock", "order_book.binance.0", "exchange.binance.main", "strategy.maker_btc"} <= set(names)
+    assert "a tick every 1 s" in call("check", str(ROOT / "configs/demo.yml"))[1]
+
+
+def test_venues_name_the_variables_of_their_keys(call: Any) -> None:
+    rows = {row["venue"]: row for row in json.loads(call("venues", "--json")[1])}
+    assert rows["binance:us"]["keys"] == ["BINANCE_US_API_KEY", "BINANCE_US_API_SECRET"]
+    assert "wss://" in call("venues")[1]
+
+
+# --------------------------------------------------------------------------------------- running, and watching
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_run_prints_the_summary_and_writes_the_report(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ok: bool
+) -> None:
+    report = build_report([], seconds=2.0, runtime="local", problems=[] if ok else ["it broke"])
+    seen: list[Any] = []
+
+    async def supervise(config: Any, options: Any, terminal: Any = None) -> Any:
+        seen.append((config.clock.interval, options.seconds, options.terminal_logs, terminal))
+        return report
+
+    monkeypatch.setattr("engine.actors.supervisor.supervise", supervise)
+    path = tmp_path / "report.json"
+    code, out, _ = call(
+        *("run", str(ROOT / "configs/demo.yml"), "--for", "2", "--report", str(path), "--set", "clock.interval=0.1")
+    )
+    assert code == (0 if ok else 1)
+    assert seen[0][:3] == (0.1, 2.0, True)
+    assert json.loads(path.read_text()) == report
+    assert out.startswith("ok after 2.0 s" if ok else "NOT OK")
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.processes
+def test_the_view_draws_and_leaves_the_screen_clean_when_the_engine_is_gone(engine: StandIn, state: Path) -> None:
+    drawn = threading.Event()
+
+    def status(_: dict[str, Any]) -> Any:
+        if len(engine.asked) > 2:
+            drawn.set()
+        return some_status()
+
+    engine.answers["status"] = status
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    command = [sys.executable, "-m", "engine", "view", "--state", str(state)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
+    os.close(theirs)
+    output = bytearray()
+    reader = threading.Thread(target=_read_all, args=(ours, output))
+    reader.start()
+    try:
+        assert drawn.wait(15)
+        engine.end()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(10)
+        os.close(ours)
+    text = output.decode()
+    assert "\x1b[?1049h" in text
+    assert "order_book.binance.0" in text
+    assert text.rindex("\x1b[?1049l") > text.rindex("order_book.binance.0")
+    assert "\x1b[?25h" in text[text.rindex("\x1b[?25l") :]
+    assert "Traceback" not in text
+
+
+def _read_all(descriptor: int, into: bytearray) -> None:
+    try:
+        while data := os.read(descriptor, 65536):
+            into += data
+    except OSError:
+        return
