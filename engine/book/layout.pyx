@@ -91,7 +91,7 @@ cdef int map_file(str path, bint writable, Mapping* mapped) except -1:
     if mapped.words[VERSION] != VERSION_VALUE and not writable:
         version = mapped.words[VERSION]
         unmap(mapped)
-        raise BookError(f"{path} has layout version {version}, this engine reads {VERSION_VALUE}: use engines of one version")
+        raise BookError(f"{path} has layout version {version}, this engine reads {VERSION_VALUE}: use one version")
     if mapped.words[VERSION] == VERSION_VALUE and is_whole(mapped):
         mapped.depth = mapped.words[DEPTH]
         mapped.slot_words = mapped.words[SLOT_SIZE] // 8

@@ -107,7 +107,7 @@ cdef class BookWriter:
         self._check()
         if not book.is_valid:
             if state == SYNCED_STATE:
-                raise BookError(f"{self.pair}: an invalid book is not in sync ({book.invalid_reason}); publish its state")
+                raise BookError(f"{self.pair}: invalid, so not in sync ({book.invalid_reason}); publish the state")
             self.set_state(state)
             return
         cdef uint64_t* slot = self._begin()
