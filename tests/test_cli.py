@@ -249,7 +249,7 @@ def test_every_command_has_help_and_the_options_of_all() -> None:
         *("run", "status", "stop", "halt", "resume", "cancel-all", "restart", "attach", "detach", "orders"),
         *("fills", "balances", "book", "logs", "simulate", "check", "venues", "view"),
     ):
-        assert re.search(rf"^    {command} +\w", helped, re.MULTILINE), command
+        assert re.search(rf"^    {command}\s+\w", helped, re.MULTILINE), command
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_book_is_read_from_shared_memory(call: Any, engine: StandIn) -> None:
         code, out, _ = call("book", "binance/BTC-USDT", "--json")
         assert code == 0
         assert json.loads(out)["state"] == "stale"
-        book = OrderBook(-2, -4)
+        book = OrderBook("BTC-USDT", -2, -4)
         book.apply_snapshot([("59999.90", "1.5"), ("59999.80", "2")], [("60000.10", "0.25")])
         now = time.monotonic_ns()
         writer.heartbeat(now)
