@@ -27,7 +27,8 @@ from engine.runtime.paths import EnginePaths
 from engine.runtime.processes import (
     Status,
     adopted_children,
-    ended,
+    adopted_from,
+    end_child,
     kill_group,
     reap,
     set_child_subreaper,
@@ -115,6 +116,7 @@ class LocalRuntime(Runtime):
         self._requests: dict[int, _Request] = {}
         self._children: dict[int, _Child] = {}
         self._spawning: set[str] = set()
+        self._tidying: set[asyncio.Task[None]] = set()
         self._server: ServerProcess | None = None
         self._changed = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
@@ -176,6 +178,7 @@ class LocalRuntime(Runtime):
             *(self.terminate(name, 0, grace_s, KILL_GRACE_S) for name in self.living()),
             return_exceptions=True,
         )
+        await asyncio.gather(*self._tidying)
         await self._end_server()
         self._paths.remove()
         set_child_subreaper(False)
@@ -278,12 +281,23 @@ class LocalRuntime(Runtime):
         self._finish(child)
         return True
 
+    async def _end_strays(self, child: _Child) -> None:
+        """End what an ended actor had started itself; its orphans have come to this process."""
+        while strays := adopted_from(child.pid):
+            for pid in strays:
+                if not await end_child(pid, KILL_GRACE_S):
+                    log.error("a process that an actor started does not end", actor=child.name, pid=pid)
+                    return
+
     def _finish(self, child: _Child) -> None:
         if child.fallback is not None:
             child.fallback.cancel()
         del self._children[child.ticket]
         os.close(child.pidfd)
         status = child.status or Status(None, None)
+        tidying = asyncio.get_running_loop().create_task(self._end_strays(child))
+        self._tidying.add(tidying)
+        tidying.add_done_callback(self._tidying.discard)
         self._ended(
             Exit(
                 name=child.name,
@@ -387,14 +401,8 @@ class LocalRuntime(Runtime):
         for pid in adopted_children(dead.token, self._finished):
             if pid in known:
                 continue
-            pidfd = os.pidfd_open(pid)
-            try:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                if not await ended(pidfd, KILL_GRACE_S):
-                    log.error("an orphan of the fork server does not end", pid=pid)
-                reap(pidfd)
-            finally:
-                os.close(pidfd)
+            if not await end_child(pid, KILL_GRACE_S):
+                log.error("an orphan of the fork server does not end", pid=pid)
         self._finished.clear()
 
     async def _end_server(self) -> None:

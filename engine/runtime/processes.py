@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,8 +17,12 @@ TOKEN_VARIABLE: Final = "ENGINE_FORK_SERVER"
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 _COMM_BYTES: Final = 15
-_ARG_START: Final = 48
-_ARG_END: Final = 49
+# Fields of /proc/<pid>/stat, counted from its third.
+_STATE: Final = 0
+_PARENT: Final = 1
+_SESSION: Final = 3
+_ARG_START: Final = 45
+_ARG_END: Final = 46
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,9 +44,9 @@ def set_title(title: str) -> None:
     """Show ``title`` as this process's name and, as far as there is room, in place of its command line."""
     _prctl(PR_SET_NAME, ctypes.create_string_buffer(title.encode()[:_COMM_BYTES]))
     fields = _stat_fields("self")
-    if fields is None or len(fields) < _ARG_END:
+    if fields is None or len(fields) <= _ARG_END:
         return
-    start, end = (int(fields[index - 3]) for index in (_ARG_START, _ARG_END))
+    start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
     if end > start > 0:
         ctypes.memmove(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
@@ -78,17 +82,33 @@ def adopted_children(token: str, finished: Collection[int]) -> list[int]:
     known by the title they bear until they are let run, or as those whose end, listed in ``finished``, is
     known already.
     """
-    own, mark = str(os.getpid()), f"{TOKEN_VARIABLE}={token}".encode()
+    mark = f"{TOKEN_VARIABLE}={token}".encode()
     found = []
-    for entry in os.listdir("/proc"):
-        fields = _stat_fields(entry) if entry.isdecimal() else None
-        if fields is None or fields[1] != own:
-            continue
-        comm = _read(f"/proc/{entry}/comm").decode(errors="replace").strip()
-        dead = fields[0] == "Z" and (comm == unborn_title(token) or int(entry) in finished)
-        if dead or mark in _read(f"/proc/{entry}/environ").split(b"\0"):
-            found.append(int(entry))
+    for pid, fields in _own_children():
+        comm = _read(f"/proc/{pid}/comm").decode(errors="replace").strip()
+        dead = fields[_STATE] == "Z" and (comm == unborn_title(token) or pid in finished)
+        if dead or mark in _read(f"/proc/{pid}/environ").split(b"\0"):
+            found.append(pid)
     return found
+
+
+def adopted_from(leader: int) -> list[int]:
+    """This process's children, dead or alive, that belong to the session that the process ``leader`` led."""
+    return [pid for pid, fields in _own_children() if fields[_SESSION] == str(leader)]
+
+
+async def end_child(pid: int, timeout_s: float) -> bool:
+    """Kill a child and reap it; whether it ended in time."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        in_time = await ended(pidfd, timeout_s)
+        reap(pidfd)
+    except (ProcessLookupError, ChildProcessError):
+        return True
+    finally:
+        os.close(pidfd)
+    return in_time
 
 
 async def ended(pidfd: int, timeout_s: float) -> bool:
@@ -116,6 +136,14 @@ def _prctl(option: int, value: object) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def _own_children() -> Iterator[tuple[int, list[str]]]:
+    own = str(os.getpid())
+    for entry in os.listdir("/proc"):
+        fields = _stat_fields(entry) if entry.isdecimal() else None
+        if fields is not None and fields[_PARENT] == own:
+            yield int(entry), fields
 
 
 def _stat_fields(pid: str) -> list[str] | None:
