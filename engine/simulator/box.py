@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import sqlite3
 import string
 import tempfile
 import time
@@ -64,6 +65,7 @@ class VenueBox:
             raise
 
     async def _start(self) -> BoxInfo:
+        self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         folder = self._folder()
         self.ledger = Ledger(folder)
         self._cleanup.callback(self.ledger.close)
@@ -99,6 +101,7 @@ class VenueBox:
         self._step_task = asyncio.create_task(
             self._replay.run() if self._replay else self._run(), name=f"venue {self.config.name}"
         )
+        self._step_task.add_done_callback(self._step_ended)
         self._cleanup.push_async_callback(self._end_steps)
         return self._info(port, folder, ca)
 
@@ -107,14 +110,8 @@ class VenueBox:
         await self._cleanup.aclose()
 
     async def failed(self) -> BaseException:
-        """Wait until the box can no longer serve, and say why. A box whose ledger cannot be written stops trading."""
-        if self._step_task is None:
-            raise ConfigError("the box has not been started")
-        try:
-            await asyncio.shield(self._step_task)
-        except Exception as error:
-            return error
-        return RuntimeError("the market ended")
+        """Wait until the box can no longer serve, and say why: its ledger cannot be written, or its market broke."""
+        return await asyncio.shield(self._failure)
 
     def step(self) -> None:
         """Let the market go on until now, and tell."""
@@ -130,7 +127,11 @@ class VenueBox:
         """Commit what has changed, then tell what has happened."""
         changes = self.venue.take_changes()
         if changes:
-            self.ledger.commit(changes)
+            try:
+                self.ledger.commit(changes)
+            except sqlite3.Error as error:
+                self._fail(error)
+                raise
         outbox, self.venue.outbox = self.venue.outbox, []
         for event in outbox:
             if isinstance(event, OrderEvent | BalanceEvent):
@@ -177,6 +178,15 @@ class VenueBox:
         return {"armed": len(self.faults.armed), "dropped": dropped}
 
     # -- inside
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_result(error)
+
+    def _step_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     async def _run(self) -> None:
         while True:

@@ -5,9 +5,10 @@ client with several connections or subscriptions misses nothing. There is one ti
 later gets what follows. When the last connection has gone, the timeline is over, and the next subscription starts it
 from the beginning. A depth request that arrives before its symbol's first snapshot was recorded is held until the
 frames recorded before that snapshot have been sent. It is answered with the newest snapshot whose time has been
-reached: the recorded body as it is, or, once later diffs have been sent, that snapshot brought forward by them, so that
-a client may join, or lose its place, at any time and be in sync again. With no client on a stream the first recorded
-snapshot is the answer. Frames wait for slow readers and are never dropped.
+reached: the recorded body as it is to the first request of a timeline on which all listeners to the symbol's diffs have
+been from the start; to others that snapshot brought forward by the diffs sent since, so that a client may join, or lose
+its place, at any time and be in sync again. With no client on a stream the first recorded snapshot is the answer.
+Frames wait for slow readers and are never dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 from engine.simulator.amounts import ONE, parse_amount
 from engine.simulator.binance import params as read
 from engine.simulator.binance.errors import bad_symbol
-from engine.simulator.binance.streams import Hub, wrap
+from engine.simulator.binance.streams import Hub, Listener, wrap
 from engine.simulator.capture import Body, Capture, Frame
 from engine.simulator.config import PairConfig
 
@@ -98,6 +99,8 @@ class Replay:
                 self._first_snapshot.setdefault(item.symbol, index)
         self._books: dict[str, ReplayedBook] = {}
         self._booked: dict[str, int] = {}
+        self._from_start: set[tuple[Listener, str]] = set()
+        self._answered: set[str] = set()
         self._waiting: list[tuple[int, asyncio.Event]] = []
         self.position = 0
         self.frames_total = capture.frames
@@ -153,6 +156,7 @@ class Replay:
             await self._hub.changed()
 
     async def _play(self) -> None:
+        self._from_start = {(one, name) for name, heard in self._hub.by_name.items() for one in heard}
         loop = asyncio.get_running_loop()
         started = loop.time()
         first = next(item.t for item in self._items if isinstance(item, Frame))
@@ -190,6 +194,8 @@ class Replay:
     def _rewind(self) -> None:
         """Back to the beginning; the counts stay until the next timeline starts."""
         self.position = 0
+        self._from_start.clear()
+        self._answered.clear()
         self._books.clear()
         self._booked.clear()
         for _, event in self._waiting:
@@ -205,19 +211,33 @@ class Replay:
             self._waiting.append((first, event))
             self._waiting.sort(key=lambda waiting: waiting[0])
             await event.wait()
-        if self.position <= first:
-            book = ReplayedBook()
-            item = self._items[first]
-            if isinstance(item, Body):
-                book.reset(item.data)
-            return book.answer(limit)
+        if self.position <= first or (symbol not in self._answered and self._all_from_start(symbol)):
+            self._answered.add(symbol)
+            return self._recorded(symbol, first).answer(limit)
         return self._book(symbol).answer(limit)
+
+    def _all_from_start(self, symbol: str) -> bool:
+        """Whether every present listener to the symbol's diffs has heard them all."""
+        names = {name for stream in self._diffs(symbol) for name in self._aliases[stream]}
+        present = {(one, name) for name in names for one in self._hub.by_name.get(name, ())}
+        return bool(present) and present <= self._from_start
+
+    def _diffs(self, symbol: str) -> set[str]:
+        start = f"{symbol.lower()}@depth"
+        return {name for name in self._aliases if name == start or name.startswith(start + "@")}
+
+    def _recorded(self, symbol: str, first: int) -> ReplayedBook:
+        """The newest recorded snapshot that has been reached, and at least the first."""
+        book = ReplayedBook()
+        for item in self._items[first : max(self.position, first + 1)]:
+            if isinstance(item, Body) and item.symbol == symbol and item.path.endswith("/depth"):
+                book.reset(item.data)
+        return book
 
     def _book(self, symbol: str) -> ReplayedBook:
         """The symbol's book at the present position, carried on from where it was last asked for."""
         book = self._books.setdefault(symbol, ReplayedBook())
-        start = f"{symbol.lower()}@depth"
-        diffs = {name for name in self._aliases if name == start or name.startswith(start + "@")}
+        diffs = self._diffs(symbol)
         for item in self._items[self._booked.get(symbol, 0) : self.position]:
             if isinstance(item, Frame):
                 if item.stream in diffs:
