@@ -22,7 +22,8 @@ from engine.errors import VenueError
 from engine.messages import BookUpdated, NetworkStatus, StopActor, Trade, TradingRule
 
 HEARTBEAT_S = 0.1
-RETRY_SNAPSHOT_S = 0.25
+SNAPSHOT_CALM_NS = 10_000_000_000
+"""A pair that asked for no snapshot for so long gets one at once; otherwise it waits, longer each time."""
 
 
 class OrderBookActor(Actor):
@@ -47,6 +48,7 @@ class OrderBookActor(Actor):
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
         self.sockets: list[ReconnectingWebSocket] = []
         self._backoff = {pair: Backoff() for pair in self.pairs}
+        self._snapshot_asked: dict[str, int] = {}
         self._unsynced_since: dict[str, int] = {}
         self.closing = False
 
@@ -159,12 +161,13 @@ class OrderBookActor(Actor):
     def _publish(self, pair: str, received_mono_ns: int) -> None:
         sync = self.feed.books[pair]
         state = sync.state
-        self.writers[pair].publish(sync.book, sync.update_id, 0, received_mono_ns, state)
         if state is SyncState.SYNCED:
+            self.writers[pair].publish(sync.book, sync.update_id, sync.time_ns, received_mono_ns, state)
             if pair in self._unsynced_since:
                 self._synced(pair)
             self.metrics.histogram(f"book_latency_ns/{pair}").record(self.clock.monotonic_ns() - received_mono_ns)
         else:
+            self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
         self.books.publish(
             BookUpdated(
@@ -181,7 +184,6 @@ class OrderBookActor(Actor):
         took_ns = self.clock.monotonic_ns() - self._unsynced_since[pair]
         self._count_stale(pair, self.clock.monotonic_ns())
         del self._unsynced_since[pair]
-        self._backoff[pair].reset()
         self.log.info("book in sync", pair=pair, after_s=round(took_ns / 1e9, 3))
 
     def _count_stale(self, pair: str, now_ns: int) -> None:
@@ -211,13 +213,23 @@ class OrderBookActor(Actor):
     async def _fetch_snapshot(self, need: SnapshotNeed) -> None:
         if need.request is None:
             return
+        await self._wait_for_turn(need.pair)
         answer: bytes | VenueError
         try:
             answer = await self.client.fetch(need.request)
         except VenueError as error:
-            await asyncio.sleep(self._backoff[need.pair].next())
             answer = error
         self.handle(self.feed.on_snapshot(need.pair, answer, need.epoch), self.clock.monotonic_ns())
+
+    async def _wait_for_turn(self, pair: str) -> None:
+        """A venue that keeps sending what a book cannot hold must not be asked for snapshots without end."""
+        backoff = self._backoff[pair]
+        asked_ns = self._snapshot_asked.get(pair)
+        if asked_ns is None or self.clock.monotonic_ns() - asked_ns > SNAPSHOT_CALM_NS:
+            backoff.reset()
+        else:
+            await asyncio.sleep(backoff.next())
+        self._snapshot_asked[pair] = self.clock.monotonic_ns()
 
     async def _beat(self) -> None:
         while True:
