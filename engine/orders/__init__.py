@@ -1,1 +1,1 @@
-"""Orders of an account: trading rules, the pure core that follows every order, its journal, a strategy's checkpoints."""
+"""Orders of an account: the pure core that follows each one, its journal, a strategy's checkpoints."""

@@ -20,7 +20,7 @@ Times are nanoseconds since the epoch; ``now_ns`` is the wall clock.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -35,7 +35,6 @@ from engine.messages import (
     CancelOrder,
     Fill,
     Order,
-    OrderEventKind,
     OrderState,
     PlaceOrder,
     Reason,
@@ -45,15 +44,15 @@ from engine.messages import (
 )
 from engine.orders.balances import Balances
 from engine.orders.batch import Batch, EventNumbers
-from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, PublishBalance, Query, Send, SendCancel
+from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, PublishBalance, Query, Send
+from engine.orders.evidence import Evidence
+from engine.orders.held import HeldOrders
 from engine.orders.ids import is_own, is_valid
-from engine.orders.order import END_EVENT, END_SIGNAL, Ending, Need, Signal, TrackedOrder
+from engine.orders.order import Ending, Need, Signal, TrackedOrder
 from engine.orders.records import OrderArchive, RecoveredState
 from engine.orders.rules import quantise, validate
 from engine.orders.watch import Timing, Watch
 
-_KEPT_ENDED = 1000
-_KEPT_ORPHANS = 1000
 _FILLS_OVERLAP_NS = 60_000_000_000
 _ALIVE = frozenset({OrderState.OPEN, OrderState.PARTIALLY_FILLED, OrderState.PENDING_CANCEL})
 
@@ -102,23 +101,19 @@ class Account:
         self.rules = dict(rules)
         self.incarnation = recovered.incarnation
         self.counters: Counter[str] = Counter()
-        self.foreign_orders: dict[tuple[str, str], VenueOrderUpdate] = {}
         self._prefix = id_prefix
         self._horizon_ns = horizon_ns
         self._timing = timing or Timing()
-        self._archive = archive
         self._numbers = EventNumbers(recovered.last_number)
         self._watch = Watch(self._timing, horizon_ns)
         self._balances = Balances()
-        self._active: dict[str, TrackedOrder] = {}
-        self._ended: OrderedDict[str, TrackedOrder] = OrderedDict()
-        self._by_exchange_id: dict[tuple[str, str], TrackedOrder] = {}
-        self._orphans: OrderedDict[tuple[str, str], dict[str, Fill]] = OrderedDict()
+        self._held = HeldOrders(archive, id_prefix, self._watch, self.counters)
         self._last_trade_ns = dict(recovered.last_trade_ns)
+        self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns)
         for stored in recovered.orders:
-            self._hold(TrackedOrder.from_stored(stored))
+            self._held.hold(TrackedOrder.from_stored(stored))
 
-    # ------------------------------------------------------------------------------------------------- what it knows
+    # ------------------------------------------------------------------------------------------ what it knows
 
     @property
     def last_number(self) -> int:
@@ -127,12 +122,17 @@ class Account:
 
     def order(self, client_order_id: str) -> Order | None:
         """An own order, open or ended."""
-        tracked = self._find(client_order_id)
+        tracked = self._held.find(client_order_id)
         return tracked.order if tracked else None
 
     def open_orders(self, strategy: str | None = None, pair: str | None = None) -> list[Order]:
         """The orders that have not ended, those of unknown fate among them, oldest first."""
-        return [tracked.order for tracked in self._open(strategy, pair)]
+        return [tracked.order for tracked in self._held.open(strategy, pair)]
+
+    @property
+    def foreign_orders(self) -> list[VenueOrderUpdate]:
+        """Open orders at the venue that this engine did not place, as the venue last told them."""
+        return list(self._held.foreign.values())
 
     def snapshot(self) -> AccountSnapshot:
         """Open orders and balances as of the newest event."""
@@ -152,16 +152,16 @@ class Account:
 
     def gauges(self) -> dict[str, int]:
         """Present numbers, for the statistics."""
-        active = self._active.values()
+        active = self._held.active.values()
         return {
-            "orders_open": len(self._active),
+            "orders_open": len(self._held.active),
             "orders_unknown": sum(t.order.state is OrderState.UNKNOWN for t in active),
             "orders_awaiting_fills": sum(t.lacks_fills for t in active),
             "orders_watched": len(self._watch),
-            "orders_foreign": len(self.foreign_orders),
+            "orders_foreign": len(self._held.foreign),
         }
 
-    # ------------------------------------------------------------------------------------------------------ commands
+    # ----------------------------------------------------------------------------------------------- commands
 
     def place(
         self,
@@ -171,7 +171,7 @@ class Account:
         reference_price: Decimal | None = None,
     ) -> Decision:
         """Take an order or refuse it. An id that was seen before is answered with its fate, and nothing is sent."""
-        known = self._fate(command.client_order_id)
+        known = self._held.fate(command.client_order_id)
         if known is not None:
             return Decision(known, [])
         if expires_ns is not None and now_ns >= expires_ns:
@@ -190,7 +190,7 @@ class Account:
 
     def refuse(self, command: PlaceOrder, reason: Reason, detail: str, now_ns: int) -> Decision:
         """Refuse an order for a reason of the caller's; its id is never taken later."""
-        known = self._fate(command.client_order_id)
+        known = self._held.fate(command.client_order_id)
         if known is not None:
             return Decision(known, [])
         refused = Refused(client_order_id=command.client_order_id, reason=reason, detail=detail)
@@ -201,19 +201,17 @@ class Account:
 
     def fate(self, client_order_id: str, now_ns: int) -> Decision:
         """What became of an id. One that was never seen is refused from then on, so that the answer stays true."""
-        known = self._fate(client_order_id)
+        known = self._held.fate(client_order_id)
         if known is not None:
             return Decision(known, [])
-        refused = Refused(
-            client_order_id=client_order_id, reason=Reason.UNKNOWN_ORDER, detail="never arrived"
-        )
+        refused = Refused(client_order_id=client_order_id, reason=Reason.UNKNOWN_ORDER, detail="never arrived")
         batch = self._batch(now_ns)
         batch.refusal(refused, "")
         return Decision(refused, batch.effects())
 
     def cancel(self, command: CancelOrder, now_ns: int) -> Decision:
         """Cancel an order; one whose request is not answered yet is cancelled once it is known to live."""
-        tracked = self._find(command.client_order_id)
+        tracked = self._held.find(command.client_order_id)
         if tracked is None:
             refused = Refused(
                 client_order_id=command.client_order_id,
@@ -222,25 +220,25 @@ class Account:
             )
             return Decision(refused, [])
         batch = self._batch(now_ns)
-        self._request_cancel(batch, tracked)
+        self._evidence.request_cancel(batch, tracked)
         return Decision(self._accepted(tracked), self._close(batch, tracked))
 
     def cancel_all(self, command: CancelAll, now_ns: int) -> tuple[list[str], list[Effect]]:
         """Cancel all open orders that the command names: their ids, and what to do."""
         batch = self._batch(now_ns)
-        orders = self._open(command.strategy, command.pair)
+        orders = self._held.open(command.strategy, command.pair)
         for tracked in orders:
-            self._request_cancel(batch, tracked)
+            self._evidence.request_cancel(batch, tracked)
         return [tracked.id for tracked in orders], self._close(batch, *orders)
 
-    # ---------------------------------------------------------------------------------------- answers to own requests
+    # -------------------------------------------------------------------------------- answers to own requests
 
     def sent(self, client_order_id: str, signed_ns: int, now_ns: int) -> list[Effect]:
         """An order's request was signed; told before its first byte leaves.
 
         Later than ``send_by_ns`` it should have been given up; the later instant is then journaled first.
         """
-        tracked = self._active.get(client_order_id)
+        tracked = self._held.active.get(client_order_id)
         if tracked is None:
             return []
         tracked.signed_ns = max(tracked.signed_ns, signed_ns)
@@ -251,9 +249,7 @@ class Account:
             batch.changed(tracked)
         return self._close(batch, tracked)
 
-    def placed(
-        self, update: VenueOrderUpdate, fills: Sequence[Fill], requested_ns: int, now_ns: int
-    ) -> list[Effect]:
+    def placed(self, update: VenueOrderUpdate, fills: Sequence[Fill], requested_ns: int, now_ns: int) -> list[Effect]:
         """The venue took an order, as it said in the answer to a request begun at ``requested_ns``."""
         return self._observe(update, fills, requested_ns, now_ns)
 
@@ -261,18 +257,18 @@ class Account:
         self, client_order_id: str, failure: Failure, reason: Reason, detail: str, now_ns: int
     ) -> list[Effect]:
         """An order's request brought no good answer. That the venue has the id already is no refusal of the order."""
-        tracked = self._active.get(client_order_id)
+        tracked = self._held.active.get(client_order_id)
         if tracked is None:
             return []
         batch = self._batch(now_ns)
         if tracked.acknowledged:
             self.counters["contradictions"] += failure is not Failure.UNKNOWN
         elif failure is Failure.REFUSED and reason is not Reason.DUPLICATE_ID:
-            self._end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.VENUE_REFUSED, detail))
+            self._evidence.end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.VENUE_REFUSED, detail))
         elif failure is Failure.NOT_SENT:
-            self._end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.NOT_SENT, detail))
+            self._evidence.end(batch, tracked, Ending(OrderState.FAILED, reason or Reason.NOT_SENT, detail))
         else:
-            self._lose(batch, tracked, detail)
+            self._evidence.lose(batch, tracked, detail)
         return self._close(batch, tracked)
 
     def cancel_result(
@@ -286,17 +282,16 @@ class Account:
     def cancel_failed(
         self, client_order_id: str, failure: Failure, reason: Reason, detail: str, now_ns: int
     ) -> list[Effect]:
-        """A cancel brought no good answer. Unless it was refused the order is asked about, and cancelled again."""
-        tracked = self._find(client_order_id)
+        """A cancel brought no good answer: the order is asked about, and cancelled again as long as it is open."""
+        tracked = self._held.find(client_order_id)
         if tracked is None or (tracked.ended and not tracked.removal):
             return []
         batch = self._batch(now_ns)
-        if failure is Failure.REFUSED:
-            tracked.cancel_requested = False
-            tracked.move(Signal.CANCEL_REFUSED, now_ns, reason, detail)
-            batch.changed(tracked)
-            return self._close(batch, tracked)
         tracked.cancel_sent_ns = 0
+        if failure is Failure.REFUSED:
+            if tracked.move(Signal.CANCEL_REFUSED, now_ns, reason, detail):
+                batch.changed(tracked)
+            return self._close(batch, tracked)
         if failure is Failure.NOT_FOUND:
             batch.action(Query(tracked.order))
         effects = self._close(batch, tracked)
@@ -304,7 +299,7 @@ class Account:
             self._watch.hurry(tracked, now_ns + self._timing.retry_first)
         return effects
 
-    # ------------------------------------------------------------------------------------------- what the venue tells
+    # ----------------------------------------------------------------------------------- what the venue tells
 
     def venue_update(self, update: VenueOrderUpdate, dated_ns: int, now_ns: int) -> list[Effect]:
         """What the venue says of an order: by its stream, dated by the venue, or by REST, by its request's start.
@@ -317,13 +312,14 @@ class Account:
         self, pair: str, fill: Fill, now_ns: int, client_order_id: str = "", exchange_order_id: str = ""
     ) -> list[Effect]:
         """One execution, of an order named by either id. Kept if the order's venue id is not known yet."""
-        tracked = self._find(client_order_id, pair, exchange_order_id)
+        tracked = self._held.find(client_order_id, pair, exchange_order_id)
         if tracked is None:
-            self._keep_orphan(pair, exchange_order_id, client_order_id, fill)
+            self._held.keep_orphan(pair, exchange_order_id, fill)
             return []
         batch = self._batch(now_ns)
         self._learn_exchange_id(batch, tracked, exchange_order_id)
-        self._take_fill(batch, tracked, fill)
+        self._evidence.take_fill(batch, tracked, fill)
+        self._evidence.press_cancel(batch, tracked)
         return self._close(batch, tracked)
 
     def order_not_found(
@@ -333,19 +329,21 @@ class Account:
 
         ``dated_ns``: that instant on the venue's clock, if it is known to differ.
         """
-        tracked = self._find(client_order_id)
+        tracked = self._held.find(client_order_id)
         if tracked is None:
             return []
         batch = self._batch(now_ns)
-        outdated = (asked_ns if dated_ns is None else dated_ns) <= tracked.dated_ns
+        dated_ns = asked_ns if dated_ns is None else dated_ns
+        outdated = dated_ns <= tracked.dated_ns
         if tracked.ended:
             tracked.removal = tracked.removal and outdated
         elif outdated or asked_ns <= tracked.last_acceptance_ns(self._horizon_ns):
             self.counters["not_found_early"] += 1
         elif tracked.ending is None:
-            self._end(
+            self._evidence.end(
                 batch, tracked, Ending(OrderState.FAILED, Reason.NOT_FOUND, "the venue knows no such order")
             )
+            tracked.dated_ns = dated_ns
             batch.action(self._fetch_fills(tracked))
         return self._close(batch, tracked)
 
@@ -356,24 +354,20 @@ class Account:
         now_ns: int,
         pairs: Iterable[str] | None = None,
     ) -> list[Effect]:
-        """All the account's open orders (of some pairs), asked for at ``requested_ns``; each missing one is asked about."""
+        """The account's open orders (of some pairs), asked for at ``requested_ns``: missing ones are asked about."""
         scope = None if pairs is None else frozenset(pairs)
         effects: list[Effect] = []
         listed: set[str] = set()
-        self._forget_foreign(scope)
+        updates = list(updates)
+        self._held.keep_foreign(updates, scope)
         for update in updates:
             effects += self._observe(update, (), requested_ns, now_ns)
-            tracked = self._find(update.client_order_id, update.pair, update.exchange_order_id)
+            tracked = self._held.find(update.client_order_id, update.pair, update.exchange_order_id)
             if tracked is not None:
                 listed.add(tracked.id)
-        for tracked in self._active.values():
+        for tracked in self._held.active.values():
             missing = tracked.id not in listed and (scope is None or tracked.order.pair in scope)
-            if (
-                missing
-                and tracked.acknowledged
-                and tracked.ending is None
-                and tracked.dated_ns < requested_ns
-            ):
+            if missing and tracked.acknowledged and tracked.ending is None and tracked.dated_ns < requested_ns:
                 effects.append(Query(tracked.order))
         return effects
 
@@ -389,21 +383,29 @@ class Account:
         )
         return [PublishBalance(event)]
 
-    # ----------------------------------------------------------------------------------------------------------- time
+    # --------------------------------------------------------------------------------------------------- time
 
     def recover(self, now_ns: int) -> list[Effect]:
         """The first input of an incarnation: requests under way at the end of the last one are of unknown fate now."""
         batch = self._batch(now_ns)
-        since: dict[str, int] = {}
-        for tracked in self._active.values():
+        for tracked in self._held.active.values():
             if tracked.order.state is OrderState.PENDING_CREATE:
-                self._lose(batch, tracked, "the engine restarted before the venue answered")
-            pair, created_ns = tracked.order.pair, tracked.order.created_ns
-            since[pair] = min(since.get(pair, created_ns), created_ns)
+                self._evidence.lose(batch, tracked, "the engine restarted before the venue answered")
         batch.action(FetchOpenOrders())
-        for pair, created_ns in since.items():
-            batch.action(FetchFills(pair=pair, since_ns=max(created_ns, self._fills_since(pair))))
-        return self._close(batch, *self._active.values())
+        for effect in self.fills_wanted(now_ns):
+            batch.action(effect)
+        return self._close(batch, *self._held.active.values())
+
+    def fills_wanted(self, now_ns: int) -> list[FetchFills]:
+        """What to ask of fills in a reconciliation: for each pair with open orders, those since the last known."""
+        since: dict[str, int] = {}
+        for tracked in self._held.active.values():
+            pair, created_ns = tracked.order.pair, tracked.order.created_ns
+            since[pair] = min(since.get(pair, now_ns), created_ns)
+        return [
+            FetchFills(pair=pair, since_ns=max(created_ns - _FILLS_OVERLAP_NS, self._fills_since(pair), 0))
+            for pair, created_ns in since.items()
+        ]
 
     def due(self, now_ns: int) -> list[Effect]:
         """The questions that are due."""
@@ -419,7 +421,7 @@ class Account:
         """When :meth:`due` has something next, None if nothing is awaited."""
         return self._watch.next_due()
 
-    # ------------------------------------------------------------------------------------------------ inside: commands
+    # --------------------------------------------------------------------------------------- inside: commands
 
     def _accept(self, command: PlaceOrder, size: Decimal, price: Decimal | None, now_ns: int) -> Decision:
         order = Order(
@@ -435,39 +437,17 @@ class Account:
             updated_ns=now_ns,
         )
         tracked = TrackedOrder(order=order, send_by_ns=now_ns + self._timing.send_within)
-        self._hold(tracked)
+        self._held.hold(tracked)
         batch = self._batch(now_ns)
         batch.intent(tracked)
         batch.action(Send(order, tracked.send_by_ns))
         self.counters["orders_placed"] += 1
         return Decision(self._accepted(tracked), self._close(batch, tracked))
 
-    def _request_cancel(self, batch: Batch, tracked: TrackedOrder) -> None:
-        if tracked.ended or tracked.ending is not None:
-            return
-        if not tracked.cancel_requested:
-            tracked.cancel_requested = True
-            batch.changed(tracked)
-        self._send_cancel(batch, tracked)
-
-    def _send_cancel(self, batch: Batch, tracked: TrackedOrder) -> None:
-        """Send the cancel of an order that lives, unless one is under way."""
-        under_way = batch.now_ns - tracked.cancel_sent_ns < self._timing.cancel_within
-        if under_way or not (tracked.acknowledged or tracked.removal):
-            return
-        tracked.cancel_sent_ns = batch.now_ns
-        if tracked.move(Signal.CANCEL_SENT, batch.now_ns):
-            batch.changed(tracked)
-        batch.action(SendCancel(tracked.order))
-
-    def _fate(self, client_order_id: str) -> Accepted | Refused | None:
-        tracked = self._active.get(client_order_id) or self._ended.get(client_order_id)
-        return self._accepted(tracked) if tracked else self._archive.fate(client_order_id)
-
     def _accepted(self, tracked: TrackedOrder) -> Accepted:
         return Accepted(client_order_id=tracked.id, state=tracked.order.state)
 
-    # ------------------------------------------------------------------------------------------------ inside: evidence
+    # --------------------------------------------------------------------------------------- inside: evidence
 
     def _observe(
         self,
@@ -477,89 +457,24 @@ class Account:
         now_ns: int,
         client_order_id: str = "",
     ) -> list[Effect]:
-        tracked = self._find(client_order_id or update.client_order_id, update.pair, update.exchange_order_id)
+        tracked = self._held.find(client_order_id or update.client_order_id, update.pair, update.exchange_order_id)
         if tracked is None:
-            self._note_foreign(update)
+            self._held.note_foreign(update)
             return []
         batch = self._batch(now_ns)
         self._learn_exchange_id(batch, tracked, update.exchange_order_id)
         for fill in fills if update.fill is None else (*fills, update.fill):
-            self._take_fill(batch, tracked, fill)
+            self._evidence.take_fill(batch, tracked, fill)
         filled = update.filled
         if update.state is OrderState.FILLED and not filled:
             filled = tracked.order.size
         tracked.venue_filled = max(tracked.venue_filled, filled)
         if update.state.is_final:
-            self._claim_end(batch, tracked, Ending(update.state, update.reason, update.detail))
+            self._evidence.claim_end(batch, tracked, Ending(update.state, update.reason, update.detail))
         elif update.state in _ALIVE:
-            self._claim_alive(batch, tracked, dated_ns)
+            self._evidence.claim_alive(batch, tracked, dated_ns)
         tracked.dated_ns = max(tracked.dated_ns, dated_ns)
         return self._close(batch, tracked)
-
-    def _claim_end(self, batch: Batch, tracked: TrackedOrder, ending: Ending) -> None:
-        tracked.removal = False
-        if tracked.ended:
-            return
-        if ending.state is OrderState.FAILED:
-            reason = ending.reason or Reason.VENUE_REFUSED
-            ending = Ending(ending.state, reason, ending.detail)
-        else:
-            self._acknowledge(batch, tracked)
-        tracked.ending = tracked.ending or ending
-        self._settle(batch, tracked)
-
-    def _claim_alive(self, batch: Batch, tracked: TrackedOrder, dated_ns: int) -> None:
-        if dated_ns < tracked.dated_ns or tracked.ending is not None:
-            self.counters["updates_stale"] += 1
-        elif not tracked.ended:
-            self._acknowledge(batch, tracked)
-            if tracked.cancel_requested:
-                self._send_cancel(batch, tracked)
-        elif tracked.order.state is OrderState.FAILED:
-            self.counters["orders_revived"] += not tracked.removal
-            tracked.removal = True
-            self._send_cancel(batch, tracked)
-        else:
-            self.counters["updates_stale"] += 1
-
-    def _acknowledge(self, batch: Batch, tracked: TrackedOrder) -> None:
-        """The order is known to have reached the venue."""
-        if tracked.acknowledged or tracked.ended:
-            return
-        tracked.acknowledged = True
-        tracked.move(Signal.ACKNOWLEDGED, batch.now_ns)
-        batch.event(tracked, OrderEventKind.CREATED)
-
-    def _take_fill(self, batch: Batch, tracked: TrackedOrder, fill: Fill) -> None:
-        if fill.trade_id in tracked.trade_ids:
-            self.counters["fills_repeated"] += 1
-            return
-        self._acknowledge(batch, tracked)
-        tracked.add_fill(fill, batch.now_ns)
-        tracked.move(Signal.FILL, batch.now_ns)
-        pair = tracked.order.pair
-        self._last_trade_ns[pair] = max(self._last_trade_ns.get(pair, 0), fill.time_ns)
-        batch.fill(tracked, fill)
-        if tracked.ended:
-            self.counters["fills_after_end"] += 1
-        else:
-            self._settle(batch, tracked)
-
-    def _settle(self, batch: Batch, tracked: TrackedOrder) -> None:
-        """End the order once its fills are complete."""
-        if tracked.order.filled >= tracked.order.size:
-            self._end(batch, tracked, Ending(OrderState.FILLED, Reason.NONE, ""))
-        elif tracked.ending is not None and not tracked.lacks_fills:
-            self._end(batch, tracked, tracked.ending)
-
-    def _end(self, batch: Batch, tracked: TrackedOrder, ending: Ending) -> None:
-        tracked.ending = ending
-        if tracked.move(END_SIGNAL[ending.state], batch.now_ns, ending.reason, ending.detail):
-            batch.event(tracked, END_EVENT[ending.state])
-
-    def _lose(self, batch: Batch, tracked: TrackedOrder, detail: str) -> None:
-        if tracked.move(Signal.LOST, batch.now_ns, detail=detail):
-            batch.event(tracked, OrderEventKind.UNKNOWN)
 
     def _fetch_fills(self, tracked: TrackedOrder) -> FetchFills:
         order = tracked.order
@@ -568,7 +483,7 @@ class Account:
     def _fills_since(self, pair: str) -> int:
         return max(0, self._last_trade_ns.get(pair, 0) - _FILLS_OVERLAP_NS)
 
-    # -------------------------------------------------------------------------------------------------- inside: holding
+    # --------------------------------------------------------------------------------------------- inside: holding
 
     def _batch(self, now_ns: int) -> Batch:
         return Batch(self.connector, self.account, self._numbers, now_ns)
@@ -576,81 +491,16 @@ class Account:
     def _close(self, batch: Batch, *orders: TrackedOrder) -> list[Effect]:
         """The batch's effects, after the orders that it touched are put where they belong."""
         for tracked in orders:
-            if tracked.ended:
-                self._retire(tracked)
             self._watch.update(tracked, batch.now_ns)
+            if tracked.ended and tracked.id in self._held.active:
+                self._held.retire(tracked)
         return batch.effects()
-
-    def _hold(self, tracked: TrackedOrder) -> None:
-        held = self._ended if tracked.ended else self._active
-        held[tracked.id] = tracked
-        if tracked.order.exchange_order_id:
-            self._by_exchange_id[tracked.order.pair, tracked.order.exchange_order_id] = tracked
-
-    def _retire(self, tracked: TrackedOrder) -> None:
-        self._active.pop(tracked.id, None)
-        self._ended[tracked.id] = tracked
-        while len(self._ended) > _KEPT_ENDED:
-            oldest = next((t for key, t in self._ended.items() if key not in self._watch), None)
-            if oldest is None or oldest is tracked:
-                return
-            del self._ended[oldest.id]
-            self._by_exchange_id.pop((oldest.order.pair, oldest.order.exchange_order_id), None)
-
-    def _open(self, strategy: str | None, pair: str | None) -> list[TrackedOrder]:
-        return [
-            tracked
-            for tracked in self._active.values()
-            if strategy in (None, tracked.order.strategy) and pair in (None, tracked.order.pair)
-        ]
-
-    def _find(self, client_order_id: str, pair: str = "", exchange_order_id: str = "") -> TrackedOrder | None:
-        tracked = self._active.get(client_order_id) or self._ended.get(client_order_id)
-        if tracked is None and exchange_order_id:
-            tracked = self._by_exchange_id.get((pair, exchange_order_id))
-        return tracked or self._thaw(client_order_id, pair, exchange_order_id)
-
-    def _thaw(self, client_order_id: str, pair: str, exchange_order_id: str) -> TrackedOrder | None:
-        """An order from the archive, back in memory."""
-        stored = self._archive.order(client_order_id) if is_own(client_order_id, self._prefix) else None
-        if stored is None and exchange_order_id:
-            stored = self._archive.order_by_exchange_id(pair, exchange_order_id)
-        if stored is None:
-            return None
-        tracked = TrackedOrder.from_stored(stored)
-        self._hold(tracked)
-        return tracked
 
     def _learn_exchange_id(self, batch: Batch, tracked: TrackedOrder, exchange_order_id: str) -> None:
         if not exchange_order_id or tracked.order.exchange_order_id:
             return
         tracked.set_exchange_order_id(exchange_order_id)
-        key = (tracked.order.pair, exchange_order_id)
-        self._by_exchange_id[key] = tracked
+        self._held.index(tracked)
         batch.changed(tracked)
-        for fill in self._orphans.pop(key, {}).values():
-            self._take_fill(batch, tracked, fill)
-
-    # --------------------------------------------------------------------------------- inside: what is not this engine's
-
-    def _keep_orphan(self, pair: str, exchange_order_id: str, client_order_id: str, fill: Fill) -> None:
-        self.counters["fills_unattributed"] += 1
-        if not exchange_order_id or client_order_id:
-            return
-        self._orphans.setdefault((pair, exchange_order_id), {})[fill.trade_id] = fill
-        while len(self._orphans) > _KEPT_ORPHANS:
-            self._orphans.popitem(last=False)
-
-    def _note_foreign(self, update: VenueOrderUpdate) -> None:
-        key = (update.pair, update.exchange_order_id or update.client_order_id)
-        if update.state.is_final:
-            self.foreign_orders.pop(key, None)
-            return
-        if key not in self.foreign_orders:
-            kind = "own_orders_unknown" if is_own(update.client_order_id, self._prefix) else "foreign_orders"
-            self.counters[kind] += 1
-        self.foreign_orders[key] = update
-
-    def _forget_foreign(self, pairs: frozenset[str] | None) -> None:
-        for key in [key for key in self.foreign_orders if pairs is None or key[0] in pairs]:
-            del self.foreign_orders[key]
+        for fill in self._held.claim_orphans(tracked):
+            self._evidence.take_fill(batch, tracked, fill)

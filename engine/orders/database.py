@@ -75,9 +75,7 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise JournalError(f"{path}: {error}; restore the file, or move it away to begin anew") from error
     except OSError as error:
-        raise JournalError(
-            f"{path}: {error.strerror or error}; check the folder's rights and space"
-        ) from error
+        raise JournalError(f"{path}: {error.strerror or error}; check the folder's rights and space") from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema, readonly: bool) -> None:
@@ -109,9 +107,7 @@ def _upgrade(connection: sqlite3.Connection, path: Path, schema: Schema, version
     else:
         for step in range(version, schema.version):
             if step not in schema.migrations:
-                raise JournalError(
-                    f"{path}: no way from schema {step} to {step + 1}; use another state folder"
-                )
+                raise JournalError(f"{path}: no way from schema {step} to {step + 1}; use another state folder")
             schema.migrations[step](connection)
     connection.execute(f"PRAGMA application_id={schema.application_id}")
     connection.execute(f"PRAGMA user_version={schema.version}")

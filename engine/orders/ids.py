@@ -1,8 +1,8 @@
 """Client order ids: made by the sender of an order, known by their prefix, never made twice.
 
 An id is ``prefix + tag + stamp``: the tag is a digest of the strategy's name and its incarnation, the stamp a
-strictly growing count of microseconds, both in base 36 and of fixed width. Ids of one maker grow; two strategies, or two
-incarnations of one, have different tags, so that neither a restart nor a clock that stepped back repeats an id.
+strictly growing count of microseconds, both in base 36 and of fixed width. Ids of one maker grow; two strategies, or
+two incarnations of one, have different tags, so that neither a restart nor a clock that stepped back repeats an id.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class ClientOrderIds:
 
     def __init__(self, prefix: str, strategy: str, incarnation: int, clock: WallTime) -> None:
         if len(prefix) > _MAX_PREFIX or not _ALLOWED.fullmatch(prefix):
-            raise ValueError(
-                f"order id prefix {prefix!r}: use 1 to {_MAX_PREFIX} letters, digits, '-' or '_'"
-            )
+            raise ValueError(f"order id prefix {prefix!r}: use 1 to {_MAX_PREFIX} letters, digits, '-' or '_'")
         digest = blake2b(f"{incarnation}/{strategy}".encode(), digest_size=8).digest()
         tag = _base36(int.from_bytes(digest, "big") % 36**_TAG_WIDTH, _TAG_WIDTH)
         self._head = prefix + tag

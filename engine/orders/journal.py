@@ -51,14 +51,12 @@ class Clock(Protocol):
 class Journal(JournalReader):
     """The journal of one account, for its one writer.
 
-    ``run_id`` names the engine's run; orders and refusals are kept with it. The file and its folder are made if they are
-    missing. Raises :class:`JournalError` if another process has it, if it belongs to another account, was written by a
-    newer engine, or cannot be read.
+    ``run_id`` names the engine's run; orders and refusals are kept with it. The file and its folder are made if they
+    are missing. Raises :class:`JournalError` if another process has it, if it belongs to another account, was written
+    by a newer engine, or cannot be read.
     """
 
-    def __init__(
-        self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = ""
-    ) -> None:
+    def __init__(self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = "") -> None:
         self._clock = clock
         self._run_id = run_id
         self._encoder = msgspec.msgpack.Encoder()
@@ -166,9 +164,7 @@ class Journal(JournalReader):
             ),
         )
         if cursor.rowcount != 1:
-            raise JournalError(
-                f"{self.path}: order {order.client_order_id} was never journaled before it changed"
-            )
+            raise JournalError(f"{self.path}: order {order.client_order_id} was never journaled before it changed")
 
     def _fill(self, write: WriteFill) -> None:
         of, fill = write.fill, write.fill.fill

@@ -152,9 +152,7 @@ class JournalReader:
 
     def fills(self, since_ns: int = 0, limit: int = 1000) -> list[OrderFill]:
         """Fills since a venue time, newest first."""
-        query = (
-            f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ?"
-        )
+        query = f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ?"
         return [_fill(row) for row in self._all(query, since_ns, limit)]
 
     def run_orders(self, run_id: str) -> list[Order]:

@@ -166,9 +166,7 @@ class TrackedOrder:
             return False
         if signal is Signal.CANCEL_REFUSED and self.order.filled:
             after = OrderState.PARTIALLY_FILLED
-        self.order = msgspec.structs.replace(
-            self.order, state=after, reason=reason, detail=detail, updated_ns=now_ns
-        )
+        self.order = msgspec.structs.replace(self.order, state=after, reason=reason, detail=detail, updated_ns=now_ns)
         return True
 
     def set_exchange_order_id(self, exchange_order_id: str) -> None:

@@ -77,13 +77,9 @@ def _check_size(rule: TradingRule, size: Decimal) -> Violation | None:
     if not size.is_finite() or size <= 0:
         return Violation(Reason.BELOW_MIN_SIZE, f"size {size} is not above zero")
     if size < rule.min_size:
-        return Violation(
-            Reason.BELOW_MIN_SIZE, f"size {size:f} is below {rule.pair}'s minimum {rule.min_size:f}"
-        )
+        return Violation(Reason.BELOW_MIN_SIZE, f"size {size:f} is below {rule.pair}'s minimum {rule.min_size:f}")
     if rule.max_size is not None and size > rule.max_size:
-        return Violation(
-            Reason.ABOVE_MAX_SIZE, f"size {size:f} is above {rule.pair}'s maximum {rule.max_size:f}"
-        )
+        return Violation(Reason.ABOVE_MAX_SIZE, f"size {size:f} is above {rule.pair}'s maximum {rule.max_size:f}")
     return None
 
 
@@ -91,17 +87,11 @@ def _check_price(rule: TradingRule, order_type: OrderType, price: Decimal | None
     if order_type is OrderType.MARKET:
         return None
     if price is None or not price.is_finite() or price <= 0:
-        return Violation(
-            Reason.INVALID_PRICE, f"a {order_type.value} order needs a price above zero, not {price}"
-        )
+        return Violation(Reason.INVALID_PRICE, f"a {order_type.value} order needs a price above zero, not {price}")
     if rule.min_price is not None and price < rule.min_price:
-        return Violation(
-            Reason.INVALID_PRICE, f"price {price:f} is below {rule.pair}'s minimum {rule.min_price:f}"
-        )
+        return Violation(Reason.INVALID_PRICE, f"price {price:f} is below {rule.pair}'s minimum {rule.min_price:f}")
     if rule.max_price is not None and price > rule.max_price:
-        return Violation(
-            Reason.INVALID_PRICE, f"price {price:f} is above {rule.pair}'s maximum {rule.max_price:f}"
-        )
+        return Violation(Reason.INVALID_PRICE, f"price {price:f} is above {rule.pair}'s maximum {rule.max_price:f}")
     return None
 
 
