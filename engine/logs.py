@@ -181,15 +181,19 @@ class ActorLog:
         level = "error" if method == "exception" else "warning" if method == "warn" else method
         time_ns = time.time_ns()
         name, fields = _fields(event)
-        line = {
+        line: dict[str, Any] = {
             "time": _iso(time_ns),
             "level": level,
             "actor": self._actor,
             "pid": os.getpid(),
             "incarnation": self._incarnation,
             "event": name,
-            **{(f"{key}_" if key in _OWN else key): value for key, value in fields.items()},
         }
+        for key, value in fields.items():
+            if key not in line:
+                line[key] = value
+            elif line[key] != value:
+                line[f"{key}_"] = value
         self._sink.write(msgspec.json.encode(line) + b"\n")
         if self._send_line is not None and _LEVELS[level] >= self._send_from:
             self._send_line(LogLine(actor=self._actor, level=level, event=name, time_ns=time_ns, fields=_told(fields)))
@@ -198,9 +202,6 @@ class ActorLog:
     def close(self) -> None:
         """Close the file. Later events are lost, and counted."""
         self._sink.close()
-
-
-_OWN = frozenset({"time", "level", "actor", "pid", "incarnation", "event"})
 
 
 def _fields(event: MutableMapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -372,7 +373,7 @@ def format_line(line: LogLine, colour: bool = False) -> str:
     seconds, rest = divmod(line.time_ns, 1_000_000_000)
     clock = f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{rest // 1_000_000:03d}"
     level = _SHORT.get(line.level, line.level.upper()[:5].ljust(5))
-    fields = "  ".join(f"{key}={_plain(value)}" for key, value in line.fields.items())
+    fields = "  ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value != "")
     if colour:
         level = f"\x1b[{_COLOURS.get(line.level, '0')}m{level}\x1b[0m"
         clock, fields = f"\x1b[2m{clock}\x1b[0m", fields and f"\x1b[2m{fields}\x1b[0m"

@@ -288,6 +288,6 @@ def _book_line(book: Mapping[str, Any]) -> str:
     checksums = book["checksums_ok"] + book["checksums_failed"]
     if checksums:
         parts.append(f"checksum right in {book['checksums_ok']} of {checksums}")
-    if book["stale_seconds"]:
+    if book["stale_seconds"] >= 0.05:
         parts.append(f"stale {book['stale_seconds']:.1f} s")
     return f"{', '.join(parts)}, {_spread(book['latency_us'])}"

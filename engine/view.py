@@ -182,7 +182,7 @@ def _open_orders(orders: Sequence[Row], narrow: bool) -> Table:
             _side(order),
             _text(order.get("price")),
             _text(order.get("size")),
-            _text(order.get("filled", "0")),
+            _trimmed(order.get("filled", "0")),
         ]
         state, strategy = str(order.get("state", "")).replace("_", " "), str(order.get("strategy", ""))
         table.add_row(*cells if narrow else [*cells, state, strategy])
@@ -194,13 +194,14 @@ def _open_orders(orders: Sequence[Row], narrow: bool) -> Table:
 def _fills(fills: Sequence[Row], narrow: bool) -> Table:
     columns = [("fill", False), ("side", False), ("price", True), ("size", True), ("time", False)]
     table = _table(columns if narrow else [*columns, ("strategy", False)])
-    for row in fills[:_FILLS]:
+    newest = sorted(fills, key=lambda row: row.get("fill", row).get("time_ns", 0), reverse=True)
+    for row in newest[:_FILLS]:
         fill = row.get("fill", row)
         cells: list[RenderableType] = [
             _book_name(row),
             _side(row),
-            _text(fill.get("price")),
-            _text(fill.get("size")),
+            _trimmed(fill.get("price")),
+            _trimmed(fill.get("size")),
             _clock(fill.get("time_ns", 0)),
         ]
         table.add_row(*cells if narrow else [*cells, str(row.get("strategy", ""))])
@@ -231,7 +232,7 @@ def _events(events: Sequence[Row], narrow: bool) -> Table:
         [("time", False), ("event", False)] if narrow else [("time", False), ("actor", False), ("event", False)]
     )
     for event in list(events)[-_EVENTS:]:
-        fields = "  ".join(f"{key}={value}" for key, value in (event.get("fields") or {}).items())
+        fields = "  ".join(f"{key}={value}" for key, value in (event.get("fields") or {}).items() if value != "")
         text = Text(str(event.get("event", "")), style=_LEVEL_STYLES.get(str(event.get("level")), ""))
         text.append(f"  {fields}" if fields else "", style="dim")
         actor = () if narrow else (str(event.get("actor", "")),)
@@ -250,11 +251,16 @@ def _text(value: Any) -> str:
 
 
 def _amount(value: Any) -> str:
-    """Without trailing zeros, with thousands apart; exact."""
+    """Exact, without trailing zeros, thousands apart."""
+    return _trimmed(value, ",f")
+
+
+def _trimmed(value: Any, form: str = "f") -> str:
+    """Exact, without trailing zeros."""
     try:
-        text = f"{Decimal(str(value)):,f}"
+        text = format(Decimal(str(value)), form)
     except InvalidOperation:
-        return str(value)
+        return _text(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -305,14 +311,18 @@ async def _watch(state_dir: Path) -> None:
 
 
 def _wait_until_running(state_dir: Path) -> bool:
-    from engine.commands.client import is_running
+    """Wait for an engine that is just starting; False when none answers in time."""
+    from engine.commands.client import ask
 
     deadline = time.monotonic() + _START_S
-    while not is_running(state_dir):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    while time.monotonic() < deadline:
+        try:
+            ask(state_dir, "status", 1.0)
+        except EngineError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 class _Fitted:

@@ -107,9 +107,10 @@ def test_stdlib_warnings_and_uncaught_errors_come_here_too(actor: Any) -> None:
 
 
 def test_fields_named_like_the_logs_own_do_not_replace_them(actor: Any) -> None:
-    structlog.get_logger().warning("x", actor="other", time=5, pid=1)
+    structlog.get_logger().warning("x", actor="other", time=5, pid=1, incarnation=3)
     (line,) = actor.lines()
     assert (line["actor"], line["actor_"], line["time_"], line["pid_"]) == ("exchange.binance.main", "other", 5, 1)
+    assert "incarnation_" not in line
 
 
 def test_what_cannot_be_encoded_never_raises(actor: Any) -> None:

@@ -68,7 +68,8 @@ def test_a_report_has_every_key_that_others_parse() -> None:
     assert report["problems"] == []
     assert (report["seconds"], report["runtime"]) == (20.0, "local")
     actor = report["actors"][0]
-    assert actor | {"network": "", "tick_lateness_ms": {}} == {
+    assert actor | {"network": "", "tick_lateness_ms": {}, "last_tick": None} == {
+        "last_tick": None,
         "name": "order_book.binance.0",
         "kind": "order_book",
         "venue": "binance",

@@ -40,7 +40,8 @@ def _book(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_data(args.book, view))
     else:
-        print_tables(book_table(args.book, view))
+        print(heading(args.book, view))
+        print_tables(book_table(view))
     return 0
 
 
@@ -71,14 +72,18 @@ def as_data(name: str, view: DepthView) -> dict[str, Any]:
     }
 
 
-def book_table(name: str, view: DepthView) -> Any:
-    """Bids on the left, asks on the right, best first."""
-    data = as_data(name, view)
-    age = "never heard of" if data["age_ms"] is None else f"{data['age_ms']:.1f} ms old"
+def heading(name: str, view: DepthView) -> str:
+    """The book in a line: how far to trust it, how old it is, how large."""
+    age = "never heard of" if view.age_ns < 0 else f"{view.age_ns / 1e6:.1f} ms old"
     sizes = f"{view.bid_total} bids, {view.ask_total} asks"
-    title = f"{name}  {data['state']}, {age}, update {view.update_id}, {sizes}"
+    return f"{name}  {view.status.name.lower()}, {age}, update {view.update_id}, {sizes}"
+
+
+def book_table(view: DepthView) -> Any:
+    """Bids on the left, asks on the right, best first."""
+    data = as_data("", view)
     columns = ["bid size", "bid", "ask", "ask size"]
-    table = new_table(title, columns, right=columns[:2] + columns[3:])
+    table = new_table("", columns, right=columns[:2] + columns[3:])
     for row in range(max(len(view.bids), len(view.asks))):
         bid, bid_size = data["bids"][row] if row < len(view.bids) else ("", "")
         ask, ask_size = data["asks"][row] if row < len(view.asks) else ("", "")

@@ -87,8 +87,11 @@ def require_running(state_dir: Path) -> Path:
 
 
 def is_running(state_dir: Path) -> bool:
-    """Whether a supervisor takes connections for this state folder."""
-    path = EnginePaths.for_state(state_dir).socket(SUPERVISOR)
+    """Whether a supervisor takes connections for this state folder, and says where it is."""
+    paths = EnginePaths.for_state(state_dir)
+    if not paths.run_json.exists():
+        return False
+    path = paths.socket(SUPERVISOR)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

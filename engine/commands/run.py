@@ -37,10 +37,10 @@ def register(subparsers: Subparsers, chosen: str = "") -> None:
     add_command(subparsers, "venues", _venues, "list the venues that connectors exist for", json_output=True)
     simulate = subparsers.add_parser("simulate", help="serve a venue in a box to any client")
     if chosen == "simulate":
-        from engine.simulator import command
+        from engine.simulator.command import add_arguments, main
 
-        command.add_arguments(simulate)
-        simulate.set_defaults(handler=command.main)
+        add_arguments(simulate)
+        simulate.set_defaults(handler=main)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
