@@ -23,6 +23,7 @@ _HALF_SPREAD_BPS = 0.1
 _NEAR_LEVELS = 30
 _REFILL = 20
 _SWEEP = 5.0
+_TOLERATED_VOID = 4
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,6 +146,12 @@ class Flow:
                 return
 
     def _keep_populated(self, half: HalfBook) -> Iterator[Action]:
+        """Fill the void that takes and moves have left before the touch, and keep the far end where it belongs."""
+        best = half.best_price() or 0
+        void = min(_REFILL, abs(self.mid - best) // max(self.pair.tick, int(self.mid * _GAP_BPS) // 10_000))
+        if void > _TOLERATED_VOID:
+            for rank in range(0, void, 2):
+                yield self._quote(half.is_buy, rank)
         wanted = self.pair.levels
         if len(half) < wanted:
             yield from self._extend(half, min(_REFILL, wanted - len(half)))
