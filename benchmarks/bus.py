@@ -1,7 +1,8 @@
-"""The bus between two processes: one-way latency at a steady rate, and throughput of a burst.
+"""The bus between two processes: one-way latency at steady rates, and throughput of a burst.
 
-The peer is a Ray actor that is sent the same bytes by one-way calls. Prints a JSON object a line; ``ratio`` is the
-peer's figure over ours for times and ours over the peer's for rates, so that above 1 ours is the better.
+The peer is a Ray actor that is sent the same bytes by one-way calls. The lower rate is one that either side sustains;
+at the higher one a peer's figure may be that of its queue. Prints a JSON object a line; ``ratio`` is the peer's figure
+over ours for times and ours over the peer's for rates, so that above 1 ours is the better.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,20 +24,27 @@ from engine.bus.wire import encode_body
 from engine.messages import ControlReply, ControlRequest, LogLine, Message
 from engine.metrics import Histogram
 
-RATE = 2_000
+RATES = (2_000, 500)
+"""Messages a second."""
 SECONDS = 5.0
-WARM_UP = 1_000
+WARM_UP = 500
 BURST = 200_000
 RAY_BURST = 10_000
 PADDING = "x" * 120
 """Makes a message of about 200 bytes."""
 
 
-class Figures(NamedTuple):
-    """Times in microseconds, the rate in messages a second."""
+class Latency(NamedTuple):
+    """In microseconds."""
 
     p50: float
     p99: float
+
+
+class Figures(NamedTuple):
+    """Latency by rate, and the rate of a burst in messages a second."""
+
+    latency: dict[int, Latency]
     burst: float
 
 
@@ -66,13 +74,21 @@ class Receiver:
         return figures
 
 
-def pace(send: Callable[[int], Any], count: int) -> None:
-    """Send ``count`` messages at the rate, one after the other, blocking between them."""
+def steps(rate: int) -> Iterator[int]:
+    """The time at which to send each message, once it has come; blocks in between."""
     due = time.monotonic_ns()
-    for _ in range(count):
-        due += 1_000_000_000 // RATE
+    for _ in range(steady_count(rate)):
+        due += 1_000_000_000 // rate
         time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
-        send(time.monotonic_ns())
+        yield time.monotonic_ns()
+
+
+def steady_count(rate: int) -> int:
+    return WARM_UP + int(rate * SECONDS)
+
+
+def latency(figures: dict[str, int]) -> Latency:
+    return Latency(figures["p50"] / 1e3, figures["p99"] / 1e3)
 
 
 # ------------------------------------------------------------------------------------------------------------ ours
@@ -113,12 +129,9 @@ async def receive(run_dir: str) -> None:
     await bus.close()
 
 
-async def publish_steadily(stream: Stream, count: int) -> None:
-    due = time.monotonic_ns()
-    for _ in range(count):
-        due += 1_000_000_000 // RATE
-        time.sleep(max(0, due - time.monotonic_ns()) / 1e9)  # noqa: ASYNC251
-        stream.publish(message(time.monotonic_ns()))
+async def publish_steadily(stream: Stream, rate: int) -> None:
+    for now_ns in steps(rate):
+        stream.publish(message(now_ns))
         await asyncio.sleep(0)
 
 
@@ -133,13 +146,15 @@ async def measure_ours(run_dir: str) -> Figures:
     bus = SocketBus("sender", 1, RunDirectory(run_dir), limits=Limits())
     stream = bus.open_stream("bench", overload=Overload.SKIP, queue=BURST)
     ready = asyncio.Event()
+    by_rate: dict[int, Latency] = {}
     bus.serve(lambda caller, request: ready.set())
     await bus.start()
     child = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.bus", run_dir)
     try:
         await ready.wait()
-        await publish_steadily(stream, WARM_UP + int(RATE * SECONDS))
-        steady = await result(bus, WARM_UP + int(RATE * SECONDS))
+        for rate in RATES:
+            await publish_steadily(stream, rate)
+            by_rate[rate] = latency(await result(bus, steady_count(rate)))
         start_ns = time.monotonic_ns()
         await publish_burst(stream, BURST)
         burst = await result(bus, BURST)
@@ -150,8 +165,7 @@ async def measure_ours(run_dir: str) -> Figures:
     finally:
         await child.wait()
         await bus.close()
-    rate = BURST / (burst["last_ns"] - start_ns) * 1e9
-    return Figures(steady["p50"] / 1e3, steady["p99"] / 1e3, rate)
+    return Figures(by_rate, BURST / (burst["last_ns"] - start_ns) * 1e9)
 
 
 async def result(bus: SocketBus, count: int) -> dict[str, int]:
@@ -195,25 +209,28 @@ class RayReceiver:
 
 def _measure_ray(actor: Any, get: Callable[[Any], Any]) -> Figures:
     body = encode_body(message(0))
-    pace(lambda now_ns: actor.take.remote(now_ns, body), WARM_UP + int(RATE * SECONDS))
-    steady = get(actor.result.remote())
+    by_rate: dict[int, Latency] = {}
+    for rate in RATES:
+        for now_ns in steps(rate):
+            actor.take.remote(now_ns, body)
+        by_rate[rate] = latency(get(actor.result.remote()))
     start_ns = time.monotonic_ns()
     for _ in range(RAY_BURST):
         actor.take.remote(0, body)
     burst = get(actor.result.remote())
-    rate = RAY_BURST / (burst["last_ns"] - start_ns) * 1e9
-    return Figures(steady["p50"] / 1e3, steady["p99"] / 1e3, rate)
+    return Figures(by_rate, RAY_BURST / (burst["last_ns"] - start_ns) * 1e9)
 
 
 # ---------------------------------------------------------------------------------------------------------- report
 
 
 def lines(ours: Figures, ray: Figures | None) -> list[dict[str, Any]]:
-    cases = [
-        ("one_way_p50", "us", ours.p50, ray and ray.p50),
-        ("one_way_p99", "us", ours.p99, ray and ray.p99),
-        ("burst", "messages/s", ours.burst, ray and ray.burst),
-    ]
+    cases: list[tuple[str, str, float, float | None]] = []
+    for rate in RATES:
+        mine, theirs = ours.latency[rate], ray and ray.latency[rate]
+        cases.append((f"one_way_p50_at_{rate}_a_second", "us", mine.p50, theirs and theirs.p50))
+        cases.append((f"one_way_p99_at_{rate}_a_second", "us", mine.p99, theirs and theirs.p99))
+    cases.append(("burst", "messages/s", ours.burst, ray and ray.burst))
     return [_line(*case) for case in cases]
 
 
