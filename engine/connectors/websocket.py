@@ -152,6 +152,12 @@ class WebSocketConnection(asyncio.Protocol):
         """True from ``on_open`` to ``on_close``, while messages can be sent."""
         return self._is_open and self._protocol.state is State.OPEN
 
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close frame that was sent, or else received; None if there was none."""
+        close = self._protocol.close_sent or self._protocol.close_rcvd
+        return close.code if close else None
+
     def send(self, text: str) -> None:
         """Send a text message. TransportError if the connection is not open, or its unsent data passes 1
         MiB.

@@ -122,7 +122,8 @@ def _by_text(code: int, text: str) -> VenueRefused:
 
 
 def _filter_reason(text: str) -> Reason:
-    return Reason.BELOW_MIN_NOTIONAL if "NOTIONAL" in text else Reason.VENUE_REFUSED
+    # NOTIONAL alone may as well be the greatest one allowed.
+    return Reason.BELOW_MIN_NOTIONAL if "MIN_NOTIONAL" in text else Reason.VENUE_REFUSED
 
 
 def _retry_after(headers: Mapping[str, str], default_s: float) -> float:

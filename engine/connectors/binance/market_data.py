@@ -34,6 +34,8 @@ _STREAMS = ("depth@100ms", "bookTicker", "trade")
 _MS = 1_000_000
 _NOTHING: tuple[MarketEvent, ...] = ()
 _Levels = list[tuple[str, str]]
+_DEPTH_MARKS = (b"@depth@", b'@depth"')
+"""Not ``@depth5`` and the like, which are the best levels and no diffs."""
 
 
 class _Depth(msgspec.Struct, gc=False):
@@ -127,6 +129,7 @@ class BinanceMarketData(MarketDataProtocol):
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
         self._ws = ws.rstrip("/")
         self._symbols = symbols
+        self._pair = symbols.pair
         self._snapshot_depth = snapshot_depth
 
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
@@ -134,16 +137,17 @@ class BinanceMarketData(MarketDataProtocol):
         return [self._plan(pairs[at : at + each]) for at in range(0, len(pairs), each)]
 
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
+        raw = data.encode() if isinstance(data, str) else data
         try:
-            mark = data[:64].find("@") if isinstance(data, str) else data.find(b"@", 0, 64)
-            kind = data[mark + 1 : mark + 7] if mark > 0 else None
-            if kind in _DEPTH_MARKS:
-                return self._depth(_depth_frame(data).data)
-            if kind in _QUOTE_MARKS:
-                return self._quote(_quote_frame(data).data)
-            if kind in _TRADE_MARKS:
-                return self._trade(_trade_frame(data).data)
-            return self._rare(data)
+            mark = raw.find(b"@", 0, 64)
+            if mark > 0:
+                if raw.startswith(_DEPTH_MARKS, mark):
+                    return self._depth(_depth_frame(raw).data)
+                if raw.startswith(b"@bookTicker", mark):
+                    return self._quote(_quote_frame(raw).data)
+                if raw.startswith(b'@trade"', mark):
+                    return self._trade(_trade_frame(raw).data)
+            return self._rare(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise MalformedFrame(str(error), data) from error
 
@@ -183,26 +187,26 @@ class BinanceMarketData(MarketDataProtocol):
     # ----------------------------------------------------------------------------------------- frames
 
     def _depth(self, event: _Depth) -> Sequence[MarketEvent]:
-        pair = self._symbols.pair(event.s)
+        pair = self._pair(event.s)
         if pair is None:
             return _NOTHING
         return (DepthDiff(pair, event.U, event.u, None, event.b, event.a, event.E * _MS),)
 
     def _quote(self, event: _Quote) -> Sequence[MarketEvent]:
-        pair = self._symbols.pair(event.s)
+        pair = self._pair(event.s)
         if pair is None:
             return _NOTHING
         return (BestQuote(pair, event.u, event.b, event.B, event.a, event.A),)
 
     def _trade(self, event: _Trade) -> Sequence[MarketEvent]:
-        pair = self._symbols.pair(event.s)
+        pair = self._pair(event.s)
         if pair is None:
             return _NOTHING
         # "m": the buyer is the maker, so the taker sold.
         side = Side.SELL if event.m else Side.BUY
         return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
 
-    def _rare(self, data: str | bytes) -> Sequence[MarketEvent]:
+    def _rare(self, data: bytes) -> Sequence[MarketEvent]:
         frame = _other(data)
         if frame.stream:
             kind = _kind(frame.data).e if bytes(frame.data).startswith(b"{") else ""
@@ -219,7 +223,7 @@ class BinanceMarketData(MarketDataProtocol):
             return self._notice(_kind(frame.data).e, data)
         raise MalformedFrame("neither an event nor an answer", data)
 
-    def _bare(self, kind: str, data: str | bytes) -> Sequence[MarketEvent]:
+    def _bare(self, kind: str, data: bytes) -> Sequence[MarketEvent]:
         if kind == "depthUpdate":
             return self._depth(_bare_depth(data))
         if kind == "trade":
@@ -228,7 +232,7 @@ class BinanceMarketData(MarketDataProtocol):
             return self._quote(_bare_quote(data))
         return self._notice(kind, data)
 
-    def _notice(self, kind: str, data: str | bytes) -> Sequence[MarketEvent]:
+    def _notice(self, kind: str, data: bytes) -> Sequence[MarketEvent]:
         """Streams that nobody asked for, and the announcement that the server goes down."""
         if kind == "serverShutdown":
             return (VenueNotice(kind, "the venue announced that this connection will end", reconnect=True),)
@@ -248,15 +252,6 @@ class BinanceMarketData(MarketDataProtocol):
             for number, at in enumerate(range(0, len(names), constants.SUBSCRIBE_CHUNK), 1)
         )
         return ConnectionPlan(url=f"{self._ws}/stream", opening=opening, pairs=tuple(pairs))
-
-
-def _marks(name: str) -> frozenset[str | bytes]:
-    return frozenset({name, name.encode()})
-
-
-_DEPTH_MARKS = _marks("depth@") | _marks('depth"')
-_QUOTE_MARKS = _marks("bookTi")
-_TRADE_MARKS = _marks('trade"')
 
 
 def _snapshot_weight(depth: int) -> int:

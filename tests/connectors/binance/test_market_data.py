@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.connectors.base import Ack, MarketDataProtocol, PublicTrade, VenueNotice
+from engine.connectors.errors import MalformedFrame, MalformedReply
+from engine.connectors.registry import create
+from engine.connectors.settings import ConnectorSettings
+from engine.messages import Side
+
+PAIRS = ("BTC-USDT", "ETH-USDT")
+
+DEPTH = {"e": "depthUpdate", "E": 1700, "s": "BTCUSDT", "U": 5, "u": 7, "b": [["1.0", "2"]], "a": [["3.0", "0.0"]]}
+QUOTE = {"u": 7, "s": "ETHUSDT", "b": "1", "B": "2", "a": "3", "A": "4"}
+TRADE = {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 12, "p": "1.5", "q": "2", "T": 1700, "m": True, "M": True}
+
+
+def make(pairs: tuple[str, ...] = PAIRS, **options: Any) -> MarketDataProtocol:
+    return create(ConnectorSettings(connector="b", venue="binance", pairs=pairs, options=options)).market_data()
+
+
+def combined(stream: str, data: Any) -> bytes:
+    return json.dumps({"stream": stream, "data": data}, separators=(",", ":")).encode()
+
+
+DIFF = DepthDiff("BTC-USDT", 5, 7, None, [("1.0", "2")], [("3.0", "0.0")], 1_700_000_000)
+BEST = BestQuote("ETH-USDT", 7, "1", "2", "3", "4")
+SOLD = PublicTrade("BTC-USDT", "12", "1.5", "2", Side.SELL, 1_700_000_000)
+
+
+@pytest.mark.parametrize(
+    ("stream", "data", "event"),
+    [
+        ("btcusdt@depth@100ms", DEPTH, DIFF),
+        ("btcusdt@depth", DEPTH, DIFF),
+        ("ethusdt@bookTicker", QUOTE, BEST),
+        ("btcusdt@trade", TRADE, SOLD),
+    ],
+)
+def test_frames_of_combined_and_of_raw_streams(stream: str, data: dict[str, Any], event: object) -> None:
+    protocol = make()
+    for frame in (combined(stream, data), json.dumps(data).encode()):
+        assert list(protocol.feed(frame)) == [event]
+        assert list(protocol.feed(frame.decode())) == [event]
+
+
+def test_the_taker_of_a_buyer_that_was_not_the_maker_bought() -> None:
+    (trade,) = make().feed(combined("btcusdt@trade", {**TRADE, "m": False}))
+    assert isinstance(trade, PublicTrade)
+    assert trade.side is Side.BUY
+
+
+@pytest.mark.parametrize(
+    ("stream", "data"),
+    [
+        ("btcusdt@aggTrade", {"e": "aggTrade", "s": "BTCUSDT", "a": 1, "p": "1"}),
+        ("btcusdt@kline_1m", {"e": "kline", "s": "BTCUSDT", "k": {"x": False}}),
+        ("btcusdt@depth5@100ms", {"lastUpdateId": 1, "bids": [["1", "2"]], "asks": []}),
+        ("!miniTicker@arr", [{"e": "24hrMiniTicker", "s": "BTCUSDT"}]),
+        ("xrpusdt@depth@100ms", {**DEPTH, "s": "XRPUSDT"}),
+        ("xrpusdt@bookTicker", {**QUOTE, "s": "XRPUSDT"}),
+        ("xrpusdt@trade", {**TRADE, "s": "XRPUSDT"}),
+    ],
+)
+def test_what_nobody_asked_for_is_passed_over(stream: str, data: object) -> None:
+    assert list(make().feed(combined(stream, data))) == []
+
+
+def test_answers_and_notices() -> None:
+    protocol = make()
+    assert list(protocol.feed(b'{"result":null,"id":3}')) == [Ack(3)]
+    assert list(protocol.feed(b'{"result":["a@b"],"id":"x"}')) == [Ack("x")]
+    (notice,) = protocol.feed(b'{"error":{"code":2,"msg":"Invalid request"},"id":3}')
+    assert notice == VenueNotice("2", "Invalid request")
+    (notice,) = protocol.feed(b'{"code":0,"msg":"Unknown property"}')
+    assert notice == VenueNotice("0", "Unknown property")
+    for frame in (b'{"e":"serverShutdown","E":1}', b'{"stream":"","data":{"e":"serverShutdown"}}'):
+        (notice,) = protocol.feed(frame)
+        assert isinstance(notice, VenueNotice)
+        assert notice.reconnect
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b'"text"',
+        b"{'stream'}",
+        b"\xff\xfe\x00",
+        combined("btcusdt@depth@100ms", {**DEPTH, "U": "5"}),
+        combined("btcusdt@depth@100ms", {**DEPTH, "b": [["1"]]}),
+        combined("btcusdt@depth@100ms", {**DEPTH, "b": [[1, 2]]}),
+        combined("btcusdt@depth@100ms", {key: DEPTH[key] for key in DEPTH if key != "u"}),
+        combined("ethusdt@bookTicker", {**QUOTE, "a": None}),
+        combined("btcusdt@trade", []),
+        combined("btcusdt@depth@100ms", DEPTH)[:-5],
+        json.dumps({**DEPTH, "u": 1.5}).encode(),
+    ],
+)
+def test_what_cannot_be_read_says_so(frame: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        make().feed(frame)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    base=st.sampled_from([("btcusdt@depth@100ms", DEPTH), ("ethusdt@bookTicker", QUOTE), ("btcusdt@trade", TRADE)]),
+    at=st.integers(0, 200),
+    junk=st.binary(max_size=4),
+)
+def test_no_frame_breaks_the_reader(base: tuple[str, dict[str, Any]], at: int, junk: bytes) -> None:
+    frame = bytearray(combined(*base))
+    frame[at : at + len(junk)] = junk
+    with contextlib.suppress(MalformedFrame):
+        make().feed(bytes(frame))
+
+
+def test_a_few_pairs_are_named_in_the_address() -> None:
+    (plan,) = make().connections(PAIRS)
+    assert plan.url == (
+        "wss://stream.binance.com:9443/stream?streams="
+        "btcusdt@depth@100ms/btcusdt@bookTicker/btcusdt@trade/"
+        "ethusdt@depth@100ms/ethusdt@bookTicker/ethusdt@trade"
+    )
+    assert plan.opening == ()
+    assert plan.pairs == PAIRS
+    assert make().pairs_of(plan.url) == PAIRS
+    assert make().pairs_of("wss://stream.binance.com/ws/btcusdt@trade/nosuch@trade") == ("BTC-USDT",)
+
+
+def test_many_pairs_are_subscribed_to_by_messages_within_the_limits_of_a_connection() -> None:
+    pairs = tuple(f"C{number}-USDT" for number in range(2 * 341))
+    plans = make(pairs).connections(pairs)
+    assert [pair for plan in plans for pair in plan.pairs] == list(pairs)
+    for plan in plans:
+        assert plan.url == "wss://stream.binance.com:9443/stream"
+        streams = [name for text in plan.opening for name in json.loads(text)["params"]]
+        assert len(streams) == 3 * len(plan.pairs) <= 1024
+        assert len(plan.opening) <= 6
+    assert make().connections([]) == []
+
+
+def test_a_snapshot() -> None:
+    protocol = make(snapshot_depth=5000)
+    request = protocol.snapshot_request("BTC-USDT")
+    assert request is not None
+    assert (request.query, request.weight) == ("symbol=BTCUSDT&limit=5000", 250)
+    body = b'{"lastUpdateId":9,"bids":[["1.0","2"]],"asks":[]}'
+    assert protocol.parse_snapshot("BTC-USDT", body) == DepthSnapshot("BTC-USDT", 9, [("1.0", "2")], [])
+    with pytest.raises(MalformedReply):
+        protocol.parse_snapshot("BTC-USDT", b'{"code":-1121}')
+
+
+def test_recorded_replies_that_do_not_matter() -> None:
+    reply = make().parse_recorded("https://api.binance.com/api/v3/ticker/price?symbol=BTCUSDT", b"[]")
+    assert reply.rules is None
+    assert reply.snapshot is None

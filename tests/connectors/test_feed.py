@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from engine.book import BookSync, OrderBook, SyncState
+from engine.connectors.base import ConnectionPlan
+from engine.connectors.errors import TransportError
+from engine.connectors.feed import MarketDataFeed
+from engine.connectors.registry import create
+from engine.connectors.settings import ConnectorSettings
+
+PAIRS = ("BTC-USDT", "ETH-USDT")
+CONN = ConnectionPlan(url="ws://venue/stream", pairs=PAIRS)
+
+
+@pytest.fixture
+def feed() -> MarketDataFeed:
+    protocol = create(ConnectorSettings(connector="b", venue="binance", pairs=PAIRS)).market_data()
+    books = {pair: BookSync(OrderBook(pair, -2, -5), protocol.sequence_rule()) for pair in PAIRS}
+    return MarketDataFeed(protocol, books)
+
+
+def depth(first: int, last: int, bids: list[list[str]], asks: list[list[str]], symbol: str = "BTCUSDT") -> bytes:
+    event = {"e": "depthUpdate", "E": 1, "s": symbol, "U": first, "u": last, "b": bids, "a": asks}
+    return json.dumps({"stream": f"{symbol.lower()}@depth@100ms", "data": event}).encode()
+
+
+def quote(update_id: int, bid: str, ask: str) -> bytes:
+    event = {"u": update_id, "s": "BTCUSDT", "b": bid, "B": "1", "a": ask, "A": "1"}
+    return json.dumps({"stream": "btcusdt@bookTicker", "data": event}).encode()
+
+
+SNAPSHOT = json.dumps({"lastUpdateId": 10, "bids": [["100.00", "1"]], "asks": [["101.00", "1"]]})
+
+
+def test_opening_asks_for_a_snapshot_of_each_pair(feed: MarketDataFeed) -> None:
+    result = feed.on_open(CONN)
+    assert [need.pair for need in result.snapshots] == list(PAIRS)
+    request = result.snapshots[0].request
+    assert request is not None
+    assert request.path == "/api/v3/depth"
+    assert request.query == "symbol=BTCUSDT&limit=1000"
+    assert request.weight == 50
+
+
+def test_diffs_before_the_snapshot_are_put_on_it(feed: MarketDataFeed) -> None:
+    need = feed.on_open(CONN).snapshots[0]
+    assert not feed.on_frame(CONN, depth(9, 10, [], [["101.00", "9"]]), 1).updated
+    assert not feed.on_frame(CONN, depth(11, 12, [["100.50", "2"]], []), 2).updated
+    result = feed.on_snapshot("BTC-USDT", SNAPSHOT, need.epoch)
+    assert result.updated == ("BTC-USDT",)
+    book = feed.books["BTC-USDT"]
+    assert book.state is SyncState.SYNCED
+    assert book.update_id == 12
+    assert book.book.depth_strings() == ([("100.50", "2.00000"), ("100.00", "1.00000")], [("101.00", "1.00000")])
+
+
+def test_W2_a_gap_unsyncs_that_pair_alone_and_asks_again(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    feed.on_snapshot("BTC-USDT", SNAPSHOT)
+    feed.on_snapshot("ETH-USDT", SNAPSHOT)
+    result = feed.on_frame(CONN, depth(13, 14, [], []), 3)
+    assert result.updated == ("BTC-USDT",)
+    assert [need.pair for need in result.snapshots] == ["BTC-USDT"]
+    assert [(problem.kind, problem.pair) for problem in result.problems] == [("gap", "BTC-USDT")]
+    assert feed.books["BTC-USDT"].state is SyncState.BUFFERING
+    assert feed.books["ETH-USDT"].state is SyncState.SYNCED
+
+
+def test_W4_a_reconnection_resyncs_and_a_late_snapshot_is_not_taken(feed: MarketDataFeed) -> None:
+    old = feed.on_open(CONN).snapshots[0]
+    feed.on_snapshot("BTC-USDT", SNAPSHOT, old.epoch)
+    assert feed.on_close(CONN).updated == PAIRS
+    assert feed.books["BTC-USDT"].state is SyncState.UNSYNCED
+    new = feed.on_open(CONN).snapshots[0]
+    assert new.epoch != old.epoch
+    assert not feed.on_snapshot("BTC-USDT", SNAPSHOT, old.epoch).updated
+    assert feed.on_snapshot("BTC-USDT", SNAPSHOT, new.epoch).updated == ("BTC-USDT",)
+
+
+def test_a_snapshot_that_failed_is_asked_for_again(feed: MarketDataFeed) -> None:
+    need = feed.on_open(CONN).snapshots[0]
+    for answer in (TransportError("cut off", sent=True), b'{"no": "book"}', "not json"):
+        again = feed.on_snapshot("BTC-USDT", answer, need.epoch)
+        assert [one.pair for one in again.snapshots] == ["BTC-USDT"]
+        assert again.problems[0].kind == "snapshot_failed"
+        assert again.problems[0].detail
+    assert feed.counters.unparsed == 2
+    feed.on_close(CONN)
+    assert not feed.on_snapshot("BTC-USDT", TransportError("late", sent=True), need.epoch).snapshots
+
+
+def test_a_snapshot_older_than_what_is_buffered_is_asked_for_again(feed: MarketDataFeed) -> None:
+    need = feed.on_open(CONN).snapshots[0]
+    feed.on_frame(CONN, depth(50, 51, [], []), 1)
+    result = feed.on_snapshot("BTC-USDT", SNAPSHOT, need.epoch)
+    assert [one.pair for one in result.snapshots] == ["BTC-USDT"]
+    assert result.problems[0].kind == "snapshot_too_old"
+
+
+def test_quotes_are_compared_at_their_very_id(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    feed.on_snapshot("BTC-USDT", SNAPSHOT)
+    assert not feed.on_frame(CONN, quote(10, "100.00", "101.00"), 1).problems
+    assert not feed.on_frame(CONN, quote(12, "100.00", "999.00"), 1).problems
+    problems = feed.on_frame(CONN, depth(11, 12, [], []), 2).problems
+    assert [problem.kind for problem in problems] == ["mismatch"]
+    counters = feed.books["BTC-USDT"].counters
+    assert (counters.bbo_checked, counters.bbo_equal) == (2, 1)
+
+
+def test_a_frame_that_cannot_be_read_is_counted_and_harms_nothing(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    feed.on_snapshot("BTC-USDT", SNAPSHOT)
+    for frame in (b"", b"{", b"[]", b"\xff\xfe", b'{"stream":"btcusdt@depth@100ms","data":{"U":"x"}}', "{}"):
+        result = feed.on_frame(CONN, frame, 1)
+        assert result.problems[0].kind == "unparsed"
+    assert feed.counters.unparsed == 6
+    assert feed.on_frame(CONN, depth(11, 11, [["100.10", "1"]], []), 2).updated == ("BTC-USDT",)
+
+
+def test_a_value_that_is_no_number_costs_that_pair_its_sync(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    feed.on_snapshot("BTC-USDT", SNAPSHOT)
+    result = feed.on_frame(CONN, depth(11, 11, [["abc", "1"]], []), 2)
+    assert result.problems[0].kind == "bad_value"
+    assert result.snapshots
+
+
+def test_the_common_case_makes_no_new_result(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    feed.on_snapshot("BTC-USDT", SNAPSHOT)
+    first = feed.on_frame(CONN, depth(11, 11, [], []), 1)
+    assert feed.on_frame(CONN, depth(12, 12, [], []), 2) is first
+    assert feed.last_frame_mono_ns == 2
+
+
+def test_pairs_that_nobody_follows_are_counted(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    del feed.books["ETH-USDT"]
+    assert not feed.on_frame(CONN, depth(1, 2, [], [], "ETHUSDT"), 1).updated
+    assert feed.counters.unknown == 1
+
+
+def test_trades_and_notices_are_passed_on(feed: MarketDataFeed) -> None:
+    trade = {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 7, "p": "100.5", "q": "2", "T": 3, "m": True, "M": True}
+    frame = json.dumps({"stream": "btcusdt@trade", "data": trade})
+    assert feed.on_frame(CONN, frame, 1).trades[0].trade_id == "7"
+    result = feed.on_frame(CONN, b'{"e":"serverShutdown","E":1}', 2)
+    assert result.reconnect
+    assert result.problems[0].kind == "notice"
+    assert not feed.on_frame(CONN, b'{"result":null,"id":1}', 3).problems

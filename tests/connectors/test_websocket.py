@@ -1,0 +1,384 @@
+"""The WebSocket client against the websockets package's own server, and against hand-made bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from engine.connectors.errors import TransportError
+from engine.connectors.websocket import WebSocketConnection, WebSocketOptions, connect
+from engine.errors import ConfigError
+
+
+class Listener:
+    """Records what it hears, and lets tests wait for it."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.frames: list[bytes] = []
+        self.times: list[int] = []
+        self.reasons: list[str] = []
+        self._news = asyncio.Event()
+
+    def on_open(self) -> None:
+        self.opened += 1
+        self._news.set()
+
+    def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+        self.frames.append(data)
+        self.times.append(received_mono_ns)
+        self._news.set()
+
+    def on_close(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self._news.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
+
+
+@asynccontextmanager
+async def serving(handler: Callable[[ServerConnection], Awaitable[None]], **options: Any) -> AsyncIterator[str]:
+    async with serve(handler, "127.0.0.1", 0, **options) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/stream?streams=a@b/c@d"
+
+
+@pytest.fixture
+def raw_server(tcp_server: Any) -> Callable[[bytes], AbstractAsyncContextManager[str]]:
+    """Completes a handshake by hand, sends given bytes in one with it, and never says anything again."""
+
+    @asynccontextmanager
+    async def serving_bytes(after: bytes) -> AsyncIterator[str]:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            key = next(line.split(": ")[1] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key"))
+            digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+            answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            answer += b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+            writer.write(answer + after)
+            await until_the_end(reader)
+
+        async with tcp_server(handle) as port:
+            yield f"ws://127.0.0.1:{port}/"
+
+    return serving_bytes
+
+
+async def until_the_end(reader: asyncio.StreamReader) -> None:
+    """Read until the other side closes or cuts."""
+    with contextlib.suppress(ConnectionResetError):
+        await reader.read()
+
+
+def frame(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=False)
+
+
+def test_messages_go_both_ways_and_carry_the_time_of_their_reading(run: Any) -> None:
+    async def work() -> None:
+        async def echo(connection: ServerConnection) -> None:
+            async for message in connection:
+                await connection.send(message)
+
+        listener = Listener()
+        async with serving(echo) as url:
+            before = time.monotonic_ns()
+            connection = await connect(url, listener)
+            assert (listener.opened, connection.is_open) == (1, True)
+            for text in ("a", "ü" * 200, "x" * 100_000):
+                connection.send(text)
+            await listener.until(lambda: len(listener.frames) == 3)
+            assert [len(data) for data in listener.frames] == [1, 400, 100_000]
+            assert before < listener.times[0] <= listener.times[-1] <= time.monotonic_ns()
+            await connection.close()
+            assert listener.reasons == ["closed by us"]
+            with pytest.raises(TransportError):
+                connection.send("late")
+            await connection.close()
+            assert len(listener.reasons) == 1
+
+    run(work())
+
+
+def test_pings_are_answered_with_their_payload_and_are_no_data(run: Any) -> None:
+    async def work() -> None:
+        answered = asyncio.Event()
+
+        async def ping(connection: ServerConnection) -> None:
+            await (await connection.ping(b"payload"))
+            answered.set()
+            await connection.wait_closed()
+
+        listener = Listener()
+        async with serving(ping) as url:
+            connection = await connect(url, listener)
+            quiet_since = connection.last_data_mono_ns
+            await answered.wait()
+            assert connection.last_data_mono_ns == quiet_since
+            assert not listener.frames
+            await connection.close()
+
+    run(work())
+
+
+def test_fragments_are_put_together_around_control_frames(run: Any, raw_server: Any) -> None:
+    async def work() -> None:
+        parts = frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.PING, b"p")
+        parts += frame(Opcode.CONT, b"two ", fin=False) + frame(Opcode.CONT, b"three")
+        parts += frame(Opcode.TEXT, b"next")
+        listener = Listener()
+        async with raw_server(parts) as url:
+            connection = await connect(url, listener, WebSocketOptions(close_timeout_s=0.05))
+            await listener.until(lambda: len(listener.frames) == 2)
+            assert listener.frames == [b"one two three", b"next"]
+            await connection.close()
+
+    run(work())
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    messages=st.lists(st.binary(max_size=70_000), min_size=1, max_size=8),
+    pings=st.lists(st.booleans(), min_size=8, max_size=8),
+    cuts=st.lists(st.integers(0, 10_000), max_size=20),
+)
+def test_however_the_bytes_are_cut_the_messages_are_whole(
+    messages: list[bytes], pings: list[bool], cuts: list[int]
+) -> None:
+    stream = b""
+    for message, ping in zip(messages, pings, strict=False):
+        stream += frame(Opcode.PING, b"x") if ping else b""
+        half = len(message) // 2
+        if len(message) % 3 == 0:
+            stream += frame(Opcode.BINARY, message[:half], fin=False) + frame(Opcode.CONT, message[half:])
+        else:
+            stream += frame(Opcode.BINARY, message)
+    edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+
+    async def work() -> list[bytes]:
+        listener = Listener()
+        connection = opened_connection(listener)
+        for start, end in pairwise(edges):
+            connection.data_received(stream[start:end])
+        return listener.frames
+
+    assert asyncio.run(work()) == messages
+
+
+def opened_connection(listener: Listener) -> WebSocketConnection:
+    """A connection that has had its handshake, on a transport that goes nowhere."""
+
+    class Nowhere(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.written = b""
+
+        def write(self, data: Any) -> None:
+            self.written += bytes(data)
+
+        def is_closing(self) -> bool:
+            return False
+
+        def abort(self) -> None:
+            pass
+
+    transport = Nowhere()
+    connection = WebSocketConnection(parse_uri("ws://venue/"), listener, WebSocketOptions())
+    connection.connection_made(transport)
+    server = ServerProtocol()
+    server.receive_data(transport.written)
+    request = server.events_received()[0]
+    server.send_response(server.accept(request))  # type: ignore[arg-type]
+    connection.data_received(b"".join(server.data_to_send()))
+    assert connection.is_open
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (Frame(Opcode.TEXT, b"masked").serialize(mask=True), 1002),
+        (b"\x83\x00", 1002),
+        (frame(Opcode.CONT, b"nothing to continue"), 1002),
+        (frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.TEXT, b"b"), 1002),
+        (b"\x81\x7f" + (2**40).to_bytes(8, "big"), 1009),
+    ],
+)
+def test_a_broken_frame_ends_the_connection(run: Any, raw_server: Any, broken: bytes, code: int) -> None:
+    async def work() -> None:
+        listener = Listener()
+        after = frame(Opcode.TEXT, b"good") + broken + frame(Opcode.TEXT, b"never seen")
+        async with raw_server(after) as url:
+            options = WebSocketOptions(close_timeout_s=0.2)
+            connection = await connect(url, listener, options)
+            await listener.until(lambda: bool(listener.reasons))
+            assert listener.frames == [b"good"]
+            assert "broken frame" in listener.reasons[0]
+            assert connection.closed.done()
+            assert connection.close_code == code
+
+    run(work())
+
+
+def test_a_message_over_the_limit_ends_the_connection(run: Any) -> None:
+    async def work() -> None:
+        async def send(connection: ServerConnection) -> None:
+            await connection.send("x" * 2000)
+            await connection.wait_closed()
+
+        listener = Listener()
+        async with serving(send) as url:
+            await connect(url, listener, WebSocketOptions(max_size=1000, close_timeout_s=0.2))
+            await listener.until(lambda: bool(listener.reasons))
+            assert not listener.frames
+            assert "broken frame" in listener.reasons[0]
+
+    run(work())
+
+
+def test_a_good_bye_of_the_venue_is_answered_and_told(run: Any) -> None:
+    async def work() -> None:
+        codes: list[int | None] = []
+
+        async def leave(connection: ServerConnection) -> None:
+            await connection.send("last")
+            await connection.close(1001, "maintenance")
+            codes.append(connection.close_code)
+
+        listener = Listener()
+        async with serving(leave) as url:
+            await connect(url, listener)
+            await listener.until(lambda: bool(listener.reasons))
+            assert listener.frames == [b"last"]
+            assert "maintenance" in listener.reasons[0]
+        assert codes == [1001]
+
+    run(work())
+
+
+def test_a_cut_line_is_told_once(run: Any) -> None:
+    async def work() -> None:
+        async def cut(connection: ServerConnection) -> None:
+            connection.transport.abort()
+
+        listener = Listener()
+        async with serving(cut) as url:
+            await connect(url, listener)
+            await listener.until(lambda: bool(listener.reasons))
+            assert len(listener.reasons) == 1
+
+    run(work())
+
+
+def test_what_cannot_be_opened_says_why_without_the_query(run: Any) -> None:
+    async def work() -> None:
+        async def refuse(_connection: Any, _request: Any) -> Any:
+            return _connection.respond(403, "no")
+
+        async def never(_connection: ServerConnection) -> None:
+            raise AssertionError
+
+        with pytest.raises(TransportError):
+            await connect("ws://127.0.0.1:1/?token=secret", Listener())
+        async with serving(never, process_request=refuse) as url:
+            with pytest.raises(TransportError, match="403") as failed:
+                await connect(url, Listener())
+            assert "streams" not in str(failed.value)
+        with pytest.raises(ConfigError):
+            await connect("http://127.0.0.1:1/", Listener())
+
+    run(work())
+
+
+def test_opening_is_bounded_in_time(run: Any, tcp_server: Any) -> None:
+    async def work() -> None:
+        async def say_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+            await until_the_end(reader)
+
+        async with tcp_server(say_nothing) as port:
+            url = f"ws://127.0.0.1:{port}/"
+            listener = Listener()
+            with pytest.raises(TransportError, match="not open within"):
+                await connect(url, listener, WebSocketOptions(open_timeout_s=0.05))
+            assert not listener.reasons
+
+    run(work())
+
+
+def test_a_server_that_does_not_answer_a_good_bye_is_cut(run: Any, raw_server: Any) -> None:
+    async def work() -> None:
+        listener = Listener()
+        async with raw_server(b"") as url:
+            connection = await connect(url, listener, WebSocketOptions(close_timeout_s=0.05))
+            await connection.close()
+            assert listener.reasons == ["closed by us"]
+
+    run(work())
+
+
+def test_own_pings_find_a_dead_peer(run: Any, raw_server: Any) -> None:
+    async def work() -> None:
+        listener = Listener()
+        async with raw_server(b"") as url:
+            await connect(url, listener, WebSocketOptions(ping_every_s=0.02))
+            await listener.until(lambda: bool(listener.reasons))
+            assert "ping" in listener.reasons[0]
+
+    run(work())
+
+
+def test_a_handler_that_fails_is_reported_and_ends_the_connection(run: Any) -> None:
+    async def work() -> None:
+        reported: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+
+        class Failing(Listener):
+            def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+                raise ValueError("mine")
+
+        async def send(connection: ServerConnection) -> None:
+            await connection.send("x")
+            await connection.wait_closed()
+
+        listener = Failing()
+        async with serving(send) as url:
+            await connect(url, listener)
+            await listener.until(lambda: bool(listener.reasons))
+        assert "mine" in listener.reasons[0]
+        assert isinstance(reported[0]["exception"], ValueError)
+
+    run(work())
+
+
+def test_compression_works_where_it_is_asked_for(run: Any) -> None:
+    async def work() -> None:
+        async def send(connection: ServerConnection) -> None:
+            for _ in range(3):
+                await connection.send("abc" * 1000)
+            await connection.wait_closed()
+
+        listener = Listener()
+        async with serving(send) as url:
+            connection = await connect(url, listener, WebSocketOptions(compression=True))
+            await listener.until(lambda: len(listener.frames) == 3)
+            assert set(listener.frames) == {b"abc" * 1000}
+            await connection.close()
+
+    run(work())
