@@ -157,6 +157,7 @@ class Account:
             "orders_open": len(self._held.active),
             "orders_unknown": sum(t.order.state is OrderState.UNKNOWN for t in active),
             "orders_awaiting_fills": sum(t.lacks_fills for t in active),
+            "orders_ended_in_memory": self._held.ended_count,
             "orders_watched": len(self._watch),
             "orders_foreign": len(self._held.foreign),
         }

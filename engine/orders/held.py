@@ -35,6 +35,10 @@ class HeldOrders:
         self._by_exchange_id: dict[tuple[str, str], TrackedOrder] = {}
         self._orphans: OrderedDict[tuple[str, str], dict[str, Fill]] = OrderedDict()
 
+    @property
+    def ended_count(self) -> int:
+        return len(self._ended)
+
     def hold(self, tracked: TrackedOrder) -> None:
         """Take up an order."""
         if tracked.ended:
