@@ -167,6 +167,10 @@ class AccountLink:
         if order is None:
             return
         self.orders.pop(reply.client_order_id, None)
+        self.context.metrics.count(f"refused/{reply.reason.value}")
+        self.context.log.warning(
+            "order refused", id=reply.client_order_id, pair=order.pair, reason=reply.reason.value, detail=reply.detail
+        )
         self._deliver(
             OrderEvent(
                 number=0,

@@ -31,7 +31,7 @@ class Recorder(Strategy):
         if book.fresh and self.ready(pair) and book.bid is not None:
             for order in self.open_orders(pair):
                 self.cancel(order.client_order_id)
-            self.buy(pair, self.params.get("size", "0.001"), book.bid * Decimal("0.99"), OrderType.LIMIT_MAKER)
+            self.buy(pair, self.params.get("size", "0.01"), book.bid * Decimal("0.99"), OrderType.LIMIT_MAKER)
 
 
 class Raiser(Recorder):
