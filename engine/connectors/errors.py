@@ -79,8 +79,10 @@ class VenueRefused(VenueError):
 
 
 class RateLimited(VenueRefused):
-    """Too many requests. ``retry_after_s``: how long nothing more may be sent. ``local``: refused before
-    sending.
+    """Too many requests: nothing more may be sent for ``retry_after_s``.
+
+    ``local``: refused before sending. ``limits``: the names of the limits that were passed, where only
+    requests that count against these are to wait; empty for all requests.
     """
 
     default_reason = Reason.RATE_LIMITED
@@ -92,11 +94,13 @@ class RateLimited(VenueRefused):
         retry_after_s: float,
         *,
         local: bool = False,
+        limits: tuple[str, ...] = (),
         reason: Reason | None = None,
     ) -> None:
         super().__init__(code, text, reason)
         self.retry_after_s = retry_after_s
         self.local = local
+        self.limits = limits
 
 
 class Banned(RateLimited):

@@ -15,7 +15,7 @@ from engine.connectors.websocket import (
     WebSocketOptions,
     connect,
 )
-from engine.errors import VenueError
+from engine.errors import EngineError
 
 PlanFactory = Callable[[], Awaitable[ConnectionPlan]]
 
@@ -33,9 +33,10 @@ class ReconnectingWebSocket:
     """Holds one connection open until :meth:`close`, through one task.
 
     ``plan`` is asked before each attempt (for a fresh signature, say; a VenueError from it counts as a failed
-    attempt). Its ``opening`` texts are sent before ``on_open`` is called. A connection without a data frame
-    for ``silence_s`` is cut (pings and pongs do not count; 0: never), one that lasted ``stable_s`` resets
-    the back-off. ``keepalive``: a text sent every so many seconds.
+    attempt, as does every other error of the engine's own). Its ``opening`` texts are sent before
+    ``on_open`` is called. A connection without a data frame for ``silence_s`` is cut (pings and pongs do not
+    count; 0: never), one that lasted ``stable_s`` resets the back-off. ``keepalive``: a text sent every so
+    many seconds.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ReconnectingWebSocket:
         """Begin to connect. Does nothing if it has begun."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="websocket")
+            self._task.add_done_callback(_report)
 
     async def close(self) -> None:
         """End the connection and the task."""
@@ -80,8 +82,6 @@ class ReconnectingWebSocket:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
 
     def send(self, text: str) -> None:
         """Send on the present connection; TransportError if there is none."""
@@ -102,7 +102,7 @@ class ReconnectingWebSocket:
                 plan = await self._plan()
                 self._opening = plan.opening
                 await self._once(plan)
-            except VenueError as error:
+            except EngineError as error:
                 self.failures += 1
                 delay = self._backoff.next()
                 if self._on_failed is not None:
@@ -149,3 +149,11 @@ class ReconnectingWebSocket:
         self.connects += 1
         for text in self._opening:
             connection.send(text)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """The task ends by being cancelled, and by nothing else: an error that ended it must not go unseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "a WebSocket is no longer kept up", "exception": error, "task": task}
+        )

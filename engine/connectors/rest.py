@@ -143,7 +143,7 @@ class RestClient:
             return RestReply(status=status, body=body, requested_ns=requested_ns, requested_mono_ns=requested_mono_ns)
         error = self._classify(status, headers, body)
         if isinstance(error, RateLimited):
-            self._budget.silence(error.retry_after_s, self._venue_now_ns())
+            self._budget.silence(error.retry_after_s, self._venue_now_ns(), error.limits)
         raise error
 
     async def _exchange(

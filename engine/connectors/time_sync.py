@@ -48,17 +48,18 @@ class TimeSynchronizer:
         self.failures = 0
         self._ask = ask
         self._samples: deque[TimeSample] = deque(maxlen=_KEPT)
+        self._best: TimeSample | None = None
         self._lock = asyncio.Lock()
 
     @property
     def is_synced(self) -> bool:
         """True once there is a sample."""
-        return bool(self._samples)
+        return self._best is not None
 
     @property
     def error_ns(self) -> int:
         """How far :meth:`now_ns` may be off."""
-        return self._error_of(self._best) if self._samples else UNSYNCED_ERROR_NS
+        return UNSYNCED_ERROR_NS if self._best is None else self._error_of(self._best)
 
     @property
     def lead_ns(self) -> int:
@@ -67,7 +68,7 @@ class TimeSynchronizer:
 
     def now_ns(self) -> int:
         """The venue's time; the local wall clock's before the first sample."""
-        if not self._samples:
+        if self._best is None:
             return self.clock.time_ns()
         return self.clock.monotonic_ns() + self._best.offset_ns
 
@@ -86,10 +87,13 @@ class TimeSynchronizer:
         server_ns = server_ms * MILLISECOND_NS + MILLISECOND_NS // 2
         offset = server_ns - (sent_mono_ns + half)
         self._samples.append(TimeSample(offset, half + MILLISECOND_NS // 2, received_mono_ns))
+        # All errors grow alike with time, so which is the smallest changes only here.
+        self._best = min(self._samples, key=self._error_of)
 
     def forget(self) -> None:
         """Drop all samples: the venue said that they are wrong."""
         self._samples.clear()
+        self._best = None
 
     async def sample(self) -> None:
         """Ask the venue once. Raises what the request raises."""
@@ -125,10 +129,6 @@ class TimeSynchronizer:
                 return
             self.forget()
             await self.sample()
-
-    @property
-    def _best(self) -> TimeSample:
-        return min(self._samples, key=self._error_of)
 
     def _error_of(self, sample: TimeSample) -> int:
         age = max(0, self.clock.monotonic_ns() - sample.taken_mono_ns)

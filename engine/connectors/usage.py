@@ -6,7 +6,7 @@ for cancels, and stays silent for as long as the venue said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -14,6 +14,7 @@ from engine.connectors.errors import RateLimited
 
 RESERVE = 0.1
 """The share of a limit that only cancels may use."""
+_EVERYTHING = ""
 
 
 class UsageLimit(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class UsageBudget:
 
     def __init__(self, limits: Mapping[str, UsageLimit]) -> None:
         self._windows = {name: _Window(limit) for name, limit in limits.items()}
-        self._silent_until_ns = 0
+        self._silent_until_ns: dict[str, int] = {}
 
     def set_limits(self, limits: Mapping[str, UsageLimit]) -> None:
         """Take over the limits that the venue publishes; what was used so far stays counted."""
@@ -60,9 +61,10 @@ class UsageBudget:
 
         ``urgent`` requests may use the reserve, and nothing else: after the venue said stop, nothing is sent.
         """
-        if now_ns < self._silent_until_ns:
-            wait = (self._silent_until_ns - now_ns) / 1e9
-            raise RateLimited("local", f"the venue asked for silence, {wait:.1f} s of it left", wait, local=True)
+        for name in (_EVERYTHING, *costs):
+            wait = (self._silent_until_ns.get(name, 0) - now_ns) / 1e9
+            if wait > 0:
+                raise RateLimited("local", f"the venue asked for silence, {wait:.1f} s are left", wait, local=True)
         for name, cost in costs.items():
             self._check(name, cost, now_ns, urgent)
         for name, cost in costs.items():
@@ -83,9 +85,11 @@ class UsageBudget:
             if window is not None:
                 window.used = used
 
-    def silence(self, seconds: float, now_ns: int) -> None:
-        """The venue asked for silence: refuse everything until then."""
-        self._silent_until_ns = max(self._silent_until_ns, now_ns + int(seconds * 1e9))
+    def silence(self, seconds: float, now_ns: int, limits: Iterable[str] = ()) -> None:
+        """The venue asked for silence: refuse everything until then, or what counts against these limits."""
+        until_ns = now_ns + int(seconds * 1e9)
+        for name in tuple(limits) or (_EVERYTHING,):
+            self._silent_until_ns[name] = max(self._silent_until_ns.get(name, 0), until_ns)
 
     def used(self, now_ns: int) -> dict[str, int]:
         """What is used of each limit in its present window."""

@@ -172,3 +172,26 @@ def test_sending_without_a_connection_is_an_error(run: Any) -> None:
         assert not failed.value.sent
 
     run(work())
+
+
+def test_an_error_that_is_nobodys_is_reported(run: Any) -> None:
+    async def work() -> None:
+        reported: list[Any] = []
+        told = asyncio.Event()
+
+        def report(_loop: Any, context: dict[str, Any]) -> None:
+            reported.append(context["exception"])
+            told.set()
+
+        asyncio.get_running_loop().set_exception_handler(report)
+
+        async def plan() -> ConnectionPlan:
+            raise KeyError("mine")
+
+        socket = ReconnectingWebSocket(plan, Listener())
+        socket.start()
+        await told.wait()
+        await socket.close()
+        assert isinstance(reported[0], KeyError)
+
+    run(work())

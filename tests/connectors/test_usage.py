@@ -72,3 +72,11 @@ def test_published_limits_replace_the_assumed_ones() -> None:
     with pytest.raises(RateLimited):
         usage.admit({"orders": 1}, 0)
     usage.admit({"orders": 1}, 0, urgent=True)
+
+
+def test_a_silence_may_be_for_what_counts_against_one_limit() -> None:
+    usage = budget()
+    usage.silence(30, 0, ("orders",))
+    usage.admit({"weight": 1}, 0)
+    with pytest.raises(RateLimited):
+        usage.admit({"orders": 1, "weight": 1}, 0)

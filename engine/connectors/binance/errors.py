@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from engine.connectors.binance import constants
 from engine.connectors.errors import (
     AuthError,
     Banned,
@@ -74,7 +75,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
     if status == 418:
         return Banned(code, text, _retry_after(headers, _BAN_S))
     if status == 429:
-        return RateLimited(code, text, _retry_after(headers, _RATE_LIMIT_S))
+        return _rate_limited(code, text, _retry_after(headers, _RATE_LIMIT_S))
     if status >= 500:
         # "It is important to NOT treat this as a failure operation; the execution status is UNKNOWN."
         return UnknownOutcome(f"HTTP {status}: {text}", code=code)
@@ -94,7 +95,7 @@ def from_code(code: int, text: str, retry_after_s: float = _RATE_LIMIT_S) -> Ven
     if code == -1021:
         return ClockError(code, text)
     if code in _TOO_MANY:
-        return RateLimited(code, text, retry_after_s)
+        return _rate_limited(code, text, retry_after_s)
     if code in _AUTH:
         return AuthError(code, text)
     if code in _NOT_FOUND:
@@ -111,6 +112,12 @@ def from_code(code: int, text: str, retry_after_s: float = _RATE_LIMIT_S) -> Ven
 def reject_reason(name: str) -> Reason:
     """The reason of a rejected order's ``r`` field."""
     return _REJECT_REASONS.get(name, Reason.VENUE_REFUSED)
+
+
+def _rate_limited(code: int, text: str, retry_after_s: float) -> RateLimited:
+    """Too many orders (-1015) silence the placing of orders alone; cancels still go out."""
+    limits = (constants.ORDERS_10S, constants.ORDERS_1D) if code == -1015 else ()
+    return RateLimited(code, text, retry_after_s, limits=limits)
 
 
 def _by_text(code: int, text: str) -> VenueRefused:

@@ -91,6 +91,12 @@ def test_being_told_to_slow_down(
     assert not error.local
 
 
+def test_too_many_orders_silence_orders_alone() -> None:
+    error = classify(429, {}, body(-1015, "Too many new orders"))
+    assert isinstance(error, errors.RateLimited)
+    assert error.limits == ("ORDERS_10S", "ORDERS_1D")
+
+
 def test_answers_that_are_none_of_these() -> None:
     assert type(classify(404, {}, b"<html>")) is errors.VenueRefused
     assert type(classify(307, {}, b"")) is errors.MalformedReply
