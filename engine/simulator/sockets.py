@@ -21,12 +21,12 @@ class Socket:
     The server pings every 20 s and drops a client that has not answered for 60 s; the client's pings are answered.
     """
 
-    def __init__(self, request: web.Request, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(self, request: web.Request) -> None:
         self._request = request
         self._ws = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=1 << 20, timeout=1.0)
         self._queue: deque[bytes] = deque()
         self._wake = asyncio.Event()
-        self._max = max_queued
+        self._max = MAX_QUEUED
         self._pong_at = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = False

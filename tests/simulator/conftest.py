@@ -27,8 +27,8 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, info: BoxInfo) -> None:
         self.session, self.info = session, info
 
-    def signed(self, params: dict[str, Any], **more: Any) -> str:
-        params = {**params, "timestamp": int(time.time() * 1000), **more}
+    def signed(self, params: dict[str, Any]) -> str:
+        params = {"timestamp": int(time.time() * 1000), **params}
         query = urlencode({name: value for name, value in params.items() if value is not None})
         return f"{query}&signature={self.sign(query)}"
 

@@ -57,9 +57,7 @@ def new(
     quote: int = 0,
 ) -> NewOrder:
     client_id = client_id or f"id{next(_ids)}"
-    return NewOrder(
-        "BTC-USDT", side == "buy", kind, tif, price * ONE, size * ONE, quote * ONE, client_id, self_trade
-    )
+    return NewOrder("BTC-USDT", side == "buy", kind, tif, price * ONE, size * ONE, quote * ONE, client_id, self_trade)
 
 
 def totals(venue: Venue) -> Counter[str]:
@@ -241,9 +239,7 @@ def test_events_tell_an_order_s_life_with_balances_after_each() -> None:
 
 
 def busy(seed: int = 1, activity: float = 20.0) -> Venue:
-    return Venue(
-        [BUSY], [account("a")], seed=seed, activity=activity, depth_interval_ns=100_000_000, start_ns=START
-    )
+    return Venue([BUSY], [account("a")], seed=seed, activity=activity, depth_interval_ns=100_000_000, start_ns=START)
 
 
 def run(venue: Venue, seconds: float, step_ms: int = 20) -> list[events.Event]:
