@@ -22,6 +22,7 @@ from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint
 from engine.actors.policy import (
     Action,
     ActorFailed,
+    ActorState,
     Changed,
     ConnectorDown,
     ConnectorUp,
@@ -64,6 +65,7 @@ POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
 STOP_ORDER = (("strategy",), ("exchange",), ("user_stream", "order_book"), ("clock",), ("venue",))
 RECENT_EVENTS = 200
+ENDED = (ActorState.STOPPED, ActorState.FAILED)
 DEAD_MAN_SPARE_S = 2.0
 PRELOAD = (
     "engine.actors.process",
@@ -140,6 +142,8 @@ class Supervisor:
         self._boxes: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wakeup: asyncio.TimerHandle | None = None
+        self._awaiting_box: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._state_changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._goodbyes: set[tuple[str, int]] = set()
         self._keep_orders: set[str] = set()
@@ -214,11 +218,20 @@ class Supervisor:
         self.policy.shutdown_requested(self._now())
         self._pump()
         for kinds in STOP_ORDER:
-            names = [name for name in self.runtime.living() if self.planned[name].kind in kinds]
-            for name in names:
-                self.policy.stop_requested(name, self._now(), "the engine stops")
-            self._pump()
-            await asyncio.gather(*(self.runtime.wait(name) for name in names))
+            names = [name for name, planned in self.planned.items() if planned.kind in kinds]
+            await self._end(names, "the engine stops")
+
+    async def _end(self, names: list[str], reason: str) -> None:
+        """Stop these actors and wait until they have; the policy kills those that take too long."""
+        for name in names:
+            self.policy.stop_requested(name, self._now(), reason)
+            waiting = self._awaiting_box.pop(name, None)
+            if waiting is not None:
+                waiting.cancel()
+        self._pump()
+        while any(self.policy.state(name) not in ENDED for name in names):
+            self._state_changed.clear()
+            await self._state_changed.wait()
 
     async def _clean_up(self) -> None:
         if self._wakeup is not None:
@@ -226,8 +239,8 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.runtime.close()
         await self.bus.close()
+        await self.runtime.close()
         self.paths.remove()
         self.log.info("engine stopped", seconds=round(self.seconds, 1))
         self.log_file.close()
@@ -261,9 +274,7 @@ class Supervisor:
 
     async def detach(self, strategy: str, actor: str) -> None:
         """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep."""
-        self.policy.stop_requested(actor, self._now(), "detached")
-        self._pump()
-        await self.runtime.wait(actor)
+        await self._end([actor], "detached")
         if self.config.stop.open_orders == "cancel":
             await self._cancel_orders_of(actor)
         self.policy.remove(actor)
@@ -339,6 +350,7 @@ class Supervisor:
     def _changed(self, name: str, state: str, detail: str) -> None:
         planned = self.planned[name]
         self.observed.of(name).state = state
+        self._state_changed.set()
         level = self.log.warning if state in ("stalled", "backing_off", "failed") else self.log.info
         level(f"actor {state}", about=name, detail=detail)
         self.changes.publish(
@@ -356,7 +368,10 @@ class Supervisor:
     async def _spawn(self, name: str) -> None:
         planned = self.planned[name]
         if planned.box:
-            planned = with_endpoint(planned, await asyncio.shield(self._boxes[planned.box]))
+            info = await self._box_info(name, planned.box)
+            if info is None:
+                return
+            planned = with_endpoint(planned, info)
         self._incarnation = max(self._incarnation + 1, self.clock.time_ns() // 1000)
         spec = ActorSpec(
             name=name,
@@ -379,6 +394,18 @@ class Supervisor:
             self.observed.spawned(name, pid)
             self.policy.spawned(name, spec.incarnation, self._now())
         self._pump()
+
+    async def _box_info(self, name: str, box: str) -> dict[str, Any] | None:
+        """Where the box listens, once it does; None if the actor is to be stopped before that."""
+        waiting = asyncio.get_running_loop().create_task(_result_of(self._boxes[box]))
+        self._awaiting_box[name] = waiting
+        await asyncio.wait([waiting])
+        self._awaiting_box.pop(name, None)
+        if waiting.cancelled():
+            self.policy.spawn_failed(name, self._now(), f"stopped before {box} was there")
+            self._pump()
+            return None
+        return waiting.result()
 
     async def _ask_to_stop(self, name: str, reason: str) -> None:
         kind = self.planned[name].kind
@@ -437,6 +464,9 @@ class Supervisor:
                 self.observed.answered(message)
             case ActorStats():
                 self.observed.stats(message)
+                if message.actor == CLOCK:
+                    # A sign of life: a clock may have to wait for wall time that stepped back.
+                    self.policy.answered(CLOCK, message.incarnation, -1, self._now())
             case LogLine():
                 self._on_line(message)
             case ActorStarted():
@@ -489,3 +519,8 @@ class Supervisor:
 
     def _now(self) -> int:
         return self.clock.monotonic_ns()
+
+
+async def _result_of(future: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    """Wait for a future that others wait for as well."""
+    return await asyncio.shield(future)

@@ -1,7 +1,8 @@
 """The strategy interface: subclass :class:`Strategy`, override what you care about.
 
 A strategy runs in a process of its own. Its handlers are plain functions, called one at a time; a slow one delays
-nobody else. Prices, sizes and balances are ``Decimal``; pairs are named ``connector/BASE-QUOTE`` as in the configuration::
+nobody else. Prices, sizes and balances are ``Decimal``; pairs are named ``connector/BASE-QUOTE``, as in the
+configuration::
 
     class OneBid(Strategy):
         def on_tick(self, tick):
