@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from engine.connectors.binance import constants
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import (
     AuthError,
     Banned,
@@ -68,7 +69,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
     """The error of an HTTP reply that is none of success."""
     try:
         error = _decode(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         error = None
     text = error.msg if error else f"HTTP {status}"
     code = error.code if error else status

@@ -22,6 +22,7 @@ from engine.connectors.base import (
 from engine.connectors.binance import constants, reports
 from engine.connectors.binance.auth import signed_query
 from engine.connectors.binance.public import BinancePublic, decoded
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import (
     ClockError,
     FilterFailure,
@@ -314,7 +315,7 @@ def _cancelled(raw: msgspec.Raw) -> list[reports.OrderReport]:
     try:
         order_list = _decode_list.decode(raw)
         return order_list.order_reports or [_decode_order.decode(raw)]
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedReply(f"a reply that cannot be read: {error}") from error
 
 

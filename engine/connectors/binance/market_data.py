@@ -26,6 +26,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -137,8 +138,8 @@ class BinanceMarketData(MarketDataProtocol):
         return [self._plan(pairs[at : at + each]) for at in range(0, len(pairs), each)]
 
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
-        raw = data.encode() if isinstance(data, str) else data
         try:
+            raw = data.encode() if isinstance(data, str) else data
             mark = raw.find(b"@", 0, 64)
             if mark > 0:
                 if raw.startswith(_DEPTH_MARKS, mark):
@@ -148,7 +149,7 @@ class BinanceMarketData(MarketDataProtocol):
                 if raw.startswith(b'@trade"', mark):
                     return self._trade(_trade_frame(raw).data)
             return self._rare(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
 
     def sequence_rule(self) -> RangeRule:
@@ -164,7 +165,7 @@ class BinanceMarketData(MarketDataProtocol):
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
         try:
             reply = _snapshot(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise MalformedReply(f"snapshot of {pair}: {error}") from error
         return DepthSnapshot(pair, reply.last_update_id, reply.bids, reply.asks)
 

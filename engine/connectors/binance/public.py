@@ -16,6 +16,7 @@ from engine.connectors.binance import constants
 from engine.connectors.binance.auth import encode
 from engine.connectors.binance.errors import classify
 from engine.connectors.binance.rules import parse_exchange_info
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import MalformedReply, VenueRefused
 from engine.connectors.rest import RestClient, RestReply
 from engine.connectors.symbols import SymbolMap
@@ -57,7 +58,7 @@ def decoded(decoder: msgspec.json.Decoder[T], reply: RestReply) -> T:
     """The body of a reply; MalformedReply if it is not what the decoder is for."""
     try:
         return decoder.decode(reply.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise MalformedReply(f"a reply that cannot be read: {error}") from error
 
 
@@ -116,7 +117,9 @@ class BinancePublic(PublicClient):
 
     async def fetch(self, request: HttpRequest) -> bytes:
         costs = {constants.WEIGHT: request.weight}
-        return (await self._rest.read(request.path, request.query, costs=costs)).body
+        if request.method == "GET":
+            return (await self._rest.read(request.path, request.query, costs=costs)).body
+        return (await self._rest.send(request.method, request.path, request.query, costs=costs)).body
 
     async def _rules_of(self, wanted: set[str] | None) -> dict[str, TradingRule]:
         query = ""

@@ -13,6 +13,7 @@ import msgspec
 
 from engine.connectors.base import VenueFill
 from engine.connectors.binance.errors import reject_reason
+from engine.connectors.decoding import require_amounts
 from engine.connectors.errors import MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Balance, Fill, OrderState, OrderType, Reason, Side, VenueOrderUpdate
@@ -51,6 +52,9 @@ class ImmediateFill(msgspec.Struct, rename="camel"):
     commission_asset: str
     trade_id: int
 
+    def __post_init__(self) -> None:
+        require_amounts(self.price, self.qty, self.commission)
+
 
 class OrderReport(msgspec.Struct, rename="camel"):
     """An order in a REST reply: placed, cancelled, queried or listed."""
@@ -69,6 +73,9 @@ class OrderReport(msgspec.Struct, rename="camel"):
     update_time: int = 0
     time: int = 0
     fills: list[ImmediateFill] = []
+
+    def __post_init__(self) -> None:
+        require_amounts(self.price, self.orig_qty, self.executed_qty)
 
 
 class OrderListReport(msgspec.Struct, rename="camel"):
@@ -93,11 +100,17 @@ class TradeReport(msgspec.Struct, rename="camel"):
     is_buyer: bool
     is_maker: bool
 
+    def __post_init__(self) -> None:
+        require_amounts(self.price, self.qty, self.commission)
+
 
 class AssetReport(msgspec.Struct):
     asset: str
     free: Decimal
     locked: Decimal
+
+    def __post_init__(self) -> None:
+        require_amounts(self.free, self.locked)
 
 
 class AccountReport(msgspec.Struct, rename="camel"):
@@ -128,11 +141,17 @@ class ExecutionReport(msgspec.Struct):
     N: str | None = None
     m: bool = False
 
+    def __post_init__(self) -> None:
+        require_amounts(self.q, self.p, self.l, self.z, self.L, self.n)
+
 
 class _StreamAsset(msgspec.Struct):
     a: str
     f: Decimal
     l: Decimal  # noqa: E741 - the venue's name
+
+    def __post_init__(self) -> None:
+        require_amounts(self.f, self.l)
 
 
 class AccountPosition(msgspec.Struct):

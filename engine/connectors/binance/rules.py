@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+from engine.connectors.decoding import UNREADABLE, require_amounts
 from engine.connectors.errors import MalformedReply
 from engine.connectors.usage import UsageLimit
 from engine.messages import OrderType, TradingRule
@@ -79,14 +80,14 @@ def parse_exchange_info(body: bytes | str) -> ExchangeInfo:
     """Read the whole reply; MalformedReply if it is none. One symbol that cannot be read costs no other."""
     try:
         reply = _decode_reply(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedReply(f"exchangeInfo: {error}") from error
     rules: dict[str, TradingRule] = {}
     skipped: list[str] = []
     for raw in reply.symbols:
         try:
             rule = _rule(_decode_symbol(raw))
-        except (msgspec.MsgspecError, InvalidOperation):
+        except (*UNREADABLE, InvalidOperation, ValueError):
             skipped.append(_name_of(raw))
         else:
             rules[rule.pair] = rule
@@ -103,7 +104,7 @@ def parse_exchange_info(body: bytes | str) -> ExchangeInfo:
 def _name_of(raw: msgspec.Raw) -> str:
     try:
         return _decode_name(raw).symbol
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return "?"
 
 
@@ -136,7 +137,8 @@ def _rule(symbol: _Symbol) -> TradingRule:
 def _number(text: str) -> Decimal:
     """An exact value without trailing zeros and without an exponent. Zero stands for "no limit"."""
     value = Decimal(text)
-    if not value.is_finite() or value < 0:
-        raise InvalidOperation(f"{text!r} is no limit")
+    require_amounts(value)
+    if value < 0:
+        raise ValueError(f"{text!r} is no limit")
     value = value.normalize()
     return value if int(value.as_tuple().exponent) <= 0 else value.quantize(Decimal(1))

@@ -24,6 +24,7 @@ from engine.connectors.base import (
 from engine.connectors.binance import reports
 from engine.connectors.binance.auth import signed_params
 from engine.connectors.binance.errors import ErrorBody, from_code
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import AuthError, ClockError, MalformedFrame, MalformedReply
 from engine.connectors.settings import Credentials
 from engine.connectors.symbols import SymbolMap
@@ -95,7 +96,7 @@ class BinanceUserData(UserDataProtocol):
                 return (self._answer(frame),)
             if frame.e:
                 return self._event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, MalformedReply) as error:
+        except (*UNREADABLE, MalformedReply) as error:
             raise MalformedFrame(str(error), data) from error
         raise MalformedFrame("neither an event nor an answer", data)
 

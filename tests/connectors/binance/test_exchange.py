@@ -250,6 +250,19 @@ def test_cancelling_a_pair_reports_the_orders_of_lists_too(run: Any) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"executedQty": "NaN"}, {"price": "-Infinity"}, {"status": "DREAMT"}, {"orderId": "7"}]
+)
+def test_an_answer_that_makes_no_sense_leaves_the_outcome_open(run: Any, wrong: dict[str, Any]) -> None:
+    async def work() -> None:
+        async with exchange(lambda _: report(**wrong)) as (client, _requests):
+            with pytest.raises(errors.MalformedReply) as odd:
+                await client.place(order(), lambda _at: None)
+            assert not errors.was_refused(odd.value)
+
+    run(work())
+
+
 def test_one_pairs_error_ends_the_asking_of_the_others(run: Any) -> None:
     async def work() -> None:
         def answer(request: web.Request) -> Any:

@@ -104,9 +104,13 @@ def test_answers_and_notices() -> None:
         combined("btcusdt@trade", []),
         combined("btcusdt@depth@100ms", DEPTH)[:-5],
         json.dumps({**DEPTH, "u": 1.5}).encode(),
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"stream":"btcusdt@depth","data":{"z":' + b"[" * 100_000,
+        "\ud800",
     ],
 )
-def test_what_cannot_be_read_says_so(frame: bytes) -> None:
+def test_what_cannot_be_read_says_so(frame: bytes | str) -> None:
     with pytest.raises(MalformedFrame):
         make().feed(frame)
 
