@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import shutil
 import sqlite3
+import ssl
 import string
 import tempfile
 import time
@@ -34,7 +35,11 @@ from engine.simulator.serving import Server, application
 from engine.simulator.tls import server_context
 from engine.simulator.venue import Venue
 
+__all__ = ["BoxConfig", "BoxInfo", "VenueBox"]
+
 STEP_SECONDS = 0.02
+_PORT_TRIES = 5
+_PORT_WAIT_SECONDS = 0.1
 _SAVE_PRICES_NS = 1_000_000_000
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -95,7 +100,7 @@ class VenueBox:
         context, ca = server_context(folder / "tls") if self.config.tls else (None, None)
         server = Server(app, self.config.host)
         self._cleanup.push_async_callback(server.stop)
-        port = await server.start(self.config.port or int(self.ledger.get("port", "0")), context)
+        port = await self._listen(server, context)
         self.ledger.put("port", str(port))
         self._cleanup.push_async_callback(self._close_sockets)
         self._step_task = asyncio.create_task(
@@ -192,6 +197,18 @@ class VenueBox:
         while True:
             self.step()
             await asyncio.sleep(STEP_SECONDS)
+
+    async def _listen(self, server: Server, context: ssl.SSLContext | None) -> int:
+        """On the port asked for; where none is, on the last life's, and on any free one if that stays taken."""
+        if self.config.port:
+            return await server.start(self.config.port, context)
+        last = int(self.ledger.get("port", "0"))
+        for _ in range(_PORT_TRIES if last else 0):
+            try:
+                return await server.start(last, context)
+            except ConfigError:
+                await asyncio.sleep(_PORT_WAIT_SECONDS)
+        return await server.start(0, context)
 
     async def _end_steps(self) -> None:
         if self._step_task is not None:

@@ -106,7 +106,7 @@ class History:
 
     def average_price(self) -> int | None:
         """Volume-weighted over the last five minutes with trades; None without trades."""
-        recent = list(self.bars)[-5:]
+        recent = [self.bars[-back] for back in range(1, min(5, len(self.bars)) + 1)]
         volume = sum(bar.volume for bar in recent)
         return sum(bar.quote for bar in recent) * ONE // volume if volume else None
 

@@ -35,7 +35,8 @@ class Server:
 
     async def start(self, port: int, context: ssl.SSLContext | None = None) -> int:
         """Listen and return the port; :class:`ConfigError` when it is taken."""
-        await self._runner.setup()
+        if self._runner.server is None:
+            await self._runner.setup()
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

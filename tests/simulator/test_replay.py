@@ -158,7 +158,7 @@ def test_frames_of_raw_connections_find_their_stream(tmp_path: Path) -> None:
                 "t": 1,
                 "kind": "ws_out",
                 "conn": 1,
-                "data": '{"method":"SUBSCRIBE","params":["abcusdt@depth@100ms"],"id":1}',
+                "data": json.dumps(subscribe),
             },
             {"t": 1, "kind": "ws_in", "conn": 1, "data": '{"result":null,"id":1}'},
             {"t": 2, "kind": "ws_in", "conn": 1, "data": LATER},

@@ -191,3 +191,17 @@ def test_tls_is_served_with_the_named_certificate(tmp_path: Path) -> None:
                         assert "u" in await socket.receive_json()
 
     asyncio.run(main())
+
+
+def test_a_last_port_that_is_taken_gives_way_to_a_free_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            async with program("--state", str(tmp_path)) as (process, info):
+                process.kill()
+                await process.wait()
+            other = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", info.port)
+            async with other, program("--state", str(tmp_path)) as (_, again):
+                assert again.port != info.port
+                assert again.api_key == info.api_key
+
+    asyncio.run(main())

@@ -50,7 +50,7 @@ def test_a_book_kept_from_diffs_equals_the_book_ticker_of_the_same_id(in_box: In
             assert first["stream"].startswith("btcusdt@")
             book.load(await client.get("/api/v3/depth", symbol="BTCUSDT", limit=5000))
             start = book.last
-            while compared < (10 if speed else 2):
+            while compared < (10 if speed else 1):
                 frame = json.loads(await ws.recv())
                 data = frame["data"]
                 if frame["stream"].endswith("bookTicker"):
