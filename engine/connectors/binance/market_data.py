@@ -191,6 +191,8 @@ class BinanceMarketData(MarketDataProtocol):
         pair = self._pair(event.s)
         if pair is None:
             return _NOTHING
+        if event.u < event.U:
+            raise MalformedFrame("a range that ends before it begins", f"U {event.U} u {event.u}")
         return (DepthDiff(pair, event.U, event.u, None, event.b, event.a, event.E * _MS),)
 
     def _quote(self, event: _Quote) -> Sequence[MarketEvent]:

@@ -104,6 +104,7 @@ def test_answers_and_notices() -> None:
         combined("btcusdt@trade", []),
         combined("btcusdt@depth@100ms", DEPTH)[:-5],
         json.dumps({**DEPTH, "u": 1.5}).encode(),
+        combined("btcusdt@depth@100ms", {**DEPTH, "U": 8}),
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"stream":"btcusdt@depth","data":{"z":' + b"[" * 100_000,
