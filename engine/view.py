@@ -58,7 +58,7 @@ def render(status: Row, width: int = 120) -> RenderableType:
     parts: list[RenderableType] = [_header(status), "", _actors(status.get("actors", ()), narrow)]
     if status.get("books"):
         parts += ["", _books(status["books"], narrow)]
-    parts += ["", _trading(status)]
+    parts += ["", _trading(status, narrow)]
     if status.get("events"):
         parts += ["", _events(status["events"], narrow)]
     if status.get("open_orders"):
@@ -110,10 +110,10 @@ def _actors(actors: Sequence[Row], narrow: bool) -> Table:
             actor["name"],
             _state(actor["state"]),
             Text(str(restarts), style="yellow" if restarts else "dim"),
-            str(actor.get("ticks", 0)),
+            "–" if actor.get("kind") == "supervisor" else str(actor.get("ticks", 0)),
         ]
         if not narrow:
-            cells.append(str(actor.get("ticks_skipped", 0)))
+            cells.append("–" if actor.get("kind") == "supervisor" else str(actor.get("ticks_skipped", 0)))
             cells.append("–" if late is None else f"{late:.2f} ms")
             cells.append(str(actor.get("pid") or "–"))
         table.add_row(*cells)
@@ -142,7 +142,7 @@ def _books(books: Mapping[str, Row], narrow: bool) -> Table:
     return table
 
 
-def _trading(status: Row) -> Text:
+def _trading(status: Row, narrow: bool) -> Text:
     orders = status.get("orders", {})
     text = Text(" ")
     text.append("orders ", style="bold cyan")
@@ -151,7 +151,7 @@ def _trading(status: Row) -> Text:
         count = orders.get(name, 0)
         if count or name in ("placed", "open"):
             text.append(f" {count} {name}", style="red" if name in ("failed", "unknown") and count else "")
-    text.append("   fills ", style="bold cyan")
+    text.append("\n fills  " if narrow else "   fills ", style="bold cyan")
     text.append(f" {status.get('fills', 0)}")
     pnl = _total_pnl(status.get("pnl", {}))
     if pnl:
@@ -232,10 +232,14 @@ def _events(events: Sequence[Row], narrow: bool) -> Table:
         [("time", False), ("event", False)] if narrow else [("time", False), ("actor", False), ("event", False)]
     )
     for event in list(events)[-_EVENTS:]:
-        fields = "  ".join(f"{key}={value}" for key, value in (event.get("fields") or {}).items() if value != "")
+        told = dict(event.get("fields") or {})
+        about = told.pop("about", "") or event.get("actor", "")
+        fields = "  ".join(f"{key}={value}" for key, value in told.items() if value != "")
         text = Text(str(event.get("event", "")), style=_LEVEL_STYLES.get(str(event.get("level")), ""))
         text.append(f"  {fields}" if fields else "", style="dim")
-        actor = () if narrow else (str(event.get("actor", "")),)
+        actor = () if narrow else (str(about),)
+        if narrow and about:
+            text = Text(f"{about}  ").append_text(text)
         table.add_row(Text(_clock(event.get("time_ns", 0)), style="dim"), *actor, _one_line(text))
     return table
 

@@ -185,8 +185,6 @@ def test_a_report_that_could_not_be_written_is_refused_before_anything_starts(ca
     [
         ["status"],
         ["stop"],
-        ["halt"],
-        ["resume"],
         ["cancel-all"],
         ["restart", "clock"],
         ["attach", str(ROOT / "configs/strategy.yml")],
@@ -246,7 +244,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help_and_the_options_of_all() -> None:
     helped = build_parser().format_help()
     for command in (
-        *("run", "status", "stop", "halt", "resume", "cancel-all", "restart", "attach", "detach", "orders"),
+        *("run", "status", "stop", "cancel-all", "restart", "attach", "detach", "orders"),
         *("fills", "balances", "book", "logs", "simulate", "check", "venues", "view"),
     ):
         assert re.search(rf"^    {command}\s+\w", helped, re.MULTILINE), command
@@ -301,23 +299,19 @@ def test_stop_waits_until_the_engine_is_gone(call: Any, engine: StandIn) -> None
 
 
 def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
-    for verb in ("restart", "halt", "resume", "detach", "attach"):
+    for verb in ("restart", "detach", "attach"):
         engine.answers[verb] = lambda _: {}
     engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}}
     assert call("restart", "strategy.maker")[0] == 0
-    assert call("halt", "--reason", "too hot")[0] == 0
-    assert call("resume")[0] == 0
     assert call("cancel-all")[1] == "2 orders cancelled\n"
     assert call("detach", "extra")[0] == 0
     assert call("attach", str(ROOT / "configs/strategy.yml"))[0] == 0
-    assert engine.asked[:5] == [
+    assert engine.asked[:3] == [
         ("restart", {"actor": "strategy.maker"}),
-        ("halt", {"reason": "too hot"}),
-        ("resume", {}),
         ("cancel_all", {}),
         ("detach", {"name": "extra"}),
     ]
-    verb, strategy = engine.asked[5]
+    verb, strategy = engine.asked[3]
     assert verb == "attach"
     assert strategy["name"] == "extra"
     assert strategy["strategy"] == "engine.strategies.market_maker:MarketMaker"

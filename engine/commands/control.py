@@ -1,4 +1,4 @@
-"""Commands that change a running engine: stop, halt, resume, cancel-all, restart, attach, detach."""
+"""Commands that change a running engine: stop, cancel-all, restart, attach, detach."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ def register(subparsers: Subparsers) -> None:
     """Add the commands to the parser."""
     stop = add_command(subparsers, "stop", _stop, "stop the engine cleanly, and wait until it has")
     stop.add_argument("--timeout", type=duration, default=_STOP_TIMEOUT, metavar="T", help="wait at most so long")
-    halt = add_command(
-        subparsers, "halt", _halt, "let no new order out, until resume; kept over restarts", json_output=True
-    )
-    halt.add_argument("--reason", default="", metavar="TEXT", help="what to tell those whose orders are refused")
-    add_command(subparsers, "resume", _resume, "let orders out again after halt", json_output=True)
     add_command(subparsers, "cancel-all", _cancel_all, "cancel every open order of the engine", json_output=True)
     restart = add_command(subparsers, "restart", _restart, "stop one actor and start it again")
     restart.add_argument("actor", metavar="ACTOR", help="as engine status lists it, as in strategy.maker")
@@ -44,15 +39,6 @@ def _stop(args: argparse.Namespace) -> int:
         raise CommandError(f"the engine still runs after {args.timeout:g} s; see engine logs supervisor")
     print("stopped")
     return 0
-
-
-def _halt(args: argparse.Namespace) -> int:
-    data = _ask(args, "halt", reason=args.reason)
-    return _told(args, data, "halted: no new orders go out until engine resume")
-
-
-def _resume(args: argparse.Namespace) -> int:
-    return _told(args, _ask(args, "resume"), "resumed: orders go out again")
 
 
 def _cancel_all(args: argparse.Namespace) -> int:
@@ -84,13 +70,4 @@ def _attach(args: argparse.Namespace) -> int:
 def _detach(args: argparse.Namespace) -> int:
     _ask(args, "detach", name=args.name)
     print(f"strategy {args.name} detached")
-    return 0
-
-
-def _told(args: argparse.Namespace, data: Any, text: str) -> int:
-    """Say what was done, or print all of the answer."""
-    if args.json:
-        print_json(data)
-    else:
-        print(text)
     return 0
