@@ -147,10 +147,11 @@ def _trading(status: Row, narrow: bool) -> Text:
     text = Text(" ")
     text.append("orders ", style="bold cyan")
     shown = ("placed", "open", "filled", "cancelled", "refused", "failed", "unknown")
-    for name in shown:
-        count = orders.get(name, 0)
-        if count or name in ("placed", "open"):
-            text.append(f" {count} {name}", style="red" if name in ("failed", "unknown") and count else "")
+    counts = [(name, orders.get(name, 0)) for name in shown]
+    counts = [(name, count) for name, count in counts if count or name in ("placed", "open")]
+    for position, (name, count) in enumerate(counts):
+        text.append(", " if position else " ")
+        text.append(f"{count} {name}", style="red" if name in ("failed", "unknown") and count else "")
     text.append("\n fills  " if narrow else "   fills ", style="bold cyan")
     text.append(f" {status.get('fills', 0)}")
     pnl = _total_pnl(status.get("pnl", {}))
