@@ -28,7 +28,7 @@ def from_form(query: str, body: str) -> dict[str, str]:
         seen = set()
         for name, value in parse_qsl(form, keep_blank_values=True):
             if name in seen:
-                raise ApiError(-1101, f"Duplicate values for parameter '{name}'.")
+                raise ApiError(-1101, "Duplicate values for a parameter detected.")
             seen.add(name)
             params[name] = value
     return params

@@ -72,7 +72,7 @@ class Rest:
         params = read.from_form(query, body)
         api_key = request.headers.get("X-MBX-APIKEY")
         if path == _LISTEN_KEY:
-            return self._reply(request, self._listen_key(request.method, api_key))
+            return self._reply(request, self._listen_key(request.method, api_key, params))
         operation = REST.get((request.method, path))
         if operation is None:
             if path in _PATHS:
@@ -89,12 +89,15 @@ class Rest:
         result = self._desk.serve(operation, params, _caller(request), identify)
         return self._reply(request, result, headers=self._order_counts(operation, account))
 
-    def _listen_key(self, method: str, api_key: str | None) -> object:
+    def _listen_key(self, method: str, api_key: str | None, params: Mapping[str, str]) -> object:
         """Listen keys: retired by the venue in February 2026, served here for clients that have not moved."""
         account = self._desk.api.venue.accounts[self._desk.identify_by_key(api_key)]
+        key = listen_key(account.api_key, account.api_secret)
         if method == "POST":
-            return {"listenKey": listen_key(account.api_key, account.api_secret)}
+            return {"listenKey": key}
         if method in ("PUT", "DELETE"):
+            if read.required(params, "listenKey") != key:
+                raise ApiError(-1125, "This listenKey does not exist.")
             return {}
         raise ApiError(-1000, f"Request method '{method}' is not supported.", status=405)
 

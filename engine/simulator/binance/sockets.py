@@ -40,6 +40,7 @@ class Sockets:
         for name in names:
             if name in self._keys:
                 user.listen_key_account = self._desk.api.account_of_key[self._keys[name]]
+                user.listen_key_stream = name if combined else ""
                 self._desk.users.sockets.add(user)
         try:
             async for message in socket.texts():

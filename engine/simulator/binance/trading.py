@@ -82,7 +82,7 @@ def cancel_order(api: Api, call: Call) -> object:
             call.params,
             "cancelRestrictions",
             _RESTRICTIONS,
-            ApiError(-1100, "Illegal characters found in parameter 'cancelRestrictions'."),
+            ApiError(-1145, "cancelRestrictions has to be either ONLY_NEW or ONLY_PARTIALLY_FILLED."),
         )
         if order.status is not wanted:
             raise ApiError(-2011, "Order was not canceled due to cancel restrictions.")

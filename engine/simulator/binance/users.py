@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 import msgspec
 
 from engine.simulator.binance import shapes
-from engine.simulator.binance.streams import Sink
+from engine.simulator.binance.streams import Sink, wrap
 from engine.simulator.events import OrderEvent, UserEvent
 
 
 @dataclass(slots=True, eq=False)
 class UserSocket:
-    """A connection that carries user data: subscription id → account, or a listen key's account."""
+    """A connection that carries user data: subscription id → account, or a listen key's account.
+
+    ``listen_key_stream`` is the key where the connection asked for the combined form.
+    """
 
     sink: Sink
     subscriptions: dict[int, str] = field(default_factory=dict)
     listen_key_account: str = ""
+    listen_key_stream: str = ""
     next_id: int = 0
 
 
@@ -46,7 +50,8 @@ class Users:
         body = _Lazy(lambda: _encode(event))
         for socket in self.sockets:
             if socket.listen_key_account == account:
-                socket.sink.send(body.get())
+                stream = socket.listen_key_stream
+                socket.sink.send(wrap(stream, body.get()) if stream else body.get())
                 self.frames_sent += 1
             for number, subscribed in socket.subscriptions.items():
                 if subscribed == account:

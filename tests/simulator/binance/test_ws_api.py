@@ -125,11 +125,18 @@ def test_orders_are_placed_asked_and_cancelled(in_box: InBox) -> None:
     in_box(scenario, activity=0.0)
 
 
-def test_a_listen_key_s_stream_is_raw(in_box: InBox) -> None:
+def test_a_listen_key_s_stream_has_the_form_asked_for(in_box: InBox) -> None:
     async def scenario(box: Any, client: Any) -> None:
         _, body, _ = await client.raw("POST", "/api/v3/userDataStream")
-        async with client.session.ws_connect(f"{client.info.ws}/ws/{body['listenKey']}") as socket:
+        key = body["listenKey"]
+        assert (await client.raw("PUT", f"/api/v3/userDataStream?listenKey={key}"))[:2] == (200, {})
+        assert (await client.raw("PUT", "/api/v3/userDataStream?listenKey=other"))[1]["code"] == -1125
+        async with client.session.ws_connect(f"{client.info.ws}/ws/{key}") as socket:
             await client.limit("BUY", "0.001", "50000")
             assert (await socket.receive_json())["e"] == "executionReport"
+        async with client.session.ws_connect(f"{client.info.ws}/stream?streams={key}") as socket:
+            await client.limit("BUY", "0.001", "50000")
+            frame = await socket.receive_json()
+            assert (frame["stream"], frame["data"]["e"]) == (key, "executionReport")
 
     in_box(scenario, activity=0.0)
