@@ -8,6 +8,7 @@ CONFIG  ?= configs/demo.yml
 FOR     ?=
 BENCH   ?=
 TESTS   ?= tests
+WORKERS ?= 3
 
 .PHONY: help setup run test lint fmt bench clean
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ run: setup
 	@$(PYTHON) scripts/run_engine.py $(CONFIG) $(if $(FOR),--for $(FOR))
 
 test: setup
-	@$(PYTHON) -m pytest $(TESTS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 lint: setup
 	@$(VENV)/bin/ruff check engine tests benchmarks scripts setup.py

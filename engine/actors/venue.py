@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.base import Actor, ActorContext
+from engine.errors import EngineError
 from engine.logs import register_secret
 from engine.messages import NetworkStatus, StopActor
 from engine.runtime.locks import held_locks
@@ -35,9 +36,15 @@ class VenueActor(Actor):
         register_secret(info.api_secret)
         self.metrics.network = NetworkStatus.CONNECTED
         self.metrics.gauges["endpoint"] = info.rest
+        self.context.run(self._watch(), "watch")
         self.log.info("the venue in a box listens", rest=info.rest, speaks=info.venue)
         described: dict[str, Any] = msgspec.to_builtins(info)
         return described
+
+    async def _watch(self) -> None:
+        """A box that can no longer write its ledger must not go on answering."""
+        reason = await self.box.failed()
+        raise EngineError(f"the venue in a box cannot go on: {reason}")
 
     async def stop(self, order: StopActor) -> None:
         await self.box.stop()
