@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from engine.errors import JournalError
 from engine.messages import (
     Accepted,
     Fill,
@@ -255,7 +255,7 @@ class JournalReader:
     def _one(self, query: str, *values: object) -> tuple[Any, ...]:
         row = self._row(query, *values)
         if row is None:
-            raise sqlite3.DatabaseError(f"no row for {query}")
+            raise JournalError(f"{self.path}: incomplete; restore the file, or move it away to begin anew")
         return row
 
 
