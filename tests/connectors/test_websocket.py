@@ -220,6 +220,7 @@ def opened_connection(listener: Listener) -> WebSocketConnection:
         (frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.TEXT, b"b"), 1002),
         (b"\x81\x7f" + (2**40).to_bytes(8, "big"), 1009),
     ],
+    ids=["masked", "reserved opcode", "nothing to continue", "interrupted", "too long"],
 )
 def test_a_broken_frame_ends_the_connection(run: Any, raw_server: Any, broken: bytes, code: int) -> None:
     async def work() -> None:
