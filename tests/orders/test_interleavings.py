@@ -34,6 +34,7 @@ FINAL = {
 }
 News = Callable[[], Iterable[Effect]]
 pick = st.integers(0, 10_000)
+outcomes = st.sampled_from(["answered", "on its way", "lost", "refused", "not sent", "late answer"])
 
 
 @dataclass
@@ -122,6 +123,12 @@ class Interleavings(RuleBasedStateMachine):
         self.names += 1
         self.do(self.desk.account.place(self.desk.command(f"e-{self.names}"), self.desk.now).effects)
 
+    @rule(outcome=outcomes)
+    def place_and_send(self, outcome: str) -> None:
+        self.place()
+        if self.under_way:
+            self.send(len(self.under_way) - 1, outcome)
+
     @precondition(lambda self: self.names)
     @rule(which=pick)
     def repeat_place(self, which: int) -> None:
@@ -136,10 +143,7 @@ class Interleavings(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------------- requests
 
     @precondition(lambda self: self.under_way)
-    @rule(
-        which=pick,
-        outcome=st.sampled_from(["answered", "on its way", "lost", "refused", "not sent", "late answer"]),
-    )
+    @rule(which=pick, outcome=outcomes)
     def send(self, which: int, outcome: str) -> None:
         desk, (send, _) = self.desk, self.under_way.pop(which % len(self.under_way))
         name = send.order.client_order_id
@@ -271,10 +275,12 @@ class Interleavings(RuleBasedStateMachine):
 
     # ----------------------------------------------------------------------------------------- time and crashes
 
-    @rule(milliseconds=st.sampled_from([1, 100, 1_000, 6_000, 20_000]))
-    def wait(self, milliseconds: int) -> None:
+    @rule(milliseconds=st.sampled_from([1, 1_000, 4_000, 20_000]), answered=st.booleans())
+    def wait(self, milliseconds: int, answered: bool) -> None:
         self.desk.wait(milliseconds / 1000)
         self.do(self.desk.account.due(self.desk.now))
+        while answered and self.questions:
+            self.answer(0, False, False)
 
     @rule(after=st.integers(0, 3))
     def crash_at_next_effects(self, after: int) -> None:
@@ -362,7 +368,7 @@ class Interleavings(RuleBasedStateMachine):
         assert self.desk.account.counters["orders_revived"] == 0
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(100, 50)])
+@pytest.mark.parametrize(("examples", "steps"), [(80, 40)])
 def test_W1_W7_W9_any_interleaving_keeps_orders_fills_and_numbers(
     make_desk: Callable[[Path], Any], examples: int, steps: int
 ) -> None:
