@@ -41,6 +41,10 @@ class AccountLink:
 
     Events arrive through ``deliver``, each once and in order from ``position`` on, over any restart of either side:
     the stream is the account's journal. A command without an answer is never sent anew; its fate is asked for.
+
+    ``orders``: those that have not ended. One whose cancel was sent shows as PENDING_CANCEL until it ends or the cancel
+    turns out not to have arrived; an accepted cancel is the exchange actor's to repeat. ``reachable``: the exchange
+    actor is connected and has reached its venue.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class AccountLink:
         self._refresh: asyncio.Task[None] | None = None
         self._subscribed = False
         self._unanswered: dict[str, Order] = {}
+        self._cancelling: dict[str, OrderState] = {}
 
     def start(self) -> None:
         """Begin to follow; ``caught_up`` is called once the past has been delivered."""
@@ -97,13 +102,13 @@ class AccountLink:
         self.context.run(self._place(command), "place")
 
     def cancel(self, client_order_id: str) -> None:
-        """Send a cancel; asked again by the strategy's own logic if it is lost."""
+        """Send a cancel of an open order; asked again by the strategy's own logic if it is lost."""
         order = self.orders.get(client_order_id)
-        if order is not None and order.state is OrderState.PENDING_CANCEL:
+        if order is None or order.state is OrderState.PENDING_CANCEL:
             return
-        if order is not None:
-            self.orders[client_order_id] = _with_state(order, OrderState.PENDING_CANCEL)
-        self.context.run(self._cancel(client_order_id, order), "cancel")
+        self._cancelling[client_order_id] = order.state
+        self.orders[client_order_id] = _with_state(order, OrderState.PENDING_CANCEL)
+        self.context.run(self._cancel(client_order_id), "cancel")
 
     async def _place(self, command: PlaceOrder) -> None:
         client_order_id = command.client_order_id
@@ -125,7 +130,7 @@ class AccountLink:
             reply = await self._fate(client_order_id)
         self._answered(client_order_id, reply)
 
-    async def _cancel(self, client_order_id: str, before: Order | None) -> None:
+    async def _cancel(self, client_order_id: str) -> None:
         try:
             reply = await self.context.bus.command(
                 self.exchange,
@@ -137,15 +142,17 @@ class AccountLink:
             )
         except BusError as error:
             self.context.log.info("cancel without an answer", id=client_order_id, error=str(error))
-            self._uncancel(client_order_id, before)
+            self._uncancel(client_order_id)
             return
         if isinstance(reply, Refused):
-            self._uncancel(client_order_id, before)
+            self._uncancel(client_order_id)
 
-    def _uncancel(self, client_order_id: str, before: Order | None) -> None:
+    def _uncancel(self, client_order_id: str) -> None:
+        """The cancel did not arrive: the order shows as what its last event says, and may be cancelled again."""
+        state = self._cancelling.pop(client_order_id, None)
         present = self.orders.get(client_order_id)
-        if present is not None and before is not None and present.state is OrderState.PENDING_CANCEL:
-            self.orders[client_order_id] = _with_state(present, before.state)
+        if state is not None and present is not None:
+            self.orders[client_order_id] = _with_state(present, state)
 
     async def _fate(self, client_order_id: str) -> Message:
         while True:
@@ -166,7 +173,7 @@ class AccountLink:
         order = self._unanswered.pop(reply.client_order_id, None)
         if order is None:
             return
-        self.orders.pop(reply.client_order_id, None)
+        self._forget(reply.client_order_id)
         self.context.metrics.count(f"refused/{reply.reason.value}")
         self.context.log.warning(
             "order refused", id=reply.client_order_id, pair=order.pair, reason=reply.reason.value, detail=reply.detail
@@ -201,12 +208,13 @@ class AccountLink:
             await asyncio.sleep(RETRY_S)
 
     def _on_snapshot(self, snapshot: AccountSnapshot) -> None:
+        self.reachable = True
         self.balances = dict(snapshot.balances)
         self.rules = dict(snapshot.rules)
         stands = StreamPosition(incarnation=snapshot.incarnation, number=snapshot.number)
-        first = self._snapshot is None
-        if first or (self.position is not None and self.position.incarnation != stands.incarnation):
+        if self._snapshot is None:
             self._snapshot = stands
+            self._cancelling.clear()
             self.orders = {
                 order.client_order_id: order for order in snapshot.orders if order.strategy == self.strategy
             } | self._unanswered
@@ -221,7 +229,7 @@ class AccountLink:
                 position=self.position,
                 on_state=self._on_orders_state,
             )
-            self._check_caught_up()
+        self._check_caught_up()
 
     def _check_caught_up(self) -> None:
         if self.caught_up or self.position is None or self._snapshot is None:
@@ -243,12 +251,16 @@ class AccountLink:
     def _fold(self, order: Order) -> None:
         self._unanswered.pop(order.client_order_id, None)
         if order.state.is_final:
-            self.orders.pop(order.client_order_id, None)
+            self._forget(order.client_order_id)
             return
-        present = self.orders.get(order.client_order_id)
-        if present is not None and present.state is OrderState.PENDING_CANCEL:
+        if order.client_order_id in self._cancelling:
+            self._cancelling[order.client_order_id] = order.state
             order = _with_state(order, OrderState.PENDING_CANCEL)
         self.orders[order.client_order_id] = order
+
+    def _forget(self, client_order_id: str) -> None:
+        self.orders.pop(client_order_id, None)
+        self._cancelling.pop(client_order_id, None)
 
     def _on_balance(self, message: Message, number: int) -> None:
         if isinstance(message, BalanceEvent):
@@ -256,13 +268,12 @@ class AccountLink:
 
     def _on_balances_state(self, state: SubscriptionState) -> None:
         if isinstance(state, Up):
-            self.reachable = True
             self._ask_account()
         elif isinstance(state, Down):
             self.reachable = False
 
     def _on_orders_state(self, state: SubscriptionState) -> None:
-        if isinstance(state, Up) and state.missed is not None:
+        if isinstance(state, Up) and (state.missed is not None or state.incarnation_changed):
             self.context.log.error("order events were lost", exchange=self.exchange, missed=str(state.missed))
             self._snapshot = None
             self.position = state.start

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +14,11 @@ import msgspec
 from engine.actors.base import Actor, ActorContext
 from engine.actors.settings import connector_of
 from engine.actors.takings import Takings
-from engine.bus import Caller, Down, Gap, Overload, SubscriptionState, Up
+from engine.bus import Caller, Down, Overload, SubscriptionState
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import VenueFill
 from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
-from engine.errors import VenueError
+from engine.errors import JournalError, VenueError
 from engine.messages import (
     BalanceEvent,
     CancelAll,
@@ -39,7 +40,6 @@ from engine.messages import (
     PlaceOrder,
     Reason,
     StopActor,
-    Tick,
     UserStreamState,
     VenueBalanceUpdate,
     VenueOrderUpdate,
@@ -61,6 +61,10 @@ from engine.orders.journal import Journal
 
 RECONCILE_S = 30.0
 POLL_S = 1.0
+POLL_PAIR_S = 0.2
+"""Without the user stream a pass is made every ``POLL_S`` and so much more for each pair: open orders are asked for by
+pair, and venues count."""
+RETRY_MOST_S = 2.0
 RECENT_FILLS = 20
 CANCEL_ALL_TIMEOUT_S = 10.0
 AUDIT_TIMEOUT_S = 4.0
@@ -113,15 +117,21 @@ class ExchangeActor(Actor):
         self.balances = context.bus.open_stream("balances", overload=Overload.MERGE)
         self.takings = Takings(self.journal.run_fills(self.run_id))
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT_FILLS)
-        self.ready = False
         self.stopping = False
+        self._up = asyncio.Event()
         self._session = 0
         self._stream_up = False
         self._created_mono: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._reconcile = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: dict[Hashable, bool] = {}
         self._orders_dirty = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether the venue was reached and the account is known: from here on orders are taken."""
+        return self._up.is_set()
 
     async def start(self) -> dict[str, Any]:
         self.metrics.network = NetworkStatus.CONNECTING
@@ -131,26 +141,25 @@ class ExchangeActor(Actor):
 
     async def stop(self, order: StopActor) -> None:
         self.stopping = True
-        if not self.ready:
-            return
-        if not order.keep_orders:
-            await self._cancel_everything(order.grace_ns / 1e9 - AUDIT_TIMEOUT_S - 1.0)
-        await self._audit()
-        await self.client.close()
+        try:
+            await self._leave(order.grace_ns / 1e9 - AUDIT_TIMEOUT_S - 1.0, keep=order.keep_orders)
+            if self.ready:
+                await self._audit()
+        finally:
+            await self.client.close()
 
     async def dead_man(self, grace_s: float) -> None:
         self.stopping = True
-        if not self.keep_orders and self.ready:
-            await self._cancel_everything(grace_s)
-        await self.client.close()
-
-    def on_tick(self, tick: Tick) -> None:
-        if self.ready and not self._stream_up:
-            self._reconcile.set()
+        try:
+            await self._leave(grace_s, keep=self.keep_orders)
+        finally:
+            await self.client.close()
 
     # --------------------------------------------------------------------------------------------- commands, queries
 
     def on_message(self, caller: Caller, message: Message) -> Any:
+        if self.context.failed.done():
+            raise JournalError("the journal could not be written: ask for the fate after the restart")
         match message:
             case PlaceOrder():
                 return self._place(message)
@@ -177,11 +186,18 @@ class ExchangeActor(Actor):
         if not self.ready:
             detail = "the venue has not been reached yet"
             return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
-        self._created_mono[command.client_order_id] = command.created_mono_ns
-        return self._answer(self.core.place(command, now_ns))
+        decision = self.core.place(command, now_ns)
+        if any(isinstance(effect, Send) for effect in decision.effects):
+            self._created_mono[command.client_order_id] = command.created_mono_ns
+        return self._answer(decision)
 
     def _answer(self, decision: Decision) -> Message:
+        """The answer, once its effects are in the journal. JournalError if they are not: then nobody may count on it,
+        and the caller asks for the fate.
+        """
         self._do(decision.effects)
+        if self.context.failed.done():
+            raise JournalError(f"not journaled: {self.context.failed.result()}")
         return decision.answer
 
     async def _cancel_all(self, command: CancelAll) -> CancelAllResult:
@@ -219,15 +235,17 @@ class ExchangeActor(Actor):
                 for asset, balance in event.balances.items():
                     self.balances.publish(_one_asset(event, asset, balance), key=asset)
             case Send(order, send_by_ns):
-                self._spawn(self._send(order, send_by_ns))
+                within_ns = send_by_ns - self._now()
+                self._spawn(self._send(order, self.clock.monotonic_ns() + within_ns))
             case SendCancel(order):
                 self._spawn(self._send_cancel(order))
             case Query(order):
-                self._spawn(self._query(order))
+                self._ask(("query", order.client_order_id), partial(self._query, order))
             case FetchFills(pair=pair, since_ns=since_ns, order=order):
-                self._spawn(self._fetch_fills(pair, since_ns, order))
+                of = order.client_order_id if order is not None else ""
+                self._ask(("fills", pair, of), partial(self._fetch_fills, pair, since_ns, order))
             case FetchOpenOrders():
-                self._spawn(self._fetch_open_orders())
+                self._ask(("open",), self._fetch_open_orders)
 
     def _published(self, event: OrderEvent) -> None:
         self.orders.publish(event, number=event.number)
@@ -247,6 +265,22 @@ class ExchangeActor(Actor):
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.context.run(work, "request")
 
+    def _ask(self, key: Hashable, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ask the venue; while the same question is under way, once more after its answer and not beside it."""
+        if key in self._asking:
+            self._asking[key] = True
+            return
+        self._asking[key] = False
+        self._spawn(self._asked(key, question))
+
+    async def _asked(self, key: Hashable, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await question()
+        finally:
+            again = self._asking.pop(key)
+        if again:
+            self._ask(key, question)
+
     def _arm(self) -> None:
         due_ns = self.core.next_due()
         if self._timer is not None:
@@ -258,23 +292,34 @@ class ExchangeActor(Actor):
 
     def _ask_due(self) -> None:
         self._timer = None
-        self._do(self.core.due(self._now()))
+        self._take(self.core.due, self._now())
+
+    def _take(self, news: Callable[..., list[Effect]], *arguments: Any) -> None:
+        """Give the core what came from outside of any task. If it fails at it, it may know half of it: start anew."""
+        try:
+            effects = news(*arguments)
+        except Exception as error:
+            self.context.fail(error)
+        else:
+            self._do(effects)
 
     # ---------------------------------------------------------------------------------------------- to the venue
 
-    async def _send(self, order: Order, send_by_ns: int) -> None:
+    async def _send(self, order: Order, until_mono_ns: int) -> None:
         client_order_id = order.client_order_id
         created_mono_ns = self._created_mono.pop(client_order_id, 0)
         sent_mono_ns = 0
 
         def on_sent(mono_ns: int) -> None:
             nonlocal sent_mono_ns
+            if mono_ns > until_mono_ns:
+                raise TransportError("it waited too long for a connection", sent=False)
             sent_mono_ns = mono_ns
             if created_mono_ns:
                 self.metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
             self._do(self.core.sent(client_order_id, self._now(), self._now()))
 
-        if self._now() > send_by_ns:
+        if self.clock.monotonic_ns() > until_mono_ns:
             self._failed(order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
             return
         try:
@@ -370,36 +415,49 @@ class ExchangeActor(Actor):
         self.core.rules = rules
         self.metrics.network = NetworkStatus.CONNECTED
         self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
-        self.ready = True
+        self._up.set()
         self.log.info("ready", open_orders=len(self.core.open_orders()), last_event=self.core.last_number)
         self._do(self.core.recover(self._now()))
         await self._keep_reconciled()
 
     async def _keep_reconciled(self) -> None:
-        """One pass at a time: after each reconnect of the user stream, and at a slow beat always."""
+        """One pass at a time: after each change of the user stream, at a slow beat always, and at a fast one without
+        the stream. A fast pass leaves out the fills: they are asked for of the orders that turn out to have some.
+        """
+        backoff = Backoff(base_s=POLL_S / 4, max_s=RETRY_MOST_S)
+        full_by = 0.0
         while True:
-            wait = RECONCILE_S if self._stream_up else POLL_S
+            full = await self._until_next_pass(full_by)
             try:
-                async with asyncio.timeout(wait):
-                    await self._reconcile.wait()
-            except TimeoutError:
-                pass  # the beat
-            self._reconcile.clear()
-            try:
-                await self._pass()
+                await self._pass(full)
             except VenueError as error:
                 self.metrics.network = NetworkStatus.DOWN
                 self.log.info("reconciliation will be tried again", error=str(error))
-                self._reconcile_later()
-                await asyncio.sleep(POLL_S / 4)
-            else:
-                self.metrics.network = NetworkStatus.CONNECTED
-                self.metrics.count("reconciliations")
+                full_by = 0.0 if full else full_by
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            full_by = asyncio.get_running_loop().time() + RECONCILE_S if full else full_by
+            self.metrics.network = NetworkStatus.CONNECTED
+            self.metrics.count("reconciliations")
 
-    async def _pass(self) -> None:
+    async def _until_next_pass(self, full_by: float) -> bool:
+        """Wait until it is time; whether the pass is to be a full one."""
+        wait_s = full_by - asyncio.get_running_loop().time()
+        if not self._stream_up:
+            wait_s = min(wait_s, POLL_S + POLL_PAIR_S * len(self.pairs))
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._reconcile.wait()
+        except TimeoutError:
+            return asyncio.get_running_loop().time() >= full_by
+        self._reconcile.clear()
+        return True
+
+    async def _pass(self, full: bool = True) -> None:
         open_orders = await self.client.open_orders(self.pairs)
         self._do(self.core.open_orders_snapshot(open_orders.value, open_orders.venue_ns, self._now(), self.pairs))
-        for effect in self.core.fills_wanted(self._now()):
+        for effect in self.core.fills_wanted(self._now()) if full else ():
             fills = await self.client.fills(effect.pair, since_ns=effect.since_ns)
             for found in fills.value:
                 self._take_fill(found)
@@ -410,26 +468,41 @@ class ExchangeActor(Actor):
         asyncio.get_running_loop().call_later(POLL_S / 4, self._reconcile.set)
 
     def _on_user_stream(self, state: SubscriptionState) -> None:
-        if isinstance(state, Up | Gap):
-            self._reconcile.set()
-        elif isinstance(state, Down):
+        if isinstance(state, Down):
             self._stream_up = False
+        self._reconcile.set()
 
     def _on_user_event(self, message: Message, number: int) -> None:
         match message:
             case VenueOrderUpdate():
-                self._do(self.core.venue_update(message, message.venue_time_ns, self._now()))
+                self._take(self.core.venue_update, message, message.venue_time_ns, self._now())
             case VenueBalanceUpdate():
-                self._do(self.core.balances(message.balances, message.venue_time_ns, self._now()))
+                self._take(self.core.balances, message.balances, message.venue_time_ns, self._now())
             case UserStreamState():
-                if message.connected and (not self._stream_up or message.session != self._session):
+                if (message.connected, message.session) != (self._stream_up, self._session):
                     self._reconcile.set()
                 self._stream_up, self._session = message.connected, message.session
 
     # --------------------------------------------------------------------------------------------------- the end
 
-    async def _cancel_everything(self, within_s: float) -> None:
+    async def _leave(self, within_s: float, keep: bool) -> None:
+        """Cancel what is open, unless it is to be kept. An account that has not reached its venue yet goes on trying,
+        for as long as it may if there are orders to cancel.
+        """
         deadline = self.clock.monotonic_ns() + round(within_s * 1e9)
+        cancel = not keep and bool(self.core.open_orders())
+        if not self.ready:
+            self.log.info("stopping before the venue was reached", open_orders=len(self.core.open_orders()))
+            try:
+                async with asyncio.timeout(within_s if cancel else min(within_s, AUDIT_TIMEOUT_S / 2)):
+                    await self._up.wait()
+            except TimeoutError:
+                self.log.warning("the venue was not reached", open_orders=len(self.core.open_orders()))
+                return
+        if not keep:
+            await self._cancel_everything(deadline)
+
+    async def _cancel_everything(self, deadline: int) -> None:
         while self.core.open_orders() and self.clock.monotonic_ns() < deadline:
             ids, effects = self.core.cancel_all(CancelAll(), self._now())
             self._do(effects)
@@ -452,7 +525,7 @@ class ExchangeActor(Actor):
         """Ask the venue for the trades of this run's orders and compare them with the journal."""
         orders = self.journal.run_orders(self.run_id)
         pairs = sorted({order.pair for order in orders})
-        since_ns = int(self.run_id) - 60_000_000_000
+        since_ns = int(self.run_id) + self.client.time.lead_ns - 60_000_000_000
         try:
             async with asyncio.timeout(AUDIT_TIMEOUT_S):
                 if self.core.open_orders():

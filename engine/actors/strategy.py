@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,7 +143,7 @@ class StrategyActor(Actor):
             return
         self._running = True
         self.log.info("caught up: the strategy starts")
-        self.strategy.on_start()
+        self._guard(self.strategy.on_start)
 
     def _on_order(self, event: OrderEvent) -> None:
         self.metrics.count("events")
@@ -166,11 +166,11 @@ class StrategyActor(Actor):
             self.metrics.histogram("frame_to_strategy_ns").record(self.clock.monotonic_ns() - received_mono_ns)
             self._guard(self.strategy.on_book, pair)
 
-    def _guard(self, handler: Any, argument: Any) -> None:
+    def _guard(self, handler: Callable[..., None], *arguments: Any) -> None:
         if self.context.failed.done():
             return
         try:
-            handler(argument)
+            handler(*arguments)
         except Exception as error:
             self.context.fail(error)
 

@@ -46,6 +46,7 @@ from engine.messages import (
     ActorStats,
     ActorStopping,
     CancelAll,
+    CancelAllResult,
     ControlReply,
     ControlRequest,
     LogLine,
@@ -66,6 +67,11 @@ POLITE_DEFAULT_S = 3.0
 STOP_ORDER = (("strategy",), ("exchange",), ("user_stream", "order_book"), ("clock",), ("venue",))
 RECENT_EVENTS = 200
 ENDED = (ActorState.STOPPED, ActorState.FAILED)
+BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED)
+BETWEEN_LIVES_S = 3.0
+"""How long the engine's end waits for an exchange actor that is being started again."""
+CANCEL_ORDERS_S = 15.0
+"""How long an exchange actor that does not answer is asked to cancel the orders of a strategy that is gone."""
 DEAD_MAN_SPARE_S = 2.0
 PRELOAD = (
     "engine.actors.process",
@@ -215,11 +221,28 @@ class Supervisor:
             self.stop(f"{self.options.seconds:g} s are over")
 
     async def _shut_down(self) -> None:
+        await self._end(self._of_kinds(("strategy",)), "the engine stops")
+        await self._exchanges_are_back()
         self.policy.shutdown_requested(self._now())
         self._pump()
         for kinds in STOP_ORDER:
-            names = [name for name, planned in self.planned.items() if planned.kind in kinds]
-            await self._end(names, "the engine stops")
+            await self._end(self._of_kinds(kinds), "the engine stops")
+
+    def _of_kinds(self, kinds: tuple[str, ...]) -> list[str]:
+        return [name for name, planned in self.planned.items() if planned.kind in kinds]
+
+    async def _exchanges_are_back(self) -> None:
+        """An exchange actor between two lives is waited for: nobody else can cancel its account's open orders."""
+        try:
+            async with asyncio.timeout(BETWEEN_LIVES_S):
+                while any(map(self._is_between_lives, self._of_kinds(("exchange",)))):
+                    self._state_changed.clear()
+                    await self._state_changed.wait()
+        except TimeoutError:
+            self.log.warning("an exchange actor is not back: its open orders are left as they are")
+
+    def _is_between_lives(self, name: str) -> bool:
+        return name not in self._awaiting_box and self.policy.state(name) in BETWEEN_LIVES
 
     async def _end(self, names: list[str], reason: str) -> None:
         """Stop these actors and wait until they have; the policy kills those that take too long."""
@@ -445,12 +468,24 @@ class Supervisor:
     async def _cancel_orders_of(self, actor: str) -> None:
         settings = self.planned[actor].params["strategy"]
         for market in settings["markets"].values():
-            if not market["exchange"]:
-                continue
+            if market["exchange"]:
+                await self._cancel_orders_at(market["exchange"], settings["name"], actor)
+
+    async def _cancel_orders_at(self, exchange: str, strategy: str, actor: str) -> None:
+        """Asked again for as long as the exchange actor does not answer: it may be between two lives."""
+        deadline = self._now() + round(CANCEL_ORDERS_S * 1e9)
+        while True:
             try:
-                await self.bus.request(market["exchange"], CancelAll(strategy=settings["name"]), timeout=5.0)
+                reply = await self.bus.request(exchange, CancelAll(strategy=strategy), timeout=5.0)
             except BusError as error:
-                self.log.error("a strategy's orders could not be cancelled", about=actor, error=str(error))
+                if self._now() > deadline:
+                    self.log.error("a strategy's orders could not be cancelled", about=actor, error=str(error))
+                    return
+                await asyncio.sleep(0.1)
+            else:
+                if isinstance(reply, CancelAllResult) and reply.failed:
+                    self.log.error("a strategy's orders are not cancelled yet", about=actor, orders=reply.failed)
+                return
 
     def _on_tick(self, message: Message, number: int) -> None:
         if isinstance(message, Tick):
