@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from engine.messages import Order, OrderEvent, OrderEventKind, OrderType, Side, Tick
+from engine.messages import Order, OrderEvent, OrderEventKind, OrderType, Side, Tick, TradingRule
 from engine.strategies.base import Strategy
 
 BASIS_POINT = Decimal("0.0001")
@@ -59,7 +59,8 @@ class MarketMaker(Strategy):
             for order in resting:
                 self.cancel(order.client_order_id)
             return
-        if not self.ready(pair) or self.rule(pair) is None:
+        rule = self.rule(pair)
+        if not self.ready(pair) or rule is None:
             return
         position = self.position(pair)
         lean = self.skew * position / self.max_position if self.max_position else Decimal(0)
@@ -67,16 +68,24 @@ class MarketMaker(Strategy):
         for side in (Side.BUY, Side.SELL):
             signed = position if side is Side.BUY else -position
             levels = self.levels if signed < self.max_position else 0
-            wanted = [self._price(side, centre, level) for level in range(levels)]
-            self._align(pair, side, wanted, [order for order in resting if order.side is side])
+            wanted = [self._price(rule, side, centre, level) for level in range(levels)]
+            self._align(pair, rule, side, wanted, resting)
 
-    def _price(self, side: Side, centre: Decimal, level: int) -> Decimal:
+    def _price(self, rule: TradingRule, side: Side, centre: Decimal, level: int) -> Decimal:
+        """Rounded away from the centre, so that no two sides meet on one price."""
         distance = self.spread + self.step * level
-        return centre * (1 - distance if side is Side.BUY else 1 + distance)
+        price = centre * (1 - distance if side is Side.BUY else 1 + distance)
+        if not rule.price_increment:
+            return price
+        rounding = ROUND_FLOOR if side is Side.BUY else ROUND_CEILING
+        return (price / rule.price_increment).to_integral_value(rounding) * rule.price_increment
 
-    def _align(self, pair: str, side: Side, wanted: list[Decimal], resting: list[Order]) -> None:
+    def _align(self, pair: str, rule: TradingRule, side: Side, wanted: list[Decimal], resting: list[Order]) -> None:
+        """Pull what is not where it should be, and fill the free places as far as the account can pay for them."""
+        own = [order for order in resting if order.side is side]
+        others = [order.price for order in resting if order.side is not side and order.price is not None]
         unserved = list(wanted)
-        for order in resting:
+        for order in own:
             near = [
                 price
                 for price in unserved
@@ -86,17 +95,12 @@ class MarketMaker(Strategy):
                 unserved.remove(near[0])
             else:
                 self.cancel(order.client_order_id)
-        free = len(wanted) - len(resting)
-        for price in unserved[: max(0, free)]:
-            self._send(pair, side, price)
-
-    def _send(self, pair: str, side: Side, price: Decimal) -> None:
-        rule = self.rule(pair)
-        if rule is None:
-            return
-        asset = rule.quote if side is Side.BUY else rule.base
-        needed = price * self.size if side is Side.BUY else self.size
-        if self.balance(pair, asset).available < needed:
-            return
+        free = max(0, len(wanted) - len(own))
+        available = self.balance(pair, rule.quote if side is Side.BUY else rule.base).available
         place = self.buy if side is Side.BUY else self.sell
-        place(pair, self.size, price, OrderType.LIMIT_MAKER)
+        for price in unserved[:free]:
+            available -= price * self.size if side is Side.BUY else self.size
+            if available < 0:
+                return
+            if not any(price >= other if side is Side.BUY else price <= other for other in others):
+                place(pair, self.size, price, OrderType.LIMIT_MAKER)
