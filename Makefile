@@ -43,6 +43,7 @@ fmt: setup
 	@$(VENV)/bin/ruff format engine tests benchmarks scripts setup.py
 
 bench: setup
+	@$(PYTHON) -c 'import sortedcontainers' 2>/dev/null || sh scripts/setup.sh $(VENV) bench
 	@$(PYTHON) -m benchmarks $(BENCH)
 
 clean:

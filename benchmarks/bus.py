@@ -1,24 +1,22 @@
 """The bus between two processes: one-way latency at steady rates, and throughput of a burst.
 
 The peer is a Ray actor that is sent the same bytes by one-way calls. The lower rate is one that either side sustains;
-at the higher one a peer's figure may be that of its queue. Prints a JSON object a line; ``ratio`` is the peer's figure
-over ours for times and ours over the peer's for rates, so that above 1 ours is the better.
+at the higher one a peer's figure may be that of its queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
 
+from benchmarks.common import Line, Options, line, median, say
 from engine.bus import Limits, Overload, RunDirectory, SocketBus, Stream, Up
 from engine.bus.wire import encode_body
 from engine.messages import ControlReply, ControlRequest, LogLine, Message
@@ -180,18 +178,26 @@ async def result(bus: SocketBus, count: int) -> dict[str, int]:
 # ------------------------------------------------------------------------------------------------------------- Ray
 
 
-def measure_ray() -> Figures | None:
-    """None, said on standard error, when Ray is not installed."""
+def measure_ray(runs: int) -> list[Figures]:
+    """Empty, and said on standard error, when Ray is not installed."""
     try:
         import ray
     except ImportError:
-        print("ray is not installed: no peer to compare with (pip install 'engine[cluster]')", file=sys.stderr)
-        return None
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        return _measure_ray(ray.remote(RayReceiver).remote(), ray.get)
-    finally:
-        ray.shutdown()
+        say("ray is not installed: no peer to compare with (pip install 'engine[cluster]')")
+        return []
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+        try:
+            actor = ray.remote(RayReceiver).remote()
+            return [_measure_ray(actor, ray.get) for _ in range(runs)]
+        finally:
+            ray.shutdown()
 
 
 class RayReceiver:
@@ -224,39 +230,34 @@ def _measure_ray(actor: Any, get: Callable[[Any], Any]) -> Figures:
 # ---------------------------------------------------------------------------------------------------------- report
 
 
-def lines(ours: Figures, ray: Figures | None) -> list[dict[str, Any]]:
-    cases: list[tuple[str, str, float, float | None]] = []
+def run(options: Options) -> Iterator[Line]:
+    runs = options.times(3)
+    ours = []
+    for number in range(runs):
+        say(f"bus: run {number + 1}")
+        with tempfile.TemporaryDirectory(prefix="bench-") as run_dir:
+            ours.append(uvloop.run(measure_ours(run_dir)))
+    say("bus: ray")
+    peer = measure_ray(runs)
     for rate in RATES:
-        mine, theirs = ours.latency[rate], ray and ray.latency[rate]
-        cases.append((f"one_way_p50_at_{rate}_a_second", "us", mine.p50, theirs and theirs.p50))
-        cases.append((f"one_way_p99_at_{rate}_a_second", "us", mine.p99, theirs and theirs.p99))
-    cases.append(("burst", "messages/s", ours.burst, ray and ray.burst))
-    return [_line(*case) for case in cases]
+        for place, name in enumerate(Latency._fields):
+            times = [[found.latency[rate][place] for found in side] for side in (ours, peer)]
+            yield _line(f"one_way_{name}_at_{rate}", "us", *times)
+    yield _line("burst", "messages/s", [found.burst for found in ours], [found.burst for found in peer])
 
 
-def _line(case: str, unit: str, ours: float, ray: float | None) -> dict[str, Any]:
-    ratio = {}
-    if ray:
-        ratio["ray"] = round(ours / ray if unit == "messages/s" else ray / ours, 1)
-    return {
-        "bench": "bus",
-        "case": case,
-        "ours": round(ours, 1),
-        "unit": unit,
-        "peers": {"ray": round(ray, 1)} if ray else {},
-        "ratio": ratio,
-    }
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="bus-") as run_dir:
-        ours = uvloop.run(measure_ours(str(Path(run_dir))))
-    for line in lines(ours, measure_ray()):
-        print(json.dumps(line), flush=True)
+def _line(case: str, unit: str, ours: list[float], peer: list[float]) -> Line:
+    return line(
+        "bus",
+        median(ours),
+        unit,
+        {"ray": median(peer)} if peer else {},
+        more_is_better=unit == "messages/s",
+        case=case,
+        bytes=len(encode_body(message(time.monotonic_ns()))),
+        runs=len(ours),
+    )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        uvloop.run(receive(sys.argv[1]))
-    else:
-        main()
+    uvloop.run(receive(sys.argv[1]))

@@ -20,6 +20,7 @@ from benchmarks.common import say
 from engine.commands.client import ask
 from engine.commands.common import CommandError
 from engine.metrics import Histogram
+from engine.runtime.local import SERVER_NAME
 from engine.runtime.paths import EnginePaths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,15 +104,15 @@ class Engine:
         """Process ids by actor, the supervisor's and the fork server's among them."""
         found = {row["name"]: row["pid"] for row in self.status()["actors"]}
         server = self.fork_server()
-        return found if server is None else {**found, "fork_server": server}
+        return found if server is None else {**found, SERVER_NAME: server}
 
     def fork_server(self) -> int | None:
-        """The living fork server's process id; it is the child of the supervisor that runs its module."""
+        """The living fork server's process id; it is the child of the supervisor with that title."""
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    if parent == self.pid and b"engine.runtime.fork_server" in (entry / "cmdline").read_bytes():
+                    if parent == self.pid and (entry / "comm").read_text().strip() == SERVER_NAME:
                         return int(entry.name)
                 except (OSError, ValueError):
                     continue
@@ -135,7 +136,7 @@ class Engine:
 
     def wait_running(self) -> Status:
         """Wait until all actors run, all books are in sync and the venue has been reached."""
-        return self.wait("all actors to run", _all_running)
+        return self.wait("all actors to run", all_running)
 
     def finish(self) -> Result:
         """Stop it politely; what it leaves."""
@@ -153,7 +154,8 @@ class Engine:
         return text
 
 
-def _all_running(status: Status) -> bool:
+def all_running(status: Status) -> bool:
+    """Whether every actor runs, every account has reached its venue and every book is in sync."""
     actors, books = status["actors"], status["books"]
     return (
         all(row["state"] == "running" for row in actors)

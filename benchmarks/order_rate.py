@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import Line, Options, line, median, say
 from benchmarks.live import NO_LIMITS, Engine, config, cpu_seconds
@@ -35,7 +36,7 @@ def run(options: Options) -> Iterator[Line]:
         )
 
 
-def _once(in_flight: int, seconds: float) -> dict[str, object]:
+def _once(in_flight: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file = Path(folder) / "result.json"
         params = {"in_flight": in_flight, "seconds": seconds, "file": str(file)}

@@ -41,22 +41,22 @@ class Placer(Strategy):
 
     def on_start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.call_later(1.0, self._place)
+        self._loop.call_later(1.0, self._send)
 
     def on_order(self, event: OrderEvent) -> None:
         if event.kind is OrderEventKind.CREATED:
             self._loop.call_later(float(self.params["every_s"]) / 2, self.cancel, event.order.client_order_id)
 
-    def _place(self) -> None:
+    def _send(self) -> None:
         pair = self.pairs[0]
         book = self.book(pair)
         if book.fresh and book.bid is not None and self.ready(pair):
             self.buy(pair, SIZE, book.bid * FAR, OrderType.LIMIT_MAKER)
-        self._loop.call_later(float(self.params["every_s"]), self._place)
+        self._loop.call_later(float(self.params["every_s"]), self._send)
 
 
 class Churner(Strategy):
-    """Keeps ``params["in_flight"]`` orders under way for ``params["seconds"]``: placed, cancelled when there, placed anew.
+    """Keeps ``params["in_flight"]`` orders under way for ``params["seconds"]``: placed, cancelled, placed anew.
 
     Writes ``{"orders", "failed", "seconds"}`` to ``params["file"]``: how many lived and were cancelled.
     """
