@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from engine.messages import Fill, OrderFill, Side
+from engine.orders.rules import EXACT
 
 
 class Takings:
@@ -22,13 +23,13 @@ class Takings:
     def add(self, strategy: str, pair: str, side: Side, fill: Fill) -> None:
         """Count one fill."""
         key = (strategy, pair)
-        sign = 1 if side is Side.BUY else -1
+        signed = fill.size if side is Side.BUY else fill.size.copy_negate()
         self.fills += 1
-        self._base[key] = self._base.get(key, Decimal(0)) + sign * fill.size
-        self._quote[key] = self._quote.get(key, Decimal(0)) - sign * fill.size * fill.price
+        self._base[key] = EXACT.add(self._base.get(key, Decimal(0)), signed)
+        self._quote[key] = EXACT.fma(signed.copy_negate(), fill.price, self._quote.get(key, Decimal(0)))
         if fill.fee:
             fees = self._fees.setdefault(key, {})
-            fees[fill.fee_asset] = fees.get(fill.fee_asset, Decimal(0)) + fill.fee
+            fees[fill.fee_asset] = EXACT.add(fees.get(fill.fee_asset, Decimal(0)), fill.fee)
 
     def table(self) -> list[dict[str, object]]:
         """A row for each strategy and pair, amounts as decimal strings."""

@@ -1,0 +1,155 @@
+"""From a configuration to its actors."""
+
+import msgspec
+import pytest
+
+from engine.actors.plan import id_prefix, plan, plan_strategy, with_endpoint
+from engine.config import StrategyConfig, parse_config
+from engine.connectors.settings import ConnectorSettings
+from engine.errors import ConfigError
+
+RUN_ID = 1_700_000_000_000_000_000
+MAKER = "engine.strategies.market_maker:MarketMaker"
+BASE = {
+    "name": "my-engine",
+    "venue": {"pairs": ["BTC-USDT", {"pair": "ETH-USDT", "price": "3000.50"}], "balances": {"USDT": "10.50"}},
+    "connectors": {"binance": {"at": "venue", "pairs": ["BTC-USDT", "ETH-USDT"]}},
+    "strategies": {"maker": {"strategy": MAKER, "pairs": ["binance/BTC-USDT"], "params": {"size": "0.1"}}},
+}
+
+
+def planned(tmp_path, **changes):
+    config = parse_config({**BASE, **changes})
+    return {actor.name: actor for actor in plan(config, RUN_ID, tmp_path)}
+
+
+def settings(actor):
+    return msgspec.convert(actor.params["settings"], ConnectorSettings)
+
+
+def test_the_actors_of_a_box_with_one_strategy(tmp_path):
+    actors = planned(tmp_path)
+    assert [(actor.name, actor.kind, actor.connector, actor.box) for actor in actors.values()] == [
+        ("venue", "venue", "", ""),
+        ("clock", "clock", "", ""),
+        ("order_book.binance.0", "order_book", "binance", "venue"),
+        ("user_stream.binance.main", "user_stream", "binance", "venue"),
+        ("exchange.binance.main", "exchange", "binance", "venue"),
+        ("strategy.maker", "strategy", "", ""),
+    ]
+
+
+def test_params_are_plain_data_that_messagepack_can_hold(tmp_path):
+    for actor in planned(tmp_path).values():
+        packed = msgspec.msgpack.encode(actor.params)
+        assert msgspec.msgpack.encode(msgspec.msgpack.decode(packed)) == packed
+        assert actor.params["dead_man_grace_s"] == 5.0
+
+
+def test_the_exchange_and_its_user_stream_belong_together(tmp_path):
+    actors = planned(
+        tmp_path, connectors={"binance": {"at": "venue", "pairs": ["BTC-USDT"], "account": "second"}}, strategies={}
+    )
+    exchange = actors["exchange.binance.second"]
+    assert exchange.params["user_stream"] in actors
+    assert exchange.params["account"] == settings(exchange).account == "second"
+    assert exchange.params["run_id"] == str(RUN_ID)
+    assert exchange.params["keep_orders"] is False
+
+
+def test_orders_are_kept_if_the_configuration_says_so(tmp_path):
+    actors = planned(tmp_path, stop={"open_orders": "keep"})
+    assert actors["exchange.binance.main"].params["keep_orders"] is True
+
+
+def test_a_connector_that_does_not_trade_has_books_alone(tmp_path):
+    actors = planned(tmp_path, connectors={"binance": {"at": "venue", "pairs": ["BTC-USDT"], "trade": False}})
+    assert list(actors) == ["venue", "clock", "order_book.binance.0", "strategy.maker"]
+    assert actors["strategy.maker"].params["strategy"]["markets"]["binance"]["exchange"] == ""
+
+
+def test_a_strategy_knows_its_markets(tmp_path):
+    strategy = planned(tmp_path, books={"stale_after": 0.25})["strategy.maker"].params["strategy"]
+    assert strategy["markets"] == {
+        "binance": {"order_book": "order_book.binance.0", "exchange": "exchange.binance.main"}
+    }
+    assert (strategy["name"], strategy["strategy"], strategy["pairs"]) == ("maker", MAKER, ["binance/BTC-USDT"])
+    assert (strategy["params"], strategy["stale_after_ns"]) == ({"size": "0.1"}, 250_000_000)
+
+
+def test_a_strategy_that_joins_is_planned_like_one_of_the_configuration(tmp_path):
+    config = parse_config(BASE)
+    joined = plan_strategy(config, StrategyConfig(name="maker", **BASE["strategies"]["maker"]))
+    assert joined == planned(tmp_path)["strategy.maker"]
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("engine", "engine-"), ("my-engine", "myengi-"), ("a_1", "a1-"), ("e", "e-")]
+)
+def test_the_prefix_of_order_ids(name, prefix):
+    assert id_prefix(parse_config({**BASE, "name": name})) == prefix
+
+
+def test_a_box_is_described_with_exact_amounts(tmp_path):
+    box = planned(tmp_path)["venue"].params["box"]
+    assert box["balances"] == {"USDT": "10.50"}
+    markets = {market["pair"]: market for market in box["pairs"]}
+    assert markets["ETH-USDT"]["price"] == "3000.50"
+    assert markets["BTC-USDT"]["price"]
+    assert box["state_dir"] == str(tmp_path / "venues" / "venue")
+
+
+def test_each_box_has_a_folder_and_connectors_of_its_own(tmp_path):
+    actors = planned(
+        tmp_path,
+        venue=None,
+        venues={"one": {"pairs": ["BTC-USDT"]}, "two": {"pairs": ["BTC-USDT"], "port": 4000, "seed": 3}},
+        connectors={
+            "binance": {"at": "one", "pairs": ["BTC-USDT"]},
+            "binance:us": {"at": "two", "pairs": ["BTC-USDT"]},
+        },
+        strategies={},
+    )
+    boxes = [actors["venue.one"].params["box"], actors["venue.two"].params["box"]]
+    assert len({box["state_dir"] for box in boxes}) == 2
+    assert (boxes[1]["port"], boxes[1]["seed"]) == (4000, 3)
+    assert actors["exchange.binance:us.main"].box == "venue.two"
+    assert settings(actors["exchange.binance:us.main"]).domain == "us"
+
+
+def test_a_box_has_no_price_for_a_pair_that_it_does_not_know(tmp_path):
+    config = parse_config({**BASE, "strategies": {}})
+    entry = config.venue.pairs[0].model_copy(update={"pair": "FOO-BAR", "price": None})
+    venue = config.venue.model_copy(update={"pairs": [entry]})
+    with pytest.raises(ConfigError, match="FOO-BAR"):
+        plan(config.model_copy(update={"venue": venue}), RUN_ID, tmp_path)
+
+
+def test_an_actor_at_a_box_is_given_its_address_and_key(tmp_path):
+    exchange = planned(tmp_path)["exchange.binance.main"]
+    info = {"rest": "http://h", "ws": "ws://h", "ws_api": "ws://h/a", "api_key": "kkkk", "api_secret": "ssss"}
+    told = with_endpoint(exchange, info)
+    assert (told.name, told.kind, told.connector, told.box) == (
+        exchange.name,
+        exchange.kind,
+        exchange.connector,
+        exchange.box,
+    )
+    assert settings(told).endpoints.rest == "http://h"
+    assert settings(told).credentials.api_secret == "ssss"
+    assert settings(exchange).credentials is None
+    assert {**told.params, "settings": 0} == {**exchange.params, "settings": 0}
+    assert "ssss" not in repr(told)
+
+
+def test_a_real_venue_takes_its_keys_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("BINANCE_US_API_KEY", "thekey")
+    monkeypatch.setenv("BINANCE_US_API_SECRET", "thesecret")
+    connectors = {"us": {"venue": "binance:us", "pairs": ["BTC-USDT"], "options": {"recv_window_ms": 100}}}
+    actors = planned(tmp_path, venue=None, connectors=connectors, strategies={})
+    found = settings(actors["exchange.us.main"])
+    assert (found.credentials.api_key, found.credentials.api_secret) == ("thekey", "thesecret")
+    assert (found.venue, found.domain, found.endpoints) == ("binance", "us", None)
+    assert found.options == {"recv_window_ms": 100}
+    assert all(actor.box == "" for actor in actors.values())
+    assert all("thesecret" not in repr(actor) for actor in actors.values())
