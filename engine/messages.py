@@ -78,6 +78,15 @@ class Reason(StrEnum):
     NOT_READY = "not_ready"
     STOPPING = "stopping"
     HALTED = "halted"
+    REDUCING = "reducing_only"
+    ORDER_NOTIONAL = "order_notional_limit"
+    TOTAL_NOTIONAL = "open_notional_limit"
+    POSITION_LIMIT = "position_limit"
+    PRICE_COLLAR = "price_collar"
+    ORDER_RATE = "order_rate_limit"
+    OPEN_ORDERS = "open_orders_limit"
+    DUPLICATE_ORDER = "duplicate_order"
+    DAILY_LOSS = "daily_loss_limit"
     OVERLOADED = "overloaded"
     DUPLICATE_ID = "duplicate_client_order_id"
     UNKNOWN_ORDER = "unknown_order"
@@ -341,6 +350,19 @@ class BalanceEvent(Message, tag=True, frozen=True):
     time_ns: int
 
 
+class SetTrading(Message, tag=True, frozen=True):
+    """Command from the risk actor: take orders, only reducing ones, or none (``active``, ``reducing``, ``halted``)."""
+
+    state: str
+    reason: str = ""
+
+
+class TradingSet(Message, tag=True, frozen=True):
+    """The exchange actor is in this state; after ``halted`` nothing of it is placed any more."""
+
+    state: str
+
+
 class GetAccount(Message, tag=True, frozen=True):
     """Query: the account as of an event number."""
 
@@ -487,6 +509,8 @@ AnyMessage = (
     | CancelAllResult
     | OrderEvent
     | BalanceEvent
+    | SetTrading
+    | TradingSet
     | GetAccount
     | AccountSnapshot
     | GetOrders
