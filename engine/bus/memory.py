@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,13 @@ CHUNK = 64 * 1024
 class MemoryNetwork:
     """The buses of one process, and their directory. ``stall`` makes one stop reading, as a stopped process
     does.
+
+    ``latency``: gives the seconds that the next delivery takes, for a simulation; at once without it. What arrives is
+    handled in the context in which its bus was made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latency: Callable[[], float] | None = None) -> None:
+        self.latency = latency
         self._buses: dict[str, MemoryBus] = {}
         self._stalled: dict[str, None] = {}
         self._pipes: dict[MemoryTransport, None] = {}
@@ -67,12 +72,13 @@ class MemoryNetwork:
         bus = self._buses.get(listener)
         if bus is None:
             raise ConnectionRefusedError(f"nobody listens as {listener!r}")
-        near, far = make(), bus.accept()
-        here, there = MemoryTransport(self, caller, near), MemoryTransport(self, listener, far)
+        near, far = make(), bus.context.copy().run(bus.accept)
+        here = MemoryTransport(self, caller, near, contextvars.copy_context())
+        there = MemoryTransport(self, listener, far, bus.context.copy())
         here.peer, there.peer = there, here
         for transport in (here, there):
             self._pipes[transport] = None
-        far.connection_made(there)
+        asyncio.get_running_loop().call_soon(far.connection_made, there, context=there.context)
         near.connection_made(here)
         return near
 
@@ -104,6 +110,7 @@ class MemoryBus(Bus):
             rng=random.Random(f"{name}/{incarnation}"),
         )
         self._network = network
+        self.context = contextvars.copy_context()
 
     def accept(self) -> Link:
         """The link of a new caller, for the network."""
@@ -137,9 +144,10 @@ class MemoryBus(Bus):
 class MemoryTransport(asyncio.Transport):
     """One end of a pipe. What it wrote waits in ``_buffer`` until the other end reads it."""
 
-    def __init__(self, network: MemoryNetwork, owner: str, link: Link) -> None:
+    def __init__(self, network: MemoryNetwork, owner: str, link: Link, context: contextvars.Context) -> None:
         super().__init__()
         self.owner = owner
+        self.context = context
         self.peer: MemoryTransport = self
         self._network = network
         self._link = link
@@ -191,16 +199,21 @@ class MemoryTransport(asyncio.Transport):
     def abort(self) -> None:
         """Closed here at once; the other end still reads what is in the pipe."""
         self._ended = True
-        asyncio.get_running_loop().call_soon(self._lose)
+        asyncio.get_running_loop().call_soon(self._lose, context=self.context)
         self.book()
 
     # ----------------------------------------------------------------------------------------------- delivery
 
     def book(self) -> None:
-        """Deliver, or end, in the event loop's next turn."""
-        if not self._booked and (self._buffer or self._ended):
-            self._booked = True
-            asyncio.get_running_loop().call_soon(self._deliver)
+        """Deliver, or end, in the event loop's next turn, or when it has come the way."""
+        if self._booked or not (self._buffer or self._ended):
+            return
+        self._booked = True
+        loop, latency = asyncio.get_running_loop(), self._network.latency
+        if latency is None:
+            loop.call_soon(self._deliver, context=self.peer.context)
+        else:
+            loop.call_later(latency(), self._deliver, context=self.peer.context)
 
     def _deliver(self) -> None:
         self._booked = False
@@ -213,12 +226,12 @@ class MemoryTransport(asyncio.Transport):
             peer._link.data_received(chunk)
             if self._writing_paused and len(self._buffer) <= self._low and not self._lost:
                 self._writing_paused = False
-                self._link.resume_writing()
+                self.context.copy().run(self._link.resume_writing)
         elif self._ended:
             self._buffer.clear()
             peer._ended = True
             peer._lose()
-            self._lose()
+            asyncio.get_running_loop().call_soon(self._lose, context=self.context)
             self._network.forget(self)
             self._network.forget(peer)
             return
