@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S = 3.0
 CANCEL_TIMEOUT_S = 15.0
+AGAIN_S = 0.1
 
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -139,13 +140,20 @@ class Control:
         exchanges = [planned for planned in supervisor.planned.values() if planned.kind == "exchange"]
 
         async def ask(name: str) -> Message:
-            try:
-                reply = await supervisor.bus.request(name, query, timeout=timeout)
-            except BusError as error:
-                raise EngineError(f"{name} does not answer: {error}") from error
-            if isinstance(reply, ControlReply) and not reply.ok:
-                raise EngineError(reply.error)
-            return reply
+            """Again for as long as there is time: an exchange actor may be between two lives."""
+            deadline = supervisor.clock.monotonic_ns() + round(timeout * 1e9)
+            while True:
+                left_s = (deadline - supervisor.clock.monotonic_ns()) / 1e9
+                try:
+                    reply = await supervisor.bus.request(name, query, timeout=max(left_s, AGAIN_S))
+                    if not isinstance(reply, ControlReply) or reply.ok:
+                        return reply
+                    error = reply.error
+                except BusError as lost:
+                    error = f"{name} does not answer: {lost}"
+                if left_s < AGAIN_S:
+                    raise EngineError(error)
+                await asyncio.sleep(AGAIN_S)
 
         replies = await asyncio.gather(*(ask(planned.name) for planned in exchanges))
         return list(zip(exchanges, replies, strict=True))

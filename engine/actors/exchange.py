@@ -413,6 +413,7 @@ class ExchangeActor(Actor):
         if missing:
             self.log.error("the venue does not list these pairs", pairs=missing)
         self.core.rules = rules
+        self.core.set_horizon(self.client.acceptance_horizon_ns)
         self.metrics.network = NetworkStatus.CONNECTED
         self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
         self._up.set()
@@ -437,6 +438,7 @@ class ExchangeActor(Actor):
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
+            self.core.set_horizon(self.client.acceptance_horizon_ns)
             full_by = asyncio.get_running_loop().time() + RECONCILE_S if full else full_by
             self.metrics.network = NetworkStatus.CONNECTED
             self.metrics.count("reconciliations")

@@ -162,6 +162,10 @@ class Account:
             "orders_foreign": len(self._held.foreign),
         }
 
+    def set_horizon(self, horizon_ns: int) -> None:
+        """How long after its signing a request can still be accepted, as the venue's clock is better or worse known."""
+        self._horizon_ns = self._watch.horizon_ns = horizon_ns
+
     # ----------------------------------------------------------------------------------------------- commands
 
     def place(

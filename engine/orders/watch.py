@@ -32,7 +32,7 @@ class Watch:
 
     def __init__(self, timing: Timing, horizon_ns: int) -> None:
         self._timing = timing
-        self._horizon_ns = horizon_ns
+        self.horizon_ns = horizon_ns
         self._orders: dict[str, TrackedOrder] = {}
         self._at: dict[str, int] = {}
 
@@ -88,7 +88,7 @@ class Watch:
     def _again(self, tracked: TrackedOrder, now_ns: int) -> int:
         delay = min(self._timing.retry_first << min(tracked.attempts, 30), self._timing.retry_most)
         tracked.attempts += 1
-        decided = tracked.last_acceptance_ns(self._horizon_ns) + 1
+        decided = tracked.last_acceptance_ns(self.horizon_ns) + 1
         if tracked.need in (Need.FATE, Need.ANSWER) and now_ns < decided:
             return min(now_ns + delay, decided)
         return now_ns + delay
