@@ -86,12 +86,12 @@ class ActorContext:
         self.log = log
         self.metrics = Metrics()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     def run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task that belongs to the actor. An error that it does not handle ends the actor."""
         task = asyncio.create_task(work, name=f"{self.name}:{name}")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
@@ -108,7 +108,7 @@ class ActorContext:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
@@ -145,6 +145,9 @@ class Actor(ABC):
 
     async def dead_man(self, grace_s: float) -> None:  # noqa: B027 - only exchange actors hold orders
         """The supervisor is gone: leave nothing behind, within the grace time."""
+
+    def abandon(self) -> None:  # noqa: B027 - only actors with files have something to do
+        """Close files as the kernel does when a process is killed: for an actor that ended without one of its own."""
 
 
 class ActorHost:
@@ -188,18 +191,22 @@ class ActorHost:
 
     async def _unless_ended(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
         task = asyncio.create_task(work)
-        await self._until_ended(task)
-        if task.done():
-            return task.result()
-        task.cancel()
+        try:
+            await self._until_ended(task)
+            if task.done():
+                return task.result()
+        finally:
+            task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return None
 
     async def _until_ended(self, *others: asyncio.Future[Any]) -> None:
         orphaned = asyncio.create_task(self._orphaned.wait())
         ends: list[asyncio.Future[Any]] = [self._stop, orphaned, self.context.failed, *others]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        orphaned.cancel()
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            orphaned.cancel()
 
     async def _leave(self, dead_man_grace_s: float) -> int:
         context = self.context

@@ -34,11 +34,12 @@ class ClockActor(Actor):
         return {"interval_ns": self.interval_ns}
 
     async def _beat(self) -> None:
+        """Never asleep for longer than an interval: wall time that stepped back may step forward again meanwhile."""
         last_n: int | None = None
         while True:
             tick = self.schedule.next(self.clock.time_ns(), last_n)
             while (wait_ns := tick.wait_ns(self.clock.time_ns())) > 0:
-                await asyncio.sleep(wait_ns / 1e9)
+                await asyncio.sleep(min(wait_ns, self.interval_ns) / 1e9)
                 tick = self.schedule.next(self.clock.time_ns(), last_n) if last_n is not None else tick
             self._send(tick)
             last_n = tick.n
