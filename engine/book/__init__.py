@@ -1,9 +1,20 @@
 """Order books: exact levels, their sequence, and how processes on one host share them."""
 
+from engine.book.checksums import Checksum, KrakenChecksum, OkxChecksum
 from engine.book.decimals import exponent_of, format_mantissa
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot, Levels
 from engine.book.order_book import OrderBook
-from engine.book.rules import RangeRule, SequenceRule, Verdict
+from engine.book.rules import (
+    ChecksumRule,
+    ConnectionNumbers,
+    ContiguousRule,
+    PreviousIdRule,
+    RangeRule,
+    ReplacingRule,
+    SequenceRule,
+    UnnumberedRule,
+    Verdict,
+)
 from engine.book.shared import BookReader, BookWriter
 from engine.book.states import ReadStatus, SyncState
 from engine.book.sync import BookSync, QuoteMismatch, SyncCounters, SyncReason, SyncResult
@@ -15,20 +26,29 @@ __all__ = [
     "BookReader",
     "BookSync",
     "BookWriter",
+    "Checksum",
+    "ChecksumRule",
+    "ConnectionNumbers",
+    "ContiguousRule",
     "DepthDiff",
     "DepthSnapshot",
     "DepthView",
+    "KrakenChecksum",
     "Levels",
+    "OkxChecksum",
     "OrderBook",
+    "PreviousIdRule",
     "QuoteMismatch",
     "RangeRule",
     "ReadStatus",
+    "ReplacingRule",
     "SequenceRule",
     "SyncCounters",
     "SyncReason",
     "SyncResult",
     "SyncState",
     "TopView",
+    "UnnumberedRule",
     "Verdict",
     "exponent_of",
     "format_mantissa",

@@ -17,6 +17,9 @@ Levels = Sequence[Sequence[str]]
 class DepthSnapshot(msgspec.Struct, frozen=True, gc=False):
     """The whole book, or its best part, as of ``update_id``. ``time_ns`` is the venue's, 0 if it does not
     say.
+
+    ``checksum``: what the venue says that the book sums up to, None where it says nothing. ``depth``: how many
+    levels a side the subscription keeps, and so the book may; 0: all.
     """
 
     pair: str
@@ -24,13 +27,16 @@ class DepthSnapshot(msgspec.Struct, frozen=True, gc=False):
     bids: Levels
     asks: Levels
     time_ns: int = 0
+    checksum: int | None = None
+    depth: int = 0
 
 
 class DepthDiff(msgspec.Struct, frozen=True, gc=False):
     """The levels that changed in the updates ``first_id`` to ``last_id``, with their new sizes.
 
     ``previous_id`` is the last id of the diff before, where a venue says so. Venues with a single number per
-    message give it as both ``first_id`` and ``last_id``.
+    message give it as both ``first_id`` and ``last_id``, those without numbers give 0. ``checksum``: of the
+    book with this diff in it, None where the venue says nothing.
     """
 
     pair: str
@@ -40,6 +46,7 @@ class DepthDiff(msgspec.Struct, frozen=True, gc=False):
     bids: Levels = ()
     asks: Levels = ()
     time_ns: int = 0
+    checksum: int | None = None
 
 
 class BestQuote(msgspec.Struct, frozen=True, gc=False):

@@ -25,6 +25,7 @@ cdef class OrderBook:
     cpdef void apply_diff(self, object bids, object asks) except *
     cpdef void apply_snapshot(self, object bids, object asks) except *
     cpdef void clear(self) except *
+    cpdef Py_ssize_t truncate(self, Py_ssize_t depth) except -1
     cpdef bint best_equals(self, object bid, object bid_size, object ask, object ask_size) except -1
     cdef int _update_side(self, Ladder* ladder, object entries) except -1
     cdef int _load_side(self, Ladder* ladder, object entries) except -1

@@ -93,6 +93,13 @@ cdef class OrderBook:
         self.is_valid = True
         self.invalid_reason = ""
 
+    cpdef Py_ssize_t truncate(self, Py_ssize_t depth) except -1:
+        """Drops all but the best ``depth`` levels of each side; answers how many went."""
+        self._check()
+        if depth < 0:
+            raise BookError(f"{self.pair}: a book cannot be cut to {depth} levels; give 0 or more")
+        return cut(&self._bids, depth) + cut(&self._asks, depth)
+
     # ------------------------------------------------------------------------------------------------- queries
 
     @property
@@ -372,6 +379,16 @@ cdef int arrange(Ladder* ladder) except -1:
     finally:
         free(copy)
     return 0
+
+
+cdef Py_ssize_t cut(Ladder* ladder, Py_ssize_t depth) noexcept nogil:
+    """Keeps the best ``depth`` levels; answers how many it dropped."""
+    cdef Py_ssize_t excess = ladder.count - depth
+    if excess <= 0:
+        return 0
+    memmove(ladder.levels, ladder.levels + excess, depth * sizeof(Level))
+    ladder.count = depth
+    return excess
 
 
 cdef bint top(const Ladder* ladder, int64_t* price, int64_t* size) noexcept nogil:

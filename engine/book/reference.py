@@ -56,6 +56,13 @@ class ReferenceBook:
         self.asks.clear()
         self._loading.clear()
 
+    def truncate(self, depth: int) -> int:
+        excess = [(self.bids, price) for price in sorted(self.bids, reverse=True)[depth:]]
+        excess += [(self.asks, price) for price in sorted(self.asks)[depth:]]
+        for side, price in excess:
+            del side[price]
+        return len(excess)
+
     def depth(self) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         return sorted(self.bids.items(), reverse=True), sorted(self.asks.items())
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
+from engine.book.audit import Audit, AuditOutcome
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.order_book import OrderBook
 from engine.book.rules import SequenceRule, Verdict
@@ -33,6 +34,9 @@ class SyncReason(StrEnum):
     GAP = "gap"
     CROSSED = "crossed"
     BAD_VALUE = "bad_value"
+    CHECKSUM = "checksum"
+    OLD_RUN = "old_run"
+    AUDIT = "audit"
     SNAPSHOT_TOO_OLD = "snapshot_too_old"
     SNAPSHOT_UNEXPECTED = "snapshot_unexpected"
     SNAPSHOT_FAILED = "snapshot_failed"
@@ -68,6 +72,9 @@ class SyncCounters(msgspec.Struct, gc=False):
     book's exponents. ``crossed``, ``bad_values``: resyncs because the book was crossed, or a value could not
     be held. ``overflows``: diffs lost from a full buffer. ``dropped``: events without use, old or unasked
     for. ``bbo_checked``, ``bbo_equal``: quotes compared with the book at their very id, and found equal.
+    ``checksums_ok``, ``checksums_failed``: the venue's checksums that the book met, or did not. ``old_runs``:
+    resyncs because nothing but old messages came. ``audits``, ``audit_mismatches``: snapshots that could be
+    compared with the book, and those that differed.
     """
 
     updates: int = 0
@@ -81,6 +88,11 @@ class SyncCounters(msgspec.Struct, gc=False):
     dropped: int = 0
     bbo_checked: int = 0
     bbo_equal: int = 0
+    checksums_ok: int = 0
+    checksums_failed: int = 0
+    old_runs: int = 0
+    audits: int = 0
+    audit_mismatches: int = 0
 
 
 _NOTHING = SyncResult()
@@ -101,16 +113,27 @@ class BookSync:
     ``state`` says what the book is worth, ``update_id`` where it stands (the last one, while out of sync),
     ``time_ns`` the venue's time of that update (0 if it does not say).
     ``max_buffer`` bounds the diffs kept while a snapshot is awaited, ``max_quotes`` the quotes that wait for
-    the book to reach their id. ``epoch`` grows with each connection: give it back to :meth:`on_snapshot` so
-    that a late answer from before a reconnection is not taken for a new one.
+    the book to reach their id. A book that drops ``max_old_diffs`` diffs or ``max_old_quotes`` quotes in a
+    row as old is given up: the id that it stands at must have been wrong.
+
+    ``epoch`` grows with each connection: give it back to :meth:`on_snapshot` so that a late answer from
+    before a reconnection is not taken for a new one.
     """
 
     __slots__ = (
+        "_audit",
         "_awaiting",
         "_buffer",
+        "_checks",
+        "_checksum",
+        "_depth",
         "_follows_snapshot",
         "_max_buffer",
+        "_max_old_diffs",
+        "_max_old_quotes",
         "_max_quotes",
+        "_old_diffs",
+        "_old_quotes",
         "_quotes",
         "book",
         "counters",
@@ -122,7 +145,14 @@ class BookSync:
     )
 
     def __init__(
-        self, book: OrderBook, rule: SequenceRule, *, max_buffer: int = 10_000, max_quotes: int = 1_000
+        self,
+        book: OrderBook,
+        rule: SequenceRule,
+        *,
+        max_buffer: int = 10_000,
+        max_quotes: int = 1_000,
+        max_old_diffs: int = 50,
+        max_old_quotes: int = 1_000,
     ) -> None:
         self.book = book
         self.rule = rule
@@ -137,11 +167,24 @@ class BookSync:
         self._quotes: deque[BestQuote] = deque()  # ascending by update id
         self._max_buffer = max_buffer
         self._max_quotes = max_quotes
+        self._max_old_diffs = max_old_diffs
+        self._max_old_quotes = max_old_quotes
+        self._old_diffs = 0
+        self._old_quotes = 0
+        self._checksum = rule.checksum
+        self._depth = 0
+        self._audit: Audit | None = None
+        self._checks = self._needs_checks()
 
     @property
     def awaiting_snapshot(self) -> bool:
         """Whether a snapshot was asked for and has not arrived."""
         return self._awaiting
+
+    @property
+    def buffered(self) -> int:
+        """How many diffs wait for a snapshot."""
+        return len(self._buffer)
 
     def on_connected(self) -> SyncResult:
         """The subscription to the pair's diffs is up: buffers them, and asks for a snapshot."""
@@ -164,12 +207,15 @@ class BookSync:
     def on_diff(self, diff: DepthDiff) -> SyncResult:
         if self.state is SyncState.SYNCED:
             result = self._follow(diff)
-            if result.need_snapshot:
+            if result.need_snapshot and not self.rule.replacing:
                 self._buffer.append(diff)
             return result
         if self.state is SyncState.UNSYNCED:
             self.counters.dropped += 1
             return _NOT_CONNECTED
+        if self.rule.replacing:
+            self.counters.dropped += 1  # the snapshot in the stream will hold it
+            return _BUFFERED
         self._buffer.append(diff)
         if len(self._buffer) > self._max_buffer:
             self._buffer.popleft()
@@ -186,7 +232,12 @@ class BookSync:
         if self.state is SyncState.UNSYNCED or not expected or epoch not in (None, self.epoch):
             self.counters.dropped += 1
             return _UNEXPECTED
+        if self.rule.replacing:
+            self.counters.dropped += len(self._buffer)
+            self._buffer.clear()
+            return self._rebuild(snapshot)
         self._drop_contained(snapshot.update_id)
+        self._drop_strays(snapshot.update_id)
         if self._buffer and self.rule.first(snapshot.update_id, self._buffer[0]) is Verdict.GAP:
             return SyncResult(
                 need_snapshot=True,
@@ -205,7 +256,7 @@ class BookSync:
         """Compares the venue's best quote with the book at that very id, now or when the book gets there."""
         update_id = quote.update_id
         if self.state is SyncState.SYNCED and update_id <= self.update_id:
-            return self._with_mismatch(_NOTHING, quote) if update_id == self.update_id else _NOTHING
+            return self._with_mismatch(_NOTHING, quote) if update_id == self.update_id else self._old_quote()
         if self.state is SyncState.UNSYNCED:
             return _NOT_CONNECTED
         quotes = self._quotes
@@ -218,6 +269,46 @@ class BookSync:
             quotes.popleft()
         return _NOTHING
 
+    def on_loss(self, detail: str) -> SyncResult:
+        """Something was lost on the book's connection, of this pair or of another: the book is given up."""
+        if self.state is not SyncState.SYNCED:
+            return _NOTHING
+        self.counters.gaps += 1
+        return self._give_up(SyncReason.GAP, detail)
+
+    def begin_audit(self, *, levels: int = 10, tolerance_ns: int = 0) -> None:
+        """A snapshot is about to be asked for, to compare ``levels`` levels of each side with the book.
+
+        For books whose rule cannot see every loss. From here on the book's best levels are remembered, since
+        the answer will be about a moment that the stream has passed. ``tolerance_ns``: how far the times of
+        stream and snapshot may differ; only where the rule has no numbers.
+        """
+        self._audit = Audit(self.rule.numbered, levels, tolerance_ns)
+        self._checks = True
+        if self.state is SyncState.SYNCED:
+            self._audit.remember(self.book, self.update_id, self.time_ns)
+
+    def on_audit(self, snapshot: DepthSnapshot | None) -> SyncResult:
+        """The snapshot that :meth:`begin_audit` was for; None if it did not come.
+
+        A book that differs is given up. Where book and snapshot cannot be compared (the book did not stand at
+        the snapshot's id or time, or was out of sync), ``detail`` says so and nothing is counted.
+        """
+        audit, self._audit = self._audit, None
+        self._checks = self._needs_checks()
+        if audit is None or snapshot is None or self.state is not SyncState.SYNCED:
+            return SyncResult(
+                reason=SyncReason.AUDIT, detail="not comparable: no audit, no snapshot or no book in sync"
+            )
+        outcome, detail = audit.compare(snapshot)
+        if outcome is AuditOutcome.NOT_COMPARABLE:
+            return SyncResult(reason=SyncReason.AUDIT, detail=f"not comparable: {detail}")
+        self.counters.audits += 1
+        if outcome is AuditOutcome.EQUAL:
+            return SyncResult(reason=SyncReason.AUDIT)
+        self.counters.audit_mismatches += 1
+        return self._give_up(SyncReason.AUDIT, detail)
+
     # -------------------------------------------------------------------------------------------------- steps
 
     def _follow(self, diff: DepthDiff) -> SyncResult:
@@ -226,26 +317,46 @@ class BookSync:
         judge = rule.first if self._follows_snapshot else rule.following
         verdict = judge(self.update_id, diff)
         if verdict is Verdict.DROP:
-            self.counters.dropped += 1
-            return _OLD_DIFF
+            return self._old_diff(diff)
         if verdict is Verdict.GAP:
             self.counters.gaps += 1
-            return self._give_up(SyncReason.GAP, f"book at {self.update_id}, next diff {diff.first_id}..{diff.last_id}")
+            return self._give_up(SyncReason.GAP, f"book at {self.update_id}, next diff {_ids(diff)}")
         try:
             self.book.apply_diff(diff.bids, diff.asks)
         except BookError as error:
             self.counters.bad_values += 1
             return self._give_up(SyncReason.BAD_VALUE, str(error))
         self._follows_snapshot = False
+        self._old_diffs = self._old_quotes = 0
         self.counters.updates += 1
         self.time_ns = diff.time_ns
-        return self._advance(diff.last_id)
+        if self._checks:
+            return self._check_and_advance(diff)
+        return self._advance(diff.last_id if rule.numbered else self.update_id + 1)
+
+    def _check_and_advance(self, diff: DepthDiff) -> SyncResult:
+        """What only some venues' books need: the depth's cap, the checksum, and the memory of an audit."""
+        if self._depth:
+            self.book.truncate(self._depth)
+        checksum = self._checksum
+        if checksum is not None:
+            checksum.update(diff.bids, diff.asks, self.book)
+            if diff.checksum is not None and not self._sums_up_to(diff.checksum):
+                return self._give_up(SyncReason.CHECKSUM, f"after {_ids(diff)} the venue says {diff.checksum}")
+        result = self._advance(diff.last_id if self.rule.numbered else self.update_id + 1)
+        if self._audit is not None and result.applied:
+            self._audit.remember(self.book, self.update_id, self.time_ns)
+        return result
 
     def _rebuild(self, snapshot: DepthSnapshot) -> SyncResult:
         """Loads a snapshot and puts the buffered diffs on it."""
         pending, self._buffer = self._buffer, deque()
         self._awaiting = False
         self._follows_snapshot = True
+        self._old_diffs = self._old_quotes = 0
+        self._audit = None
+        self._depth = snapshot.depth
+        self._checks = self._needs_checks()
         self.state = SyncState.SYNCED
         try:
             self.book.apply_snapshot(snapshot.bids, snapshot.asks)
@@ -255,7 +366,11 @@ class BookSync:
         self.counters.snapshots += 1
         self.time_ns = snapshot.time_ns
         self.counters.updates += self.rule.replacing
-        result = self._advance(snapshot.update_id)
+        if self._checksum is not None:
+            self._checksum.load(snapshot.bids, snapshot.asks)
+            if snapshot.checksum is not None and not self._sums_up_to(snapshot.checksum):
+                return self._give_up(SyncReason.CHECKSUM, f"of a snapshot the venue says {snapshot.checksum}", pending)
+        result = self._advance(snapshot.update_id if self.rule.numbered else self.update_id + 1)
         mismatches = result.mismatches
         while pending and not result.need_snapshot:
             result = self._follow(pending[0])
@@ -292,6 +407,7 @@ class BookSync:
         self.counters.resyncs += 1
         self.counters.rescales = self.book.rescales
         self._awaiting = True
+        self._audit = None
         self._buffer.extend(keep)
         return SyncResult(need_snapshot=True, reason=reason, detail=detail)
 
@@ -301,6 +417,50 @@ class BookSync:
         while buffer and self.rule.first(snapshot_id, buffer[0]) is Verdict.DROP:
             buffer.popleft()
             self.counters.dropped += 1
+
+    def _drop_strays(self, snapshot_id: int) -> None:
+        """Drops what is buffered with ids far ahead of its successors': it could block the buffer for ever.
+
+        A diff that the snapshot does not reach, while it reaches one that came later, has a wrong id, or was
+        overtaken on its way; if it was needed, the one behind it will show a gap.
+        """
+        buffer, first = self._buffer, self.rule.first
+        while buffer and first(snapshot_id, buffer[0]) is Verdict.GAP:
+            reached = next((at for at, diff in enumerate(buffer) if first(snapshot_id, diff) is not Verdict.GAP), 0)
+            if not reached:
+                return
+            for _ in range(reached):
+                buffer.popleft()
+            self.counters.dropped += reached
+            self._drop_contained(snapshot_id)
+
+    def _old_diff(self, diff: DepthDiff) -> SyncResult:
+        self.counters.dropped += 1
+        self._old_diffs += 1
+        if self._old_diffs < self._max_old_diffs:
+            return _OLD_DIFF
+        self.counters.old_runs += 1
+        return self._give_up(
+            SyncReason.OLD_RUN, f"{self._old_diffs} diffs in a row before {self.update_id}, the last {_ids(diff)}"
+        )
+
+    def _old_quote(self) -> SyncResult:
+        self._old_quotes += 1
+        if self._old_quotes < self._max_old_quotes:
+            return _NOTHING
+        self.counters.old_runs += 1
+        return self._give_up(SyncReason.OLD_RUN, f"{self._old_quotes} quotes in a row before {self.update_id}")
+
+    def _sums_up_to(self, expected: int) -> bool:
+        assert self._checksum is not None
+        if self._checksum.of(self.book) == expected:
+            self.counters.checksums_ok += 1
+            return True
+        self.counters.checksums_failed += 1
+        return False
+
+    def _needs_checks(self) -> bool:
+        return bool(self._depth) or self._checksum is not None
 
     # ------------------------------------------------------------------------------------------------- quotes
 
@@ -317,3 +477,7 @@ class BookSync:
         bid, bid_size = bids[0] if bids else ("", "0")
         ask, ask_size = asks[0] if asks else ("", "0")
         return bid, bid_size, ask, ask_size
+
+
+def _ids(diff: DepthDiff) -> str:
+    return f"{diff.first_id}..{diff.last_id}" + (f" after {diff.previous_id}" if diff.previous_id is not None else "")

@@ -55,6 +55,7 @@ __all__ = [
     "PublicTrade",
     "RecordedReply",
     "Send",
+    "SequenceNumber",
     "UserDataProtocol",
     "UserEvent",
     "UserRefused",
@@ -134,7 +135,15 @@ class VenueNotice(msgspec.Struct, frozen=True, gc=False):
     reconnect: bool = False
 
 
-MarketEvent = DepthDiff | DepthSnapshot | BestQuote | PublicTrade | Ack | Send | VenueNotice
+class SequenceNumber(msgspec.Struct, frozen=True, gc=False):
+    """The number of a frame among all frames of its connection, where a venue counts these without holes.
+    It comes before what else the frame says.
+    """
+
+    number: int
+
+
+MarketEvent = DepthDiff | DepthSnapshot | BestQuote | PublicTrade | Ack | Send | VenueNotice | SequenceNumber
 
 
 class RecordedReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +180,12 @@ class MarketDataProtocol(ABC):
     @abstractmethod
     def snapshot_request(self, pair: str) -> HttpRequest | None:
         """The request for a pair's full book, or None where the stream itself brings snapshots."""
+
+    def resubscribe(self, pair: str) -> tuple[str, ...]:
+        """Texts that make the stream send a pair's snapshot anew, to be sent on the connection that carries
+        it. Empty where :meth:`snapshot_request` serves.
+        """
+        return ()
 
     @abstractmethod
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
@@ -378,6 +393,14 @@ class Connector(ABC):
     def pair(self, symbol: str) -> str | None:
         """The pair of a venue's symbol; None if unknown."""
         return self.symbols.pair(symbol)
+
+    @staticmethod
+    def unspell(symbol: str) -> str | None:
+        """The pair that a symbol most likely means, as :meth:`spell` would spell it; None if it is no symbol.
+
+        For recorded traffic without the venue's list of instruments.
+        """
+        return None
 
     @abstractmethod
     def market_data(self) -> MarketDataProtocol:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.book.rules import ConnectionNumbers, Verdict
 from engine.book.sync import BookSync, SyncReason, SyncResult
 from engine.connectors.base import (
     Ack,
@@ -17,6 +18,7 @@ from engine.connectors.base import (
     MarketEvent,
     PublicTrade,
     Send,
+    SequenceNumber,
     VenueNotice,
 )
 from engine.connectors.errors import MalformedFrame, MalformedReply
@@ -26,12 +28,14 @@ from engine.errors import VenueError
 class SnapshotNeed(msgspec.Struct, frozen=True):
     """Fetch this pair's book and hand the answer to :meth:`MarketDataFeed.on_snapshot`, with this ``epoch``.
 
-    ``request`` is None where the venue sends books in the stream itself: subscribe anew.
+    ``request`` is None where the venue sends books in the stream itself: then send ``resubscribe`` on the
+    pair's connection (nothing, if the subscription was made just now).
     """
 
     pair: str
     epoch: int
     request: HttpRequest | None
+    resubscribe: tuple[str, ...] = ()
 
 
 class FeedProblem(msgspec.Struct, frozen=True):
@@ -83,9 +87,11 @@ class MarketDataFeed:
         self.counters = FeedCounters()
         self.last_frame_mono_ns = 0
         self._updated: dict[str, FeedResult] = {}
+        self._numbers: dict[ConnectionPlan, ConnectionNumbers] = {}
 
     def on_open(self, conn: ConnectionPlan) -> FeedResult:
         """A connection is up: its pairs begin to buffer, and each needs a snapshot."""
+        self._numbers.pop(conn, None)
         return self._collect([(pair, book.on_connected()) for pair, book in self._books_of(conn)])
 
     def on_close(self, conn: ConnectionPlan) -> FeedResult:
@@ -103,8 +109,8 @@ class MarketDataFeed:
             counters.unparsed += 1
             return FeedResult(problems=(FeedProblem("unparsed", "", f"{conn.url}: {error}"),))
         if len(events) == 1:
-            return self._on_event(events[0])
-        return _merged([self._on_event(event) for event in events]) if events else _NOTHING
+            return self._on_event(conn, events[0])
+        return _merged([self._on_event(conn, event) for event in events]) if events else _NOTHING
 
     def on_snapshot(self, pair: str, answer: bytes | str | VenueError, epoch: int | None = None) -> FeedResult:
         """The answer to a :class:`SnapshotNeed`, or the error that came instead."""
@@ -122,7 +128,7 @@ class MarketDataFeed:
 
     # ----------------------------------------------------------------------------------------------- steps
 
-    def _on_event(self, event: MarketEvent) -> FeedResult:
+    def _on_event(self, conn: ConnectionPlan, event: MarketEvent) -> FeedResult:
         if isinstance(event, DepthDiff):
             self.counters.diffs += 1
             book = self.books.get(event.pair)
@@ -135,10 +141,10 @@ class MarketDataFeed:
             if book is None:
                 return self._unknown()
             result = book.on_quote(event)
-            return self._result(book.book.pair, result) if result.mismatches else _NOTHING
-        return self._on_rare(event)
+            return self._result(book.book.pair, result) if result.mismatches or result.need_snapshot else _NOTHING
+        return self._on_rare(conn, event)
 
-    def _on_rare(self, event: MarketEvent) -> FeedResult:
+    def _on_rare(self, conn: ConnectionPlan, event: MarketEvent) -> FeedResult:
         if isinstance(event, PublicTrade):
             self.counters.trades += 1
             return FeedResult(trades=(event,))
@@ -150,8 +156,20 @@ class MarketDataFeed:
             return FeedResult(problems=(problem,), reconnect=event.reconnect)
         if isinstance(event, Send):
             return FeedResult(send=(event.text,))
+        if isinstance(event, SequenceNumber):
+            return self._on_number(conn, event.number)
         assert isinstance(event, Ack)
         return _NOTHING
+
+    def _on_number(self, conn: ConnectionPlan, number: int) -> FeedResult:
+        """A hole in a connection's numbers costs all its books their sync: nobody knows whose frame is lost."""
+        numbers = self._numbers.get(conn)
+        if numbers is None:
+            numbers = self._numbers[conn] = ConnectionNumbers()
+        if numbers.on_number(number) is not Verdict.GAP:
+            return _NOTHING
+        detail = f"frames are missing before number {number} of the connection"
+        return self._collect([(pair, book.on_loss(detail)) for pair, book in self._books_of(conn)])
 
     def _snapshot_failed(self, pair: str, book: BookSync, epoch: int | None, detail: str) -> FeedResult:
         if epoch is not None and epoch != book.epoch:
@@ -179,13 +197,18 @@ class MarketDataFeed:
             if result.applied or result.reason in _STATE_CHANGED:
                 updated.append(pair)
             if result.need_snapshot:
-                needs.append(SnapshotNeed(pair, self.books[pair].epoch, self.protocol.snapshot_request(pair)))
+                needs.append(self._need(pair, result.reason))
             if result.reason not in _QUIET:
                 problems.append(FeedProblem(str(result.reason), pair, result.detail))
             for wrong in result.mismatches:
                 detail = f"at {wrong.update_id} venue {wrong.venue} book {wrong.book}"
                 problems.append(FeedProblem("mismatch", pair, detail))
         return FeedResult(updated=tuple(updated), snapshots=tuple(needs), problems=tuple(problems))
+
+    def _need(self, pair: str, reason: SyncReason) -> SnapshotNeed:
+        request = self.protocol.snapshot_request(pair)
+        texts = () if request or reason is SyncReason.CONNECTED else self.protocol.resubscribe(pair)
+        return SnapshotNeed(pair, self.books[pair].epoch, request, texts)
 
     def _unknown(self) -> FeedResult:
         self.counters.unknown += 1
@@ -202,6 +225,9 @@ _STATE_CHANGED = frozenset(
         SyncReason.GAP,
         SyncReason.CROSSED,
         SyncReason.BAD_VALUE,
+        SyncReason.CHECKSUM,
+        SyncReason.OLD_RUN,
+        SyncReason.AUDIT,
     }
 )
 
