@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.base import Actor, ActorContext
+from engine.actors.mids import Mids
 from engine.actors.settings import connector_of
 from engine.actors.takings import Takings
 from engine.bus import Caller, Down, Overload, SubscriptionState
@@ -39,7 +41,10 @@ from engine.messages import (
     Orders,
     PlaceOrder,
     Reason,
+    SetTrading,
+    Side,
     StopActor,
+    TradingSet,
     UserStreamState,
     VenueBalanceUpdate,
     VenueOrderUpdate,
@@ -57,8 +62,11 @@ from engine.orders.effects import (
     Send,
     SendCancel,
 )
+from engine.orders.halt import read_trading
 from engine.orders.journal import Journal
+from engine.orders.risk import RiskGate, RiskLimits, RiskView, TradingState
 
+DAY_NS = 86_400_000_000_000
 RECONCILE_S = 30.0
 POLL_S = 1.0
 POLL_PAIR_S = 0.2
@@ -77,7 +85,8 @@ class ExchangeActor(Actor):
     :class:`PlaceOrder`, :class:`CancelOrder`, :class:`CancelAll`; queries: :class:`OrderFate`, :class:`GetAccount`,
     :class:`GetOrders`, :class:`GetFills`.
 
-    Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``.
+    Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``, ``risk`` (a
+    :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``.
     """
 
     kind: ClassVar[str] = "exchange"
@@ -117,6 +126,16 @@ class ExchangeActor(Actor):
         self.balances = context.bus.open_stream("balances", overload=Overload.MERGE)
         self.takings = Takings(self.journal.run_fills(self.run_id))
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT_FILLS)
+        trading = read_trading(Path(context.spec.state_dir))
+        self.gate = RiskGate(msgspec.convert(params.get("risk", {}), RiskLimits), trading.state, trading.reason)
+        self.halt_cancels = bool(params.get("halt_cancels", True))
+        self.mids = Mids(
+            Path(context.spec.shm_dir), {context.connector: self.pairs}, int(params.get("stale_after_ns", 500_000_000))
+        )
+        self.day_takings = Takings()
+        self._day = 0
+        self._begin_day()
+        self._positions: dict[str, Decimal] | None = None
         self.stopping = False
         self._up = asyncio.Event()
         self._session = 0
@@ -155,6 +174,9 @@ class ExchangeActor(Actor):
         finally:
             await self.client.close()
 
+    def abandon(self) -> None:
+        self.journal.close()
+
     # --------------------------------------------------------------------------------------------- commands, queries
 
     def on_message(self, caller: Caller, message: Message) -> Any:
@@ -169,6 +191,8 @@ class ExchangeActor(Actor):
                 return self._cancel_all(message)
             case OrderFate():
                 return self._answer(self.core.fate(message.client_order_id, self._now()))
+            case SetTrading():
+                return self._set_trading(message)
             case GetAccount():
                 if not self.ready:
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
@@ -186,10 +210,42 @@ class ExchangeActor(Actor):
         if not self.ready:
             detail = "the venue has not been reached yet"
             return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
+        violation = None if self.gate.idle else self.gate.check(command, self._risk_view(command.pair), now_ns)
+        if violation is not None:
+            return self._answer(self.core.refuse(command, violation.reason, violation.detail, now_ns))
         decision = self.core.place(command, now_ns)
         if any(isinstance(effect, Send) for effect in decision.effects):
             self._created_mono[command.client_order_id] = command.created_mono_ns
         return self._answer(decision)
+
+    def _risk_view(self, pair: str) -> RiskView:
+        """What the risk checks look at; positions are summed up from the journal when they are first needed."""
+        if self._positions is None:
+            self._positions = self.journal.positions()
+        self._begin_day()
+        now_mono_ns = self.clock.monotonic_ns()
+        mids = {name: self.mids.mid(self.context.connector, name, now_mono_ns) for name in self.pairs}
+        return RiskView(
+            mid=mids.get(pair),
+            position=self._positions.get(pair, Decimal(0)),
+            open_orders=self.core.open_orders(),
+            daily_loss={quote: -gain for quote, gain in self.day_takings.gains(mids).items()},
+        )
+
+    def _begin_day(self) -> None:
+        day = self.clock.time_ns() // DAY_NS
+        if day != self._day:
+            self._day = day
+            self.day_takings = Takings(self.journal.fills(day * DAY_NS, limit=1_000_000))
+
+    def _set_trading(self, message: SetTrading) -> TradingSet:
+        """From here on nothing is placed against it: an order that is not on the wire yet is given up."""
+        self.gate.state, self.gate.reason = TradingState(message.state), message.reason
+        self.log.warning("trading state", state=message.state, reason=message.reason)
+        if self.gate.state is TradingState.HALTED and self.halt_cancels:
+            _, effects = self.core.cancel_all(CancelAll(), self._now())
+            self._do(effects)
+        return TradingSet(state=message.state)
 
     def _answer(self, decision: Decision) -> Message:
         """The answer, once its effects are in the journal. JournalError if they are not: then nobody may count on it,
@@ -251,7 +307,12 @@ class ExchangeActor(Actor):
         self.orders.publish(event, number=event.number)
         self.metrics.count("order_events")
         if event.fill is not None:
-            self.takings.add(event.order.strategy, event.order.pair, event.order.side, event.fill)
+            order = event.order
+            self.takings.add(order.strategy, order.pair, order.side, event.fill)
+            self.day_takings.add(order.strategy, order.pair, order.side, event.fill)
+            if self._positions is not None:
+                signed = event.fill.size if order.side is Side.BUY else event.fill.size.copy_negate()
+                self._positions[order.pair] = self._positions.get(order.pair, Decimal(0)) + signed
             self.recent.append(_fill_row(self.context.connector, event.order, event.fill))
         if event.order.reason:
             self.log.info(
@@ -314,6 +375,8 @@ class ExchangeActor(Actor):
             nonlocal sent_mono_ns
             if mono_ns > until_mono_ns:
                 raise TransportError("it waited too long for a connection", sent=False)
+            if self.gate.state is TradingState.HALTED:
+                raise TransportError("trading was halted before it was sent", sent=False)
             sent_mono_ns = mono_ns
             if created_mono_ns:
                 self.metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
@@ -567,6 +630,7 @@ class ExchangeActor(Actor):
             gauges["takings"] = self.takings.table()
             gauges["recent_fills"] = list(self.recent)
         snapshot = self.core.snapshot()
+        gauges["trading"] = self.gate.state.value
         gauges["open_orders"] = [_order_row(self.context.connector, order) for order in snapshot.orders]
         gauges["balances"] = msgspec.to_builtins(snapshot.balances)
         gauges.update(self.core.gauges())

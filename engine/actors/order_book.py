@@ -123,6 +123,7 @@ class OrderBookActor(Actor):
             silence_s=protocol.silence_after_s,
             keepalive=protocol.keepalive,
             on_failed=partial(self._connect_failed, plan),
+            monotonic_ns=self.clock.monotonic_ns,
         )
         self.sockets.append(socket)
         socket.start()

@@ -133,6 +133,9 @@ class StrategyActor(Actor):
             self.strategy.on_stop()
         self.store.close()
 
+    def abandon(self) -> None:
+        self.store.close()
+
     def collect(self) -> None:
         self.metrics.gauges["orders_open"] = sum(len(link.orders) for link in self.accounts.values())
 

@@ -55,6 +55,7 @@ class UserStreamActor(Actor):
             options=WebSocketOptions(ca=self.connector.settings.options.get("ca"), ping_every_s=20.0),
             silence_s=0.0,
             on_failed=self._failed,
+            monotonic_ns=self.clock.monotonic_ns,
         )
 
     async def start(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class VenueActor(Actor):
     def __init__(self, context: ActorContext) -> None:
         super().__init__(context)
         self.config = msgspec.convert(context.params["box"], BoxConfig)
-        self.box = VenueBox(self.config)
+        self.box = VenueBox(self.config, context.clock.time_ns)
 
     async def start(self) -> dict[str, Any]:
         info = await self.box.start()
@@ -48,6 +48,9 @@ class VenueActor(Actor):
 
     async def stop(self, order: StopActor) -> None:
         await self.box.stop()
+
+    def abandon(self) -> None:
+        self.box.abandon()
 
     async def dead_man(self, grace_s: float) -> None:
         """Stay open for as long as exchange actors may still cancel their orders here."""

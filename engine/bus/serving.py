@@ -57,7 +57,7 @@ class Server:
         self.handler: Handler | None = None
         self.streams: dict[str, Stream] = {}
         self.sessions: dict[ServerSession, None] = {}
-        self.tasks: set[asyncio.Future[None]] = set()
+        self.tasks: dict[asyncio.Future[None], None] = {}
 
     def opened(self, stream: Stream) -> None:
         """Begin a stream; those who asked for it before get it now. Raises ValueError when it is open."""
@@ -341,8 +341,8 @@ class ServerSession:
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
-        self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
+        self._server.tasks[task] = None
+        task.add_done_callback(self._server.tasks.pop)
 
     # ------------------------------------------------------------------------------------------------ answers
 

@@ -29,7 +29,8 @@ class Backoff:
         self._factor = factor
         self._max_s = max_s
         self._jitter = jitter
-        self._random = random.Random(seed)
+        # Unseeded ones go by the process's own generator, which a simulation seeds.
+        self._random = random.Random(random.getrandbits(64) if seed is None else seed)
         self._attempt = 0
 
     @property

@@ -36,7 +36,7 @@ class ReconnectingWebSocket:
     attempt, as does every other error of the engine's own). Its ``opening`` texts are sent before
     ``on_open`` is called. A connection without a data frame for ``silence_s`` is cut (pings and pongs do not
     count; 0: never), one that lasted ``stable_s`` resets the back-off. ``keepalive``: a text sent every so
-    many seconds.
+    many seconds. ``monotonic_ns``: the clock that silence and frames are timed by.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ReconnectingWebSocket:
         stable_s: float = 10.0,
         keepalive: tuple[float, str] | None = None,
         on_failed: Callable[[str, float], None] | None = None,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._plan = plan
         self._handler = handler
@@ -59,6 +60,7 @@ class ReconnectingWebSocket:
         self._stable_s = stable_s
         self._keepalive = keepalive
         self._on_failed = on_failed
+        self._monotonic_ns = monotonic_ns
         self._connection: WebSocketConnection | None = None
         self._opening: tuple[str, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -113,21 +115,27 @@ class ReconnectingWebSocket:
 
     async def _once(self, plan: ConnectionPlan) -> None:
         """One connection, from opening to its end."""
-        connection = await connect(plan.url, self._handler, self._options, before_open=self._opened)
-        opened = time.monotonic()
+        connection = await connect(
+            plan.url,
+            self._handler,
+            self._options,
+            before_open=self._opened,
+            monotonic_ns=self._monotonic_ns,
+        )
+        opened = self._now()
         try:
             await self._watch(connection)
         finally:
             await connection.close()
             self._connection = None
-        if time.monotonic() - opened >= self._stable_s:
+        if self._now() - opened >= self._stable_s:
             self._backoff.reset()
 
     async def _watch(self, connection: WebSocketConnection) -> None:
         """Until the connection ends: sends the keep-alive text, and cuts the connection when it is silent."""
-        keepalive_at = time.monotonic() + self._keepalive[0] if self._keepalive else None
+        keepalive_at = self._now() + self._keepalive[0] if self._keepalive else None
         while not connection.closed.done():
-            now = time.monotonic()
+            now = self._now()
             wake_at = []
             if self._silence_s > 0:
                 silent_at = connection.last_data_mono_ns / 1e9 + self._silence_s
@@ -143,6 +151,9 @@ class ReconnectingWebSocket:
                         connection.send(self._keepalive[1])
                 wake_at.append(keepalive_at)
             await asyncio.wait([connection.closed], timeout=min(wake_at) - now if wake_at else None)
+
+    def _now(self) -> float:
+        return self._monotonic_ns() / 1e9
 
     def _opened(self, connection: WebSocketConnection) -> None:
         self._connection = connection

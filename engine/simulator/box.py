@@ -59,6 +59,7 @@ class VenueBox:
         self._cleanup = contextlib.AsyncExitStack()
         self._saved_ns = 0
         self._step_task: asyncio.Task[None] | None = None
+        self._ledger_open: Ledger | None = None
         self.faults = Faults()
 
     async def start(self) -> BoxInfo:
@@ -72,7 +73,7 @@ class VenueBox:
     async def _start(self) -> BoxInfo:
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         folder = self._folder()
-        self.ledger = Ledger(folder)
+        self.ledger = self._ledger_open = Ledger(folder)
         self._cleanup.callback(self.ledger.close)
         self.venue = self._open_venue()
         limits = Limits(
@@ -113,6 +114,11 @@ class VenueBox:
     async def stop(self) -> None:
         """Close every connection, keep the ledger, and remove what was temporary."""
         await self._cleanup.aclose()
+
+    def abandon(self) -> None:
+        """Close the ledger's files as the kernel does when the process is killed."""
+        if self._ledger_open is not None:
+            self._ledger_open.close()
 
     async def failed(self) -> BaseException:
         """Wait until the box can no longer serve, and say why: its ledger cannot be written, or its market broke."""

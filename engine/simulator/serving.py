@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import ssl
 
 from aiohttp import web
@@ -37,15 +37,15 @@ class Server:
         """Listen and return the port; :class:`ConfigError` when it is taken."""
         if self._runner.server is None:
             await self._runner.setup()
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        site = web.TCPSite(self._runner, self._host, port, ssl_context=context, backlog=512, reuse_address=True)
         try:
-            listener.bind((self._host, port))
+            await site.start()
         except OSError as error:
-            listener.close()
-            raise ConfigError(f"cannot listen on {self._host}:{port}: {error.strerror}; name another port") from error
-        await web.SockSite(self._runner, listener, ssl_context=context, backlog=512).start()
-        bound: int = listener.getsockname()[1]
+            # The event loops word this error each in its own way.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            await site.stop()
+            raise ConfigError(f"cannot listen on {self._host}:{port}: {reason}; name another port") from error
+        bound: int = self._runner.addresses[-1][1]
         return bound
 
     async def stop(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -27,7 +26,7 @@ class Socket:
         self._queue: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._max = MAX_QUEUED
-        self._pong_at = time.monotonic()
+        self._pong_at = self._now()
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = False
 
@@ -83,12 +82,16 @@ class Socket:
                     with contextlib.suppress(ConnectionError, RuntimeError):
                         await self._ws.pong(message.data)
                 elif message.type is WSMsgType.PONG:
-                    self._pong_at = time.monotonic()
+                    self._pong_at = self._now()
         finally:
             self.closed = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     async def _write(self) -> None:
         while True:
@@ -100,8 +103,8 @@ class Socket:
     async def _beat(self) -> None:
         while not self.closed:
             await asyncio.sleep(PING_INTERVAL)
-            if time.monotonic() - self._pong_at > PING_INTERVAL + PONG_TIMEOUT:
+            if self._now() - self._pong_at > PING_INTERVAL + PONG_TIMEOUT:
                 self.abort()
                 return
             with contextlib.suppress(ConnectionError, RuntimeError):
-                await self._ws.ping(str(int(time.time() * 1000)).encode())
+                await self._ws.ping(str(int(self._now() * 1000)).encode())

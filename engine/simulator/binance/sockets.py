@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -24,7 +24,7 @@ class Sockets:
         self._desk = desk
         self._enforce = enforce_limits
         self._keys = {listen_key(key, secret): key for key, secret in desk.api.secrets.items()}
-        self.open: set[Socket] = set()
+        self.open: dict[Socket, None] = {}
 
     async def market(self, request: web.Request) -> web.StreamResponse:
         """``/ws``, ``/ws/<stream>[/<stream>…]``, ``/ws/<listenKey>``, ``/stream?streams=a/b``."""
@@ -33,7 +33,7 @@ class Sockets:
         names = [name for name in text.split("/") if name]
         socket = Socket(request)
         await socket.open()
-        self.open.add(socket)
+        self.open[socket] = None
         listener = Listener(socket, combined)
         user = UserSocket(socket)
         self._desk.hub.add(listener, [name for name in names if name not in self._keys])
@@ -41,7 +41,7 @@ class Sockets:
             if name in self._keys:
                 user.listen_key_account = self._desk.api.account_of_key[self._keys[name]]
                 user.listen_key_stream = name if combined else ""
-                self._desk.users.sockets.add(user)
+                self._desk.users.sockets[user] = None
         try:
             async for message in socket.texts():
                 if self._too_many(listener):
@@ -50,15 +50,15 @@ class Sockets:
                 socket.send(commands.answer(message, listener, self._desk.hub))
         finally:
             self._desk.hub.remove(listener)
-            self._desk.users.sockets.discard(user)
-            self.open.discard(socket)
+            self._desk.users.sockets.pop(user, None)
+            self.open.pop(socket, None)
         return socket.response
 
     async def api(self, request: web.Request) -> web.StreamResponse:
         """``/ws-api/v3``: requests and user data on one connection."""
         socket = Socket(request)
         await socket.open()
-        self.open.add(socket)
+        self.open[socket] = None
         session = Session(self._desk, socket, request.remote or "")
         try:
             async for message in socket.texts():
@@ -69,12 +69,12 @@ class Sockets:
                 socket.send(reply)
         finally:
             session.close()
-            self.open.discard(socket)
+            self.open.pop(socket, None)
         return socket.response
 
     def _too_many(self, listener: Listener) -> bool:
         """Whether the client says more than the venue listens to; as lenient as the live one, which allows bursts."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         times = [at for at in listener.request_times if now - at < 2.0]
         times.append(now)
         listener.request_times = times

@@ -53,15 +53,15 @@ class Hub:
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
-        self.listeners: set[Listener] = set()
-        self.by_name: dict[str, set[Listener]] = {}
+        self.listeners: dict[Listener, None] = {}
+        self.by_name: dict[str, dict[Listener, None]] = {}
         self.frames_sent = 0
 
     def add(self, listener: Listener, names: Iterable[str]) -> None:
-        self.listeners.add(listener)
+        self.listeners[listener] = None
         for name in names:
             listener.names[name] = None
-            self.by_name.setdefault(name, set()).add(listener)
+            self.by_name.setdefault(name, {})[listener] = None
         self._changed.set()
 
     def discard(self, listener: Listener, names: Iterable[str]) -> None:
@@ -69,7 +69,7 @@ class Hub:
             listener.names.pop(name, None)
             at_name = self.by_name.get(name)
             if at_name is not None:
-                at_name.discard(listener)
+                at_name.pop(listener, None)
                 if not at_name:
                     del self.by_name[name]
         self._changed.set()
@@ -81,7 +81,7 @@ class Hub:
 
     def remove(self, listener: Listener) -> None:
         self.discard(listener, list(listener.names))
-        self.listeners.discard(listener)
+        self.listeners.pop(listener, None)
 
     def publish(self, name: str, body: Callable[[], object]) -> None:
         """Send to the stream's listeners; ``body`` is made only when there are any."""

@@ -32,7 +32,7 @@ class Users:
     """All connections with user data."""
 
     def __init__(self) -> None:
-        self.sockets: set[UserSocket] = set()
+        self.sockets: dict[UserSocket, None] = {}
         self.frames_sent = 0
 
     def subscribe(self, socket: UserSocket, account: str) -> int:
@@ -42,7 +42,7 @@ class Users:
         number = socket.next_id
         socket.next_id += 1
         socket.subscriptions[number] = account
-        self.sockets.add(socket)
+        self.sockets[socket] = None
         return number
 
     def tell(self, event: UserEvent) -> None:

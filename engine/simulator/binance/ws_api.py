@@ -34,7 +34,7 @@ class Session:
         self._user = UserSocket(sink)
 
     def close(self) -> None:
-        self._desk.users.sockets.discard(self._user)
+        self._desk.users.sockets.pop(self._user, None)
 
     async def answer(self, text: bytes) -> bytes | None:
         try:
