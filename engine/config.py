@@ -57,6 +57,7 @@ def _pair_entry(value: Any) -> Any:
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Pair = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
+Asset = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}$")]
 ConnectorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$")]
 VenueId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$")]
@@ -151,6 +152,33 @@ class VenueConfig(_Section):
     speed: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
 
 
+class AccountRiskConfig(_Section):
+    """Limits of one account, each checked before an order is sent; what is left out is not limited.
+
+    See :class:`engine.orders.risk.RiskLimits` for the meaning of each.
+    """
+
+    max_order_notional: Amount | None = None
+    max_open_notional: Amount | None = None
+    max_position: dict[Pair, Amount] = {}
+    price_collar_bps: Amount | None = None
+    max_orders_per_second: Annotated[int, Field(ge=1)] | None = None
+    max_open_orders: Annotated[int, Field(ge=1)] | None = None
+    duplicate_window_s: Annotated[Seconds, Field(gt=0)] | None = None
+    max_daily_loss: dict[Asset, Amount] = {}
+
+
+class RiskConfig(_Section):
+    """The kill switch over all accounts.
+
+    ``max_loss``: of a quote asset over all accounts since midnight UTC; reaching it halts every account.
+    ``halt_cancels``: a halt cancels open orders as well.
+    """
+
+    max_loss: dict[Asset, Amount] = {}
+    halt_cancels: bool = True
+
+
 class ConnectorConfig(_Section):
     """One account on one venue. ``name`` is its key in the file and its name in reports.
 
@@ -164,6 +192,7 @@ class ConnectorConfig(_Section):
     pairs: Annotated[list[Pair], Field(min_length=1)]
     account: Name = "main"
     trade: bool = True
+    risk: AccountRiskConfig = AccountRiskConfig()
     place: str | None = None
     options: dict[str, Any] = {}
 
@@ -200,6 +229,7 @@ class EngineConfig(_Section):
     dead_man: DeadManConfig = DeadManConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     books: BooksConfig = BooksConfig()
+    risk: RiskConfig = RiskConfig()
     venue: VenueConfig | None = None
     venues: dict[Name, VenueConfig] = {}
     connectors: Annotated[dict[ConnectorName, ConnectorConfig], Field(min_length=1)]

@@ -240,8 +240,10 @@ class ExchangeActor(Actor):
 
     def _set_trading(self, message: SetTrading) -> TradingSet:
         """From here on nothing is placed against it: an order that is not on the wire yet is given up."""
-        self.gate.state, self.gate.reason = TradingState(message.state), message.reason
-        self.log.warning("trading state", state=message.state, reason=message.reason)
+        state = TradingState(message.state)
+        if state is not self.gate.state:
+            self.log.warning("trading state", state=message.state, reason=message.reason)
+        self.gate.state, self.gate.reason = state, message.reason
         if self.gate.state is TradingState.HALTED and self.halt_cancels:
             _, effects = self.core.cancel_all(CancelAll(), self._now())
             self._do(effects)

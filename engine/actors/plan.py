@@ -62,6 +62,9 @@ def plan(config: EngineConfig, run_id: int, state_dir: Path) -> list[PlannedActo
     )
     for connector in config.connectors.values():
         actors.extend(_connector(config, connector, run_id))
+    trading = [connector for connector in config.connectors.values() if connector.trade]
+    if trading:
+        actors.append(_risk(config, trading))
     actors.extend(plan_strategy(config, strategy) for strategy in config.strategies.values())
     return actors
 
@@ -106,6 +109,18 @@ def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
 
 def _common(config: EngineConfig) -> dict[str, Any]:
     return {"dead_man_grace_s": config.dead_man.grace}
+
+
+def _risk(config: EngineConfig, trading: list[ConnectorConfig]) -> PlannedActor:
+    settings = {
+        "accounts": [
+            {"exchange": exchange_name(connector), "connector": connector.name, "pairs": list(connector.pairs)}
+            for connector in trading
+        ],
+        "max_loss": {quote: str(limit) for quote, limit in config.risk.max_loss.items()},
+        "stale_after_ns": round(config.books.stale_after * 1e9),
+    }
+    return PlannedActor("risk", "risk", params={"risk": settings, **_common(config)})
 
 
 def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActor:
@@ -166,6 +181,9 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
             "user_stream": user_stream_name(connector),
             "run_id": str(run_id),
             "id_prefix": id_prefix(config),
+            "risk": connector.risk.model_dump(mode="json", exclude_none=True),
+            "halt_cancels": config.risk.halt_cancels,
+            "stale_after_ns": round(config.books.stale_after * 1e9),
             "keep_orders": config.stop.open_orders == "keep",
         }
         actors.append(PlannedActor(user_stream_name(connector), "user_stream", connector.name, box, common))

@@ -12,6 +12,7 @@ KINDS = {
     "order_book": "engine.actors.order_book:OrderBookActor",
     "user_stream": "engine.actors.user_stream:UserStreamActor",
     "exchange": "engine.actors.exchange:ExchangeActor",
+    "risk": "engine.actors.risk:RiskActor",
     "strategy": "engine.actors.strategy:StrategyActor",
     "venue": "engine.actors.venue:VenueActor",
 }

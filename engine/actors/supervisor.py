@@ -64,7 +64,7 @@ from engine.runtime.paths import EnginePaths
 ENTRY = "engine.actors.process:main"
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
-STOP_ORDER = (("strategy",), ("exchange",), ("user_stream", "order_book"), ("clock",), ("venue",))
+STOP_ORDER = (("strategy",), ("exchange",), ("risk",), ("user_stream", "order_book"), ("clock",), ("venue",))
 RECENT_EVENTS = 200
 ENDED = (ActorState.STOPPED, ActorState.FAILED)
 BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED)
@@ -79,6 +79,7 @@ PRELOAD = (
     "engine.actors.order_book",
     "engine.actors.user_stream",
     "engine.actors.exchange",
+    "engine.actors.risk",
     "engine.actors.strategy",
     "engine.actors.venue",
     "engine.connectors.binance.connector",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from engine.messages import Fill, OrderFill, Side
@@ -30,6 +30,28 @@ class Takings:
         if fill.fee:
             fees = self._fees.setdefault(key, {})
             fees[fill.fee_asset] = EXACT.add(fees.get(fill.fee_asset, Decimal(0)), fill.fee)
+
+    def position(self, pair: str) -> Decimal:
+        """Base gained in a pair, over all strategies."""
+        return sum((base for (_, name), base in self._base.items() if name == pair), Decimal(0))
+
+    def gains(self, mids: Mapping[str, Decimal | None]) -> dict[str, Decimal]:
+        """What all of it is worth by quote asset: cash, plus base at these mids, less fees.
+
+        A pair without a mid, and a fee in an asset that is neither of the pair's, are left out.
+        """
+        sums: dict[str, Decimal] = {}
+        for key, base in self._base.items():
+            pair = key[1]
+            mid = mids.get(pair)
+            if mid is None:
+                continue
+            base_asset, _, quote_asset = pair.partition("-")
+            fees = self._fees.get(key, {})
+            gain = EXACT.fma(base, mid, self._quote[key])
+            gain -= fees.get(quote_asset, Decimal(0)) + fees.get(base_asset, Decimal(0)) * mid
+            sums[quote_asset] = sums.get(quote_asset, Decimal(0)) + gain
+        return sums
 
     def table(self) -> list[dict[str, object]]:
         """A row for each strategy and pair, amounts as decimal strings."""

@@ -22,6 +22,7 @@ from engine.messages import (
 )
 from engine.orders.database import Schema, explained, open_database
 from engine.orders.records import RecoveredState, StoredOrder
+from engine.orders.rules import EXACT
 
 SCHEMA = Schema(
     kind="an account's journal",
@@ -154,6 +155,14 @@ class JournalReader:
         """Fills since a venue time, newest first."""
         query = f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ?"
         return [_fill(row) for row in self._all(query, since_ns, limit)]
+
+    def positions(self) -> dict[str, Decimal]:
+        """Base gained by pair, over all fills that the journal has."""
+        totals: dict[str, Decimal] = {}
+        for pair, side, size in self._all("SELECT pair, side, size FROM fills"):
+            amount = Decimal(size) if side == Side.BUY else Decimal(size).copy_negate()
+            totals[pair] = EXACT.add(totals.get(pair, Decimal(0)), amount)
+        return totals
 
     def run_orders(self, run_id: str) -> list[Order]:
         """All orders placed in a run, in the order of their placing."""

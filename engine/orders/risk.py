@@ -51,6 +51,9 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_daily_loss: Mapping[str, Decimal] = {}
 
 
+_NO_LIMITS = RiskLimits()
+
+
 class RiskView(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks look at, as of now.
 
@@ -73,6 +76,11 @@ class RiskGate:
         self.reason = reason
         self._passed: deque[int] = deque()
         self._recent: dict[tuple[object, ...], int] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is limited and trading is active: every order may go."""
+        return self.state is TradingState.ACTIVE and self.limits == _NO_LIMITS
 
     def check(self, order: PlaceOrder, view: RiskView, now_ns: int) -> Violation | None:
         """The first limit that the order breaks; None, and it is counted, if it may go."""

@@ -1,0 +1,240 @@
+"""The risk actor: the sum over all accounts, and the kill switch over all venues."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from engine.actors.base import Actor, ActorContext
+from engine.actors.mids import Mids
+from engine.actors.takings import Takings
+from engine.bus import Caller, SubscriptionState, Up
+from engine.errors import BusError
+from engine.messages import (
+    AccountSnapshot,
+    ControlReply,
+    Fills,
+    GetAccount,
+    GetFills,
+    Message,
+    OrderEvent,
+    OrderFill,
+    SetTrading,
+    StreamPosition,
+    Tick,
+    TradingSet,
+)
+from engine.orders.halt import Trading, read_trading, write_trading
+from engine.orders.risk import TradingState
+
+T = TypeVar("T", bound=Message)
+DAY_NS = 86_400_000_000_000
+ACKNOWLEDGE_S = 3.0
+RETRY_S = 0.2
+
+
+class WatchedAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """One account under watch: its exchange actor, its connector and the pairs that it trades."""
+
+    exchange: str
+    connector: str
+    pairs: list[str]
+
+
+class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The risk actor's params. ``max_loss``: by quote asset, over all accounts, since midnight UTC."""
+
+    accounts: list[WatchedAccount]
+    max_loss: dict[str, Decimal] = {}
+    stale_after_ns: int = 500_000_000
+
+
+class RiskActor(Actor):
+    """Adds up what all accounts gained today and halts every one of them when the loss limit is reached.
+
+    The trading state is on disk before any exchange actor hears of it, so that it holds over every restart. A request
+    :class:`SetTrading` is answered when all exchange actors have acknowledged it, or names those that have not; these
+    are told again until they have, and read the state from disk if they start anew.
+    """
+
+    kind: ClassVar[str] = "risk"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        self.settings = msgspec.convert(context.params["risk"], RiskSettings)
+        self.state_dir = Path(context.spec.state_dir)
+        self.trading = read_trading(self.state_dir)
+        self.takings = {account.exchange: Takings() for account in self.settings.accounts}
+        self.acknowledged: dict[str, TradingState] = {}
+        self.mids = Mids(
+            Path(context.spec.shm_dir),
+            {account.connector: account.pairs for account in self.settings.accounts},
+            self.settings.stale_after_ns,
+        )
+        self._last_mids: dict[str, dict[str, Decimal]] = {account.connector: {} for account in self.settings.accounts}
+        self._day = context.clock.time_ns() // DAY_NS
+        self._seen: dict[str, set[tuple[str, str]]] = {account.exchange: set() for account in self.settings.accounts}
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._told = asyncio.Event()
+
+    async def start(self) -> dict[str, Any]:
+        for account in self.settings.accounts:
+            self.context.run(self._follow(account), f"follow {account.exchange}")
+        if self.trading.state is not TradingState.ACTIVE:
+            self.log.warning("trading is not active", state=self.trading.state.value, reason=self.trading.reason)
+        return {}
+
+    def on_tick(self, tick: Tick) -> None:
+        day = self.clock.time_ns() // DAY_NS
+        if day != self._day:
+            self._day = day
+            for exchange in self.takings:
+                self.takings[exchange] = Takings()
+                self._seen[exchange].clear()
+        self._judge()
+
+    def on_message(self, caller: Caller, message: Message) -> Any:
+        if isinstance(message, SetTrading):
+            return self._set(TradingState(message.state), message.reason)
+        return super().on_message(caller, message)
+
+    def collect(self) -> None:
+        self.metrics.gauges["trading"] = self.trading.state.value
+        self.metrics.gauges["trading_reason"] = self.trading.reason
+        self.metrics.gauges["gains_today"] = {quote: f"{gain:.4f}" for quote, gain in self._gains().items()}
+
+    # -------------------------------------------------------------------------------------------- adding up
+
+    async def _follow(self, account: WatchedAccount) -> None:
+        """Take today's fills so far, then every later one; a fill is counted once however it comes."""
+        exchange = account.exchange
+        snapshot = await self._ask(exchange, GetAccount(), AccountSnapshot)
+        position = StreamPosition(incarnation=snapshot.incarnation, number=snapshot.number)
+        self.bus.subscribe(
+            exchange,
+            "orders",
+            partial(self._on_event, exchange),
+            position=position,
+            on_state=partial(self._on_state, exchange),
+        )
+        fills = await self._ask(exchange, GetFills(since_ns=self._day * DAY_NS, limit=1_000_000), Fills)
+        for fill in fills.fills:
+            self._count(exchange, fill)
+
+    async def _ask(self, exchange: str, query: Message, kind: type[T]) -> T:
+        while True:
+            try:
+                reply = await self.bus.request(exchange, query, timeout=ACKNOWLEDGE_S)
+            except BusError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if isinstance(reply, kind):
+                return reply
+            await asyncio.sleep(RETRY_S)
+
+    def _on_event(self, exchange: str, message: Message, number: int) -> None:
+        if isinstance(message, OrderEvent) and message.fill is not None:
+            order = message.order
+            self._count(
+                exchange,
+                OrderFill(
+                    client_order_id=order.client_order_id,
+                    strategy=order.strategy,
+                    pair=order.pair,
+                    side=order.side,
+                    fill=message.fill,
+                ),
+            )
+
+    def _count(self, exchange: str, fill: OrderFill) -> None:
+        key = (fill.client_order_id, fill.fill.trade_id)
+        if key in self._seen[exchange] or fill.fill.time_ns // DAY_NS != self._day:
+            return
+        self._seen[exchange].add(key)
+        self.takings[exchange].add(fill.strategy, fill.pair, fill.side, fill.fill)
+
+    def _gains(self) -> dict[str, Decimal]:
+        """Today's gains by quote asset; a pair without a fresh mid counts with the last one known."""
+        now_ns = self.clock.monotonic_ns()
+        gains: dict[str, Decimal] = {}
+        for account in self.settings.accounts:
+            for pair in account.pairs:
+                mid = self.mids.mid(account.connector, pair, now_ns)
+                if mid is not None:
+                    self._last_mids[account.connector][pair] = mid
+            for quote, gain in self.takings[account.exchange].gains(self._last_mids[account.connector]).items():
+                gains[quote] = gains.get(quote, Decimal(0)) + gain
+        return gains
+
+    def _judge(self) -> None:
+        if self.trading.state is TradingState.HALTED or not self.settings.max_loss:
+            return
+        gains = self._gains()
+        for quote, limit in self.settings.max_loss.items():
+            loss = -gains.get(quote, Decimal(0))
+            if loss >= limit:
+                reason = f"today's loss over all accounts is {loss:.2f} {quote}; the limit is {limit:f}"
+                self.log.error("loss limit reached: halting", reason=reason)
+                self.context.run(self._halt(reason), "halt")
+                return
+
+    async def _halt(self, reason: str) -> None:
+        await self._set(TradingState.HALTED, reason)
+
+    # ------------------------------------------------------------------------------------------- the kill switch
+
+    async def _set(self, state: TradingState, reason: str) -> ControlReply:
+        """On disk first, then to every exchange actor; answers once all have it, or time is up."""
+        self.trading = Trading(state=state, reason=reason, since_ns=self.clock.time_ns())
+        write_trading(self.state_dir, self.trading)
+        self.acknowledged.clear()
+        self.log.warning("trading state", state=state.value, reason=reason)
+        for account in self.settings.accounts:
+            self._tell(account.exchange)
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_S):
+                while self._missing():
+                    self._told.clear()
+                    await self._told.wait()
+        except TimeoutError:
+            self.log.error("not every account acknowledged", state=state.value, missing=self._missing())
+        return ControlReply(
+            ok=True,
+            data={"state": state.value, "acknowledged": sorted(self.acknowledged), "missing": self._missing()},
+        )
+
+    def _missing(self) -> list[str]:
+        wanted = self.trading.state
+        names = [account.exchange for account in self.settings.accounts]
+        return [name for name in names if self.acknowledged.get(name) is not wanted]
+
+    def _tell(self, exchange: str) -> None:
+        task = self._telling.get(exchange)
+        if task is None or task.done():
+            self._telling[exchange] = self.context.run(self._tell_until_acknowledged(exchange), f"tell {exchange}")
+
+    async def _tell_until_acknowledged(self, exchange: str) -> None:
+        while self.acknowledged.get(exchange) is not self.trading.state:
+            trading = self.trading
+            try:
+                reply = await self.bus.request(
+                    exchange, SetTrading(state=trading.state.value, reason=trading.reason), timeout=ACKNOWLEDGE_S
+                )
+            except BusError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if isinstance(reply, TradingSet):
+                self.acknowledged[exchange] = TradingState(reply.state)
+                self._told.set()
+
+    def _on_state(self, exchange: str, state: SubscriptionState) -> None:
+        if isinstance(state, Up):
+            self.acknowledged.pop(exchange, None)
+            self._tell(exchange)
+            if state.missed is not None:
+                self.context.fail(BusError(f"events of {exchange} were lost ({state.missed}): starting over"))
