@@ -1,0 +1,649 @@
+"""The exchange actor with a real journal and core, at a venue of the test's making."""
+
+import asyncio
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from engine.connectors.errors import InsufficientBalance, TransportError, UnknownOutcome, VenueRefused
+from engine.errors import JournalError, RemoteError
+from engine.messages import (
+    Accepted,
+    AccountSnapshot,
+    ActorStats,
+    ActorStopping,
+    Balance,
+    CancelAll,
+    CancelAllResult,
+    CancelOrder,
+    ControlReply,
+    Fills,
+    GetAccount,
+    GetFills,
+    GetOrders,
+    NetworkStatus,
+    OrderEventKind,
+    OrderFate,
+    Orders,
+    OrderState,
+    Reason,
+    Refused,
+    Side,
+    VenueBalanceUpdate,
+)
+from engine.orders.journal import Journal
+
+NAME = "exchange.box.main"
+DOWN = TransportError("no route", sent=False)
+
+
+class Client:
+    """Somebody who asks the exchange actor and reads its events."""
+
+    def __init__(self, bus):
+        self.bus = bus
+        self.events = []
+        self.balances = {}
+        bus.subscribe(NAME, "orders", lambda event, number: self.events.append(event))
+        bus.subscribe(NAME, "balances", lambda event, number: self.balances.update(event.balances))
+
+    async def ask(self, message, timeout=3.0):
+        return await self.bus.request(NAME, message, timeout=timeout)
+
+    def kinds(self, client_order_id="e-1"):
+        return [event.kind for event in self.events if event.order.client_order_id == client_order_id]
+
+
+async def client(world, name="strategy.maker"):
+    return Client(await world.bus(name))
+
+
+def test_the_account_comes_up_and_takes_an_order_to_its_end(exchange_world, order):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        assert await maker.ask(order()) == Accepted(client_order_id="e-1", state=OrderState.PENDING_CREATE)
+        await world.until(lambda: maker.kinds() == [OrderEventKind.CREATED])
+        venue.trade("e-1", "0.4")
+        venue.trade("e-1", "0.6")
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        assert maker.kinds() == [
+            OrderEventKind.CREATED,
+            OrderEventKind.FILL,
+            OrderEventKind.FILL,
+            OrderEventKind.COMPLETED,
+        ]
+        assert [event.number for event in maker.events] == [1, 2, 3, 4]
+        assert maker.events[-1].order.filled == 1
+        assert running.actor.metrics.network is NetworkStatus.CONNECTED
+
+    exchange_world(body)
+
+
+def test_an_order_is_in_the_journal_before_it_is_sent(exchange_world, order):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        sent = []
+        place = running.actor.client.place
+
+        async def checked(placed, on_sent):
+            sent.append(running.actor.journal.orders()[0].client_order_id)
+            return await place(placed, on_sent)
+
+        running.actor.client.place = checked
+        await maker.ask(order())
+        await world.until(lambda: sent)
+        assert sent == ["e-1"]
+
+    exchange_world(body)
+
+
+def test_what_the_account_knows_can_be_asked_for(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order("e-1"))
+        await maker.ask(order("e-2", side=Side.SELL))
+        await world.until(lambda: len(maker.events) == 2)
+        venue.trade("e-1", "1")
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        snapshot = await maker.ask(GetAccount())
+        assert isinstance(snapshot, AccountSnapshot)
+        assert [order.client_order_id for order in snapshot.orders] == ["e-2"]
+        assert (snapshot.number, snapshot.rules) == (4, {world.pair: world.rule})
+        assert snapshot.balances["BTC"].total == 10
+        orders = await maker.ask(GetOrders())
+        assert isinstance(orders, Orders)
+        assert {order.client_order_id: order.state for order in orders.orders} == {
+            "e-1": OrderState.FILLED,
+            "e-2": OrderState.OPEN,
+        }
+        fills = await maker.ask(GetFills())
+        assert isinstance(fills, Fills)
+        assert [(fill.client_order_id, fill.fill.size) for fill in fills.fills] == [("e-1", Decimal(1))]
+        assert await maker.ask(OrderFate(client_order_id="e-1")) == Accepted(
+            client_order_id="e-1", state=OrderState.FILLED
+        )
+        with pytest.raises(RemoteError, match="does not answer"):
+            await maker.ask(ControlReply(ok=True))
+
+    exchange_world(body)
+
+
+def test_an_id_is_placed_once_however_often_it_is_sent(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        for _ in range(3):
+            assert isinstance(await maker.ask(order()), Accepted)
+        await world.until(lambda: maker.kinds())
+        assert venue.asked("place") == ["e-1"]
+
+    exchange_world(body)
+
+
+def test_an_order_that_breaks_a_rule_never_leaves(exchange_world, order):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        refused = {
+            "e-1": (order("e-1", size="0.00001"), Reason.BELOW_MIN_SIZE),
+            "e-2": (order("e-2", size="0.01", price="100"), Reason.BELOW_MIN_NOTIONAL),
+            "e-3": (order("e-3", pair="ETH-USDT"), Reason.UNKNOWN_PAIR),
+            "other": (order("other"), Reason.UNSUPPORTED),
+        }
+        for command, reason in refused.values():
+            reply = await maker.ask(command)
+            assert isinstance(reply, Refused)
+            assert reply.reason is reason
+        assert venue.count("place") == 0
+        assert isinstance(await maker.ask(OrderFate(client_order_id="e-1")), Refused)
+        assert running.actor._created_mono == {}
+
+    exchange_world(body)
+
+
+def test_an_id_that_never_arrived_is_refused_from_then_on(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        fate = await maker.ask(OrderFate(client_order_id="e-1"))
+        assert (fate.reason, venue.count("place")) == (Reason.UNKNOWN_ORDER, 0)
+        assert await maker.ask(order()) == fate
+        assert venue.count("place") == 0
+
+    exchange_world(body)
+
+
+def test_orders_are_refused_until_the_venue_was_reached(exchange_world, order):
+    async def body(world, venue):
+        reach = asyncio.Event()
+        venue.next("start", wait=reach)
+        running = await world.exchange(ready=False)
+        maker = await client(world)
+        reply = await maker.ask(order())
+        assert (reply.reason, running.actor.ready) == (Reason.NOT_READY, False)
+        answer = await maker.ask(GetAccount())
+        assert (answer.ok, "not reached" in answer.error) == (False, True)
+        reach.set()
+        await world.until(lambda: running.actor.ready)
+        assert isinstance(await maker.ask(order()), Refused)
+        assert isinstance(await maker.ask(order("e-2")), Accepted)
+
+    exchange_world(body)
+
+
+def test_a_venue_that_is_out_of_reach_is_tried_again(exchange_world):
+    async def body(world, venue):
+        venue.next("start", before=DOWN)
+        venue.next("rules", before=UnknownOutcome("what?"))
+        running = await world.exchange()
+        assert running.actor.metrics.network is NetworkStatus.CONNECTED
+        assert venue.count("start") == 3
+
+    logs = exchange_world(body)
+    assert [line["event"] for line in logs].count("the venue is out of reach") == 2
+
+
+def test_orders_are_refused_while_the_engine_stops(exchange_world, order):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order("e-1"))
+        await world.until(lambda: maker.kinds())
+        held = asyncio.Event()
+        venue.next("cancel", wait=held)
+        ending = asyncio.ensure_future(running.stop(grace_ns=15_000_000_000))
+        await world.until(lambda: venue.count("cancel"))
+        reply = await maker.ask(order("e-2"))
+        assert (reply.reason, venue.count("place")) == (Reason.STOPPING, 1)
+        held.set()
+        assert await ending == 0
+        assert venue.open == []
+
+    exchange_world(body)
+
+
+def test_a_journal_that_cannot_be_written_ends_the_actor_before_anything_is_sent(exchange_world, order):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        running = await world.exchange()
+        maker = await client(world)
+
+        def full(writes):
+            raise JournalError("disk full")
+
+        running.actor.journal.record = full
+        with pytest.raises(Exception) as failed:
+            await maker.ask(order(), timeout=0.5)
+        assert not isinstance(failed.value, AssertionError)
+        assert await running.code() == 1
+        assert (venue.count("place"), maker.events) == (0, [])
+        assert "disk full" in supervisor.of(ActorStopping)[0].error
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("call", ["place", "cancel"])
+def test_a_journal_that_fails_in_the_middle_ends_the_actor_and_nothing_is_lost(exchange_world, order, call):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        if call == "cancel":
+            await maker.ask(order())
+            await world.until(lambda: maker.kinds() == [OrderEventKind.CREATED])
+        held = asyncio.Event()
+        venue.next(call, wait=held)
+        await maker.ask(order() if call == "place" else CancelOrder(client_order_id="e-1"))
+        await world.until(lambda: venue.count(call))
+
+        def full(writes):
+            raise JournalError("disk full")
+
+        running.actor.journal.record = full
+        held.set()
+        assert await running.code() == 1
+        seen = len(maker.events)
+        await world.exchange()
+        end = [OrderEventKind.CREATED] if call == "place" else [OrderEventKind.CREATED, OrderEventKind.CANCELLED]
+        await world.until(lambda: maker.kinds()[-1:] == end[-1:])
+        assert [event.number for event in maker.events] == list(range(1, len(maker.events) + 1))
+        assert len(maker.events) > seen
+        assert venue.asked("place") == ["e-1"]
+
+    exchange_world(body)
+
+
+def test_a_refusal_by_the_venue_is_the_end_of_the_order(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        venue.next("place", before=InsufficientBalance(-2010, "insufficient balance"))
+        assert isinstance(await maker.ask(order()), Accepted)
+        await world.until(lambda: maker.kinds())
+        (event,) = maker.events
+        assert (event.kind, event.order.reason) == (OrderEventKind.FAILED, Reason.INSUFFICIENT_BALANCE)
+        assert "insufficient balance" in event.order.detail
+
+    exchange_world(body)
+
+
+def test_an_order_that_never_left_fails_at_once(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        venue.next("place", before=DOWN)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds() == [OrderEventKind.FAILED])
+        assert maker.events[0].order.reason is Reason.NOT_SENT
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("lost", [TransportError("cut", sent=True), UnknownOutcome("504")])
+def test_an_order_whose_answer_was_lost_is_asked_for_and_never_sent_again(exchange_world, order, lost):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        venue.next("place", after=lost)
+        await maker.ask(order())
+        await world.until(lambda: OrderEventKind.CREATED in maker.kinds())
+        assert maker.kinds() == [OrderEventKind.UNKNOWN, OrderEventKind.CREATED]
+        assert venue.asked("place") == ["e-1"]
+
+    exchange_world(body)
+
+
+def test_a_cancel_that_was_answered(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        assert isinstance(await maker.ask(CancelOrder(client_order_id="e-1")), Accepted)
+        await world.until(lambda: OrderEventKind.CANCELLED in maker.kinds())
+        assert isinstance(await maker.ask(CancelOrder(client_order_id="e-1")), Accepted)
+        refused = await maker.ask(CancelOrder(client_order_id="e-9"))
+        assert refused.reason is Reason.UNKNOWN_ORDER
+        assert venue.count("cancel") == 1
+
+    exchange_world(body)
+
+
+def test_a_cancel_that_crossed_a_fill_shows_the_fill(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.trade("e-1", "1", told=False)
+        await maker.ask(CancelOrder(client_order_id="e-1"))
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        assert maker.kinds() == [OrderEventKind.CREATED, OrderEventKind.FILL, OrderEventKind.COMPLETED]
+
+    exchange_world(body)
+
+
+def test_cancel_all_says_what_it_did(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        for name, strategy in (("e-1", "maker"), ("e-2", "other"), ("e-3", "maker")):
+            await maker.ask(order(name, strategy=strategy))
+        await world.until(lambda: len(maker.events) == 3)
+        result = await maker.ask(CancelAll(strategy="maker"))
+        assert result == CancelAllResult(cancelled=["e-1", "e-3"])
+        assert [order.client_order_id for order in venue.open] == ["e-2"]
+        assert await maker.ask(CancelAll(pair="ETH-USDT")) == CancelAllResult(cancelled=[])
+        assert await maker.ask(CancelAll()) == CancelAllResult(cancelled=["e-2"])
+
+    exchange_world(body)
+
+
+def test_cancel_all_names_what_stays_open(exchange_world, order, monkeypatch):
+    from engine.actors import exchange as module
+
+    monkeypatch.setattr(module, "CANCEL_ALL_TIMEOUT_S", 0.05)
+
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.next("cancel", before=VenueRefused(-1, "not now"), forever=True)
+        result = await maker.ask(CancelAll())
+        assert (result.cancelled, list(result.failed)) == ([], ["e-1"])
+        venue.script.clear()
+
+    exchange_world(body)
+
+
+def test_events_go_on_where_the_journal_ended(exchange_world, order):
+    async def body(world, venue):
+        first = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order("e-1"))
+        await maker.ask(order("e-2"))
+        await world.until(lambda: len(maker.events) == 2)
+        await first.kill()
+        venue.trade("e-1", "1", told=False)
+        venue.end("e-2", told=False)
+        await world.exchange()
+        await world.until(lambda: len(maker.events) == 5)
+        assert [event.number for event in maker.events] == [1, 2, 3, 4, 5]
+        assert maker.kinds("e-1") == [OrderEventKind.CREATED, OrderEventKind.FILL, OrderEventKind.COMPLETED]
+        assert maker.kinds("e-2") == [OrderEventKind.CREATED, OrderEventKind.CANCELLED]
+        assert venue.asked("place") == ["e-1", "e-2"]
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_an_order_that_was_under_way_in_a_crash_is_asked_for(exchange_world, order, reached):
+    async def body(world, venue):
+        first = await world.exchange()
+        maker = await client(world)
+        held = asyncio.Event()
+        venue.next("place", wait=held)
+        await maker.ask(order())
+        await world.until(lambda: venue.count("place"))
+        await first.kill()
+        if reached:
+            venue.take(order())
+        second = await world.exchange()
+        await world.until(lambda: venue.count("query") or OrderEventKind.CREATED in maker.kinds())
+        await world.until(lambda: maker.kinds()[:1] == [OrderEventKind.UNKNOWN])
+        if reached:
+            await world.until(lambda: maker.kinds() == [OrderEventKind.UNKNOWN, OrderEventKind.CREATED])
+        else:
+            snapshot = await maker.ask(GetAccount())
+            assert [order.state for order in snapshot.orders] == [OrderState.UNKNOWN]
+        assert venue.asked("place") == ["e-1"]
+        await second.kill()
+
+    exchange_world(body)
+
+
+def test_a_fill_that_the_stream_missed_is_found_when_it_comes_back(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.trade("e-1", "0.25", told=False)
+        venue.subscribed()
+        await world.until(lambda: OrderEventKind.FILL in maker.kinds())
+        venue.unsubscribed()
+        venue.trade("e-1", "0.75", told=False)
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        assert [event.fill.size for event in maker.events if event.fill] == [Decimal("0.25"), Decimal("0.75")]
+
+    exchange_world(body)
+
+
+def test_without_the_user_stream_the_venue_is_asked_often(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        world.network.kill("user_stream.box.main")
+        before = venue.count("open_orders")
+        await world.until(lambda: venue.count("open_orders") > before + 2)
+        venue.trade("e-1", "1", told=False)
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+
+    exchange_world(body)
+
+
+def test_a_stream_that_says_the_same_again_causes_no_pass(exchange_world):
+    async def body(world, venue):
+        running = await world.exchange()
+        await world.until(lambda: venue.stream.readers)
+        venue.subscribed()
+        await world.until(lambda: running.actor._stream_up and not running.actor._reconcile.is_set())
+        for _ in range(5):
+            venue.session -= 1
+            venue.subscribed()
+        await world.until(lambda: running.actor.metrics.counters.get("reconciliations", 0) >= 1)
+        assert not running.actor._reconcile.is_set()
+
+    exchange_world(body)
+
+
+def test_a_fill_that_is_told_twice_counts_once(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        trade = venue.trade("e-1", "0.5")
+        venue.tell(venue.orders["e-1"], fill=trade)
+        venue.subscribed()
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        assert maker.kinds().count(OrderEventKind.FILL) == 2
+
+    exchange_world(body)
+
+
+def test_a_pass_that_fails_is_made_again(exchange_world):
+    async def body(world, venue):
+        running = await world.exchange()
+        await world.until(lambda: running.actor.metrics.counters.get("reconciliations", 0) >= 1)
+        before = running.actor.metrics.counters["reconciliations"]
+        venue.next("balances", before=DOWN)
+        venue.subscribed()
+        await world.until(lambda: running.actor.metrics.counters["reconciliations"] > before)
+        assert running.actor.metrics.network is NetworkStatus.CONNECTED
+
+    logs = exchange_world(body)
+    assert "reconciliation will be tried again" in [line["event"] for line in logs]
+
+
+def test_balances_are_told_as_they_change(exchange_world):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        changed = Balance(total=Decimal(5), available=Decimal("4.5"))
+        await maker.ask(GetAccount())
+        await world.until(lambda: venue.stream.readers)
+        while "BTC" not in maker.balances:
+            venue.stream.publish(
+                VenueBalanceUpdate(balances={"BTC": changed}, venue_time_ns=world.clock.time_ns()),
+            )
+            changed = Balance(total=changed.total + 1, available=Decimal(1))
+            await asyncio.sleep(0.005)
+        assert set(maker.balances) == {"BTC"}
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_polite_end_cancels_what_is_open_unless_it_is_to_be_kept(exchange_world, order, keep):
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        assert await running.stop(grace_ns=15_000_000_000, keep_orders=keep) == 0
+        assert [order.client_order_id for order in venue.open] == (["e-1"] if keep else [])
+        assert running.actor.client.closed == 1
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_dead_man_cancels_what_is_open_unless_it_is_to_be_kept(exchange_world, order, keep):
+    async def body(world, venue):
+        running = await world.exchange(keep_orders=keep)
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        running.host.supervisor_died()
+        assert await running.code() == 0
+        assert [order.client_order_id for order in venue.open] == (["e-1"] if keep else [])
+
+    exchange_world(body)
+
+
+def test_the_audit_of_a_run_without_fault(exchange_world, order):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        running = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: OrderEventKind.FILL in maker.kinds())
+        await running.stop(grace_ns=15_000_000_000)
+        gauges = supervisor.of(ActorStats)[-1].gauges
+        assert (gauges["fills_missed"], gauges["fills_duplicated"], gauges["fills"]) == (0, 0, 1)
+        assert gauges["orders"]["cancelled"] == 1
+        assert msgspec.convert(gauges["takings"][0]["base"], Decimal, strict=False) == Decimal("0.5")
+
+    exchange_world(body)
+
+
+def test_the_audit_counts_what_the_journal_lacks_and_what_the_venue_lacks(exchange_world, order):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        running = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.trade("e-1", "0.5")
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        lost, hidden = venue.fill_list[0], venue.fill_list[1]
+        venue.fill_list = [
+            msgspec.structs.replace(lost, fill=msgspec.structs.replace(lost.fill, trade_id="999")),
+            hidden,
+            msgspec.structs.replace(hidden, exchange_order_id="somebody else's"),
+        ]
+        await running.stop(grace_ns=15_000_000_000)
+        gauges = supervisor.of(ActorStats)[-1].gauges
+        assert (gauges["fills_missed"], gauges["fills_duplicated"]) == (1, 1)
+
+    logs = exchange_world(body)
+    (told,) = [line for line in logs if line["event"] == "the journal and the venue disagree on fills"]
+    assert (told["missed"], told["duplicated"]) == (["999"], ["1"])
+
+
+def test_an_audit_that_the_venue_does_not_answer_is_left_out(exchange_world, order):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        running = await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.next("fills", before=DOWN, forever=True)
+        assert await running.stop(grace_ns=15_000_000_000) == 0
+        assert "fills_missed" not in supervisor.of(ActorStats)[-1].gauges
+
+    exchange_world(body)
+
+
+def test_what_the_report_needs_is_in_the_statistics(exchange_world, order):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: OrderEventKind.FILL in maker.kinds())
+        await world.until(lambda: any(each.gauges.get("fills") for each in supervisor.of(ActorStats)))
+        stats = supervisor.of(ActorStats)[-1]
+        assert [row["client_order_id"] for row in stats.gauges["open_orders"]] == ["e-1"]
+        assert [row["trade_id"] for row in stats.gauges["recent_fills"]] == ["1"]
+        assert stats.gauges["balances"]["BTC"]["total"] == "10"
+        assert stats.gauges["orders"]["open"] == 1
+        assert stats.counters["order_events"] == 2
+        assert sum(stats.histograms["wire_to_ack_ns"].values()) == 1
+
+    exchange_world(body)
+
+
+def test_a_pair_that_the_venue_does_not_list_is_named(exchange_world, order):
+    async def body(world, venue):
+        venue.rules.clear()
+        await world.exchange()
+        maker = await client(world)
+        assert (await maker.ask(order())).reason is Reason.UNKNOWN_PAIR
+
+    logs = exchange_world(body)
+    (told,) = [line for line in logs if line["event"] == "the venue does not list these pairs"]
+    assert told["pairs"] == ["BTC-USDT"]
+
+
+def test_the_journal_has_one_writer(exchange_world, tmp_path):
+    async def body(world, venue):
+        running = await world.exchange()
+        path = running.actor.journal.path
+        with pytest.raises(JournalError, match="another process"):
+            Journal(path, "box", "main", world.clock)
+
+    exchange_world(body)
