@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from engine.actors.base import CLOCK, SUPERVISOR
 from engine.actors.control import Control
+from engine.actors.ground import Ground, LocalGround
 from engine.actors.observed import Observations, profits
 from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint
 from engine.actors.policy import (
@@ -35,11 +36,11 @@ from engine.actors.policy import (
     SupervisorPolicy,
 )
 from engine.attached import load_attached
-from engine.bus import Bus, Caller, Overload, RunDirectory, SocketBus
-from engine.clock import Clock, WallClock
+from engine.bus import Bus, Caller, Overload
+from engine.clock import Clock
 from engine.config import EngineConfig, RunOptions, StrategyConfig
 from engine.errors import BusError, EngineError
-from engine.logs import TerminalLog, configure_actor_logging, configure_terminal_logging, register_secret
+from engine.logs import TerminalLog, configure_terminal_logging, register_secret
 from engine.messages import (
     ActorChanged,
     ActorStarted,
@@ -58,10 +59,8 @@ from engine.messages import (
 from engine.report import ActorRecord, build_report, build_status
 from engine.runtime.base import ActorSpec, Exit, Runtime
 from engine.runtime.leftovers import clear_previous
-from engine.runtime.local import LocalRuntime
 from engine.runtime.paths import EnginePaths
 
-ENTRY = "engine.actors.process:main"
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
 STOP_ORDER = (("strategy",), ("exchange",), ("risk",), ("user_stream", "order_book"), ("clock",), ("venue",))
@@ -72,33 +71,27 @@ BETWEEN_LIVES_S = 3.0
 """How long the engine's end waits for an exchange actor that is being started again."""
 CANCEL_ORDERS_S = 15.0
 """How long an exchange actor that does not answer is asked to cancel the orders of a strategy that is gone."""
-DEAD_MAN_SPARE_S = 2.0
-PRELOAD = (
-    "engine.actors.process",
-    "engine.actors.clock",
-    "engine.actors.order_book",
-    "engine.actors.user_stream",
-    "engine.actors.exchange",
-    "engine.actors.risk",
-    "engine.actors.strategy",
-    "engine.actors.venue",
-    "engine.connectors.binance.connector",
-)
 
 
-async def supervise(config: EngineConfig, options: RunOptions, terminal: Any = None) -> dict[str, Any]:
+async def supervise(
+    config: EngineConfig,
+    options: RunOptions,
+    terminal: Any = None,
+    make_ground: Callable[[EnginePaths], Ground] | None = None,
+) -> dict[str, Any]:
     """Run an engine until it is told to stop; returns its report.
 
-    ``terminal``: the stream that events are shown on, None for none. Raises ConfigError before anything has started
-    when the state folder cannot be used.
+    ``terminal``: the stream that events are shown on, None for none. ``make_ground``: where it is to run, by default
+    on this host. Raises ConfigError before anything has started when the state folder cannot be used.
     """
     paths = EnginePaths.for_state(options.state_dir)
-    run_id = time.time_ns()
+    ground = LocalGround(paths, config.dead_man.grace) if make_ground is None else make_ground(paths)
+    run_id = ground.clock.time_ns()
     planned = plan(config, run_id, paths.state)
     with paths.lock_state():
         await clear_previous(paths.run, paths.shm, config.dead_man.grace)
         paths.create()
-        supervisor = Supervisor(config, options, paths, terminal, run_id, planned)
+        supervisor = Supervisor(config, options, paths, terminal, run_id, planned, ground)
         return await supervisor.run()
 
 
@@ -113,11 +106,13 @@ class Supervisor:
         terminal: Any,
         run_id: int,
         planned: list[PlannedActor],
+        ground: Ground,
     ) -> None:
         self.config = config
         self.options = options
         self.paths = paths
-        self.clock: Clock = WallClock()
+        self.ground = ground
+        self.clock: Clock = ground.clock
         self.run_id = run_id
         self._first = planned
         self.engine_id = f"{config.name}-{self.run_id}"
@@ -129,25 +124,18 @@ class Supervisor:
         self.observed = Observations()
         self.observed.add_supervisor(SUPERVISOR, os.getpid())
         self.policy = SupervisorPolicy(seed=self.run_id, interval_ns=round(config.clock.interval * 1e9))
-        self.runtime: Runtime = LocalRuntime(
-            paths,
-            preload=PRELOAD,
-            grace_s=config.dead_man.grace + DEAD_MAN_SPARE_S,
-            on_fork_server_restart=self._fork_server_restarted,
-        )
+        self.runtime: Runtime = ground.runtime(self._fork_server_restarted)
         self.runtime.on_exit = self._on_exit
         incarnation = self.run_id // 1000
-        self.log_file = configure_actor_logging(paths.state, SUPERVISOR, incarnation, self._on_line, send_level="info")
+        self.log_file = ground.open_log(SUPERVISOR, incarnation, self._on_line)
         self.log = structlog.get_logger()
         self.terminal: TerminalLog | None = configure_terminal_logging(terminal) if terminal else None
-        self.bus: Bus = SocketBus(
-            SUPERVISOR, incarnation, RunDirectory(paths.run), clock=self.clock, engine_id=self.engine_id
-        )
+        self.bus: Bus = ground.bus(SUPERVISOR, incarnation, self.engine_id)
         self.changes = self.bus.open_stream("actors", overload=Overload.SKIP)
         self.control = Control(self)
         self._incarnation = incarnation
         self._boxes: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._wakeup: asyncio.TimerHandle | None = None
         self._awaiting_box: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._state_changed = asyncio.Event()
@@ -160,9 +148,7 @@ class Supervisor:
 
     async def run(self) -> dict[str, Any]:
         """Start everything, wait to be told to stop, stop everything, and report."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+        release_signals = self.ground.catch_signals(self.stop)
         try:
             self.bus.serve(self._on_message)
             await self.bus.start()
@@ -175,8 +161,7 @@ class Supervisor:
             await self._shut_down()
             return self.report()
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            release_signals()
             await self._clean_up()
 
     def stop(self, reason: str) -> None:
@@ -406,7 +391,7 @@ class Supervisor:
             shm_dir=str(self.paths.shm),
             state_dir=str(self.paths.state),
             engine_id=self.engine_id,
-            entry=ENTRY,
+            entry=self.ground.entry,
             params=planned.params,
         )
         try:
@@ -544,11 +529,11 @@ class Supervisor:
 
     def _run(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("the supervisor failed at a task", error=repr(error), exc_info=error)
             self.problems.append(f"supervisor: {error!r}")
