@@ -25,6 +25,7 @@ from engine.messages import (
     GetOrders,
     Message,
     Orders,
+    SetTrading,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S = 3.0
 CANCEL_TIMEOUT_S = 15.0
+HALT_TIMEOUT_S = 10.0
 AGAIN_S = 0.1
+RISK = "risk"
 
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -52,6 +55,8 @@ class Control:
             "fills": self._fills,
             "balances": self._balances,
             "cancel_all": self._cancel_all,
+            "halt": self._halt,
+            "resume": self._resume,
         }
 
     async def handle(self, request: ControlRequest) -> ControlReply:
@@ -126,6 +131,19 @@ class Control:
             if isinstance(reply, AccountSnapshot)
         }
 
+    async def _halt(self, args: dict[str, Any]) -> Any:
+        return await self._set_trading("halted", str(args.get("reason") or "halted by hand"))
+
+    async def _resume(self, args: dict[str, Any]) -> Any:
+        return await self._set_trading("active", "")
+
+    async def _set_trading(self, state: str, reason: str) -> Any:
+        supervisor = self._supervisor
+        if RISK not in supervisor.planned:
+            raise EngineError("no connector of this engine trades: there is nothing to halt or resume")
+        reply = await self._answer_of(RISK, SetTrading(state=state, reason=reason), HALT_TIMEOUT_S)
+        return reply.data if isinstance(reply, ControlReply) else None
+
     async def _cancel_all(self, args: dict[str, Any]) -> Any:
         cancelled: list[str] = []
         failed: dict[str, str] = {}
@@ -139,21 +157,22 @@ class Control:
         supervisor = self._supervisor
         exchanges = [planned for planned in supervisor.planned.values() if planned.kind == "exchange"]
 
-        async def ask(name: str) -> Message:
-            """Again for as long as there is time: an exchange actor may be between two lives."""
-            deadline = supervisor.clock.monotonic_ns() + round(timeout * 1e9)
-            while True:
-                left_s = (deadline - supervisor.clock.monotonic_ns()) / 1e9
-                try:
-                    reply = await supervisor.bus.request(name, query, timeout=max(left_s, AGAIN_S))
-                    if not isinstance(reply, ControlReply) or reply.ok:
-                        return reply
-                    error = reply.error
-                except BusError as lost:
-                    error = f"{name} does not answer: {lost}"
-                if left_s < AGAIN_S:
-                    raise EngineError(error)
-                await asyncio.sleep(AGAIN_S)
-
-        replies = await asyncio.gather(*(ask(planned.name) for planned in exchanges))
+        replies = await asyncio.gather(*(self._answer_of(planned.name, query, timeout) for planned in exchanges))
         return list(zip(exchanges, replies, strict=True))
+
+    async def _answer_of(self, name: str, query: Message, timeout: float) -> Message:
+        """Ask again for as long as there is time: the actor may be between two lives."""
+        supervisor = self._supervisor
+        deadline = supervisor.clock.monotonic_ns() + round(timeout * 1e9)
+        while True:
+            left_s = (deadline - supervisor.clock.monotonic_ns()) / 1e9
+            try:
+                reply = await supervisor.bus.request(name, query, timeout=max(left_s, AGAIN_S))
+                if not isinstance(reply, ControlReply) or reply.ok:
+                    return reply
+                error = reply.error
+            except BusError as lost:
+                error = f"{name} does not answer: {lost}"
+            if left_s < AGAIN_S:
+                raise EngineError(error)
+            await asyncio.sleep(AGAIN_S)

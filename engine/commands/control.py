@@ -1,21 +1,28 @@
-"""Commands that change a running engine: stop, cancel-all, restart, attach, detach."""
+"""Commands that change a running engine: stop, halt, resume, cancel-all, restart, attach, detach."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from engine.commands.common import CommandError, Subparsers, add_command, duration, print_json
 
 _STOP_TIMEOUT = 60.0
+_START_TIMEOUT = 5.0
 
 
 def register(subparsers: Subparsers) -> None:
     """Add the commands to the parser."""
     stop = add_command(subparsers, "stop", _stop, "stop the engine cleanly, and wait until it has")
     stop.add_argument("--timeout", type=duration, default=_STOP_TIMEOUT, metavar="T", help="wait at most so long")
+    halt = add_command(
+        subparsers, "halt", _halt, "let no new order out, until resume; holds over restarts", json_output=True
+    )
+    halt.add_argument("--reason", default="", metavar="TEXT", help="what those are told whose orders are refused")
+    add_command(subparsers, "resume", _resume, "let orders out again after halt", json_output=True)
     add_command(subparsers, "cancel-all", _cancel_all, "cancel every open order of the engine", json_output=True)
     restart = add_command(subparsers, "restart", _restart, "stop one actor and start it again")
     restart.add_argument("actor", metavar="ACTOR", help="as engine status lists it, as in strategy.maker")
@@ -41,6 +48,27 @@ def _stop(args: argparse.Namespace) -> int:
     return 0
 
 
+def _halt(args: argparse.Namespace) -> int:
+    return _trading_set(args, "halt", "halted: no new order goes out until engine resume", reason=args.reason)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    return _trading_set(args, "resume", "resumed: orders go out again")
+
+
+def _trading_set(args: argparse.Namespace, verb: str, done: str, **arguments: Any) -> int:
+    """Say what was done and who has not acknowledged it."""
+    data = _ask(args, verb, **arguments)
+    if args.json:
+        print_json(data)
+    elif not data["missing"]:
+        print(done)
+    if data["missing"]:
+        names = ", ".join(data["missing"])
+        print(f"engine: {names} did not acknowledge yet; told again until it does", file=sys.stderr)
+    return 1 if data["missing"] else 0
+
+
 def _cancel_all(args: argparse.Namespace) -> int:
     data = _ask(args, "cancel_all")
     if args.json:
@@ -62,9 +90,24 @@ def _attach(args: argparse.Namespace) -> int:
     from engine.config import load_attach
 
     strategy = load_attach(args.file)
-    _ask(args, "attach", **strategy.model_dump(mode="json"))
+    answer = _ask(args, "attach", **strategy.model_dump(mode="json"))
     print(f"strategy {strategy.name} attached; engine detach {strategy.name} takes it out")
+    state = _state_after_start(args, str(answer["actor"]))
+    if state not in ("starting", "running"):
+        what_to_do = f"see engine logs {answer['actor']}, then engine restart {answer['actor']}"
+        print(f"engine: it does not start ({state.replace('_', ' ')}): {what_to_do}", file=sys.stderr)
     return 0
+
+
+def _state_after_start(args: argparse.Namespace, actor: str) -> str:
+    """The state of an actor once it has started or failed to; "starting" if neither in time."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        rows = _ask(args, "status")["actors"]
+        state = next((str(row["state"]) for row in rows if row["name"] == actor), "gone")
+        if state != "starting" or time.monotonic() >= deadline:
+            return state
+        time.sleep(0.05)
 
 
 def _detach(args: argparse.Namespace) -> int:
