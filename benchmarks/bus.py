@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import uvloop
@@ -185,7 +187,7 @@ def measure_ray(runs: int) -> list[Figures]:
     except ImportError:
         say("ray is not installed: no peer to compare with (pip install 'engine[cluster]')")
         return []
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder, standard_output_as_error():
         ray.init(
             num_cpus=2,
             include_dashboard=False,
@@ -198,6 +200,20 @@ def measure_ray(runs: int) -> list[Figures]:
             return [_measure_ray(actor, ray.get) for _ in range(runs)]
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def standard_output_as_error() -> Iterator[None]:
+    """Ray prints warnings where our lines go, from beneath Python."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class RayReceiver:

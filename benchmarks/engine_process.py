@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from benchmarks.live import ActorResult, Result
+from engine.actors.ground import LocalGround
 from engine.actors.plan import plan
 from engine.actors.supervisor import Supervisor
 from engine.config import RunOptions, load_config
@@ -26,14 +26,15 @@ async def run(folder: Path) -> Result:
     config = load_config(folder / "config.yml")
     options = RunOptions(state_dir=folder / "state", terminal_logs=False)
     paths = EnginePaths.for_state(options.state_dir)
-    run_id = time.time_ns()
+    ground = LocalGround(paths, config.dead_man.grace)
+    run_id = ground.clock.time_ns()
     planned = plan(config, run_id, paths.state)
     for actor in planned:
         if actor.kind == "venue":
             actor.params["box"].update(json.loads((folder / "box.json").read_text()))
     with paths.lock_state():
         paths.create()
-        supervisor = Supervisor(config, options, paths, None, run_id, planned)
+        supervisor = Supervisor(config, options, paths, None, run_id, planned, ground)
         report = await supervisor.run()
     actors = {
         record.name: ActorResult(counters=record.counters(), histograms=record.current.histograms)

@@ -32,7 +32,7 @@ NO_LIMITS = {"enforce_limits": False, "weight_limit": 10**9, "order_limit_10s": 
 
 
 class ActorResult(msgspec.Struct, kw_only=True):
-    """What one actor counted in its whole life."""
+    """What one actor counted: counters over its whole life, histograms of its last incarnation."""
 
     counters: dict[str, int]
     histograms: dict[str, dict[int, int]]
