@@ -64,6 +64,36 @@ def configure_actor_logging(
     return log
 
 
+def open_actor_log(
+    state_dir: Path,
+    actor: str,
+    incarnation: int,
+    send_line: Callable[[LogLine], None] | None,
+    time_ns: Callable[[], int],
+    *,
+    send_level: str = "warning",
+) -> ActorLog:
+    """The log of one of several actors in this process; who writes to it is :func:`configure_shared_logging`'s."""
+    sink = _File(Path(state_dir) / "logs" / f"{actor}.jsonl")
+    return ActorLog(sink, actor, incarnation, send_line, _LEVELS[send_level], time_ns)
+
+
+def configure_shared_logging(find: Callable[[], ActorLog | None], *, level: str = "info") -> None:
+    """Send this process's structlog and stdlib logging to the log that ``find`` gives for whoever speaks now."""
+
+    def process(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        log = find()
+        return log.process(logger, method, event) if log is not None else ""
+
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, process],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    _route_stdlib()
+
+
 def configure_terminal_logging(stream: TextIO, *, colour: bool | None = None) -> TerminalLog:
     """A writer of human lines for ``stream``. Colour by default where the stream is a terminal."""
     if colour is None:
@@ -164,12 +194,14 @@ class ActorLog:
         incarnation: int,
         send_line: Callable[[LogLine], None] | None,
         send_from: int,
+        time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._sink = sink
         self._actor = actor
         self._incarnation = incarnation
         self._send_line = send_line
         self._send_from = send_from
+        self._time_ns = time_ns
 
     @property
     def lines_lost(self) -> int:
@@ -179,7 +211,7 @@ class ActorLog:
     def process(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         """The last structlog processor: write the event; a logger never raises."""
         level = "error" if method == "exception" else "warning" if method == "warn" else method
-        time_ns = time.time_ns()
+        time_ns = self._time_ns()
         name, fields = _fields(event)
         line: dict[str, Any] = {
             "time": _iso(time_ns),

@@ -38,6 +38,7 @@ SUPERVISOR = "supervisor"
 CLOCK = "clock"
 STATS_INTERVAL_S = 0.5
 REPORT_TIMEOUT_S = 1.0
+TERM_GRACE_NS = 5_000_000_000
 
 
 class Metrics:
@@ -166,6 +167,10 @@ class ActorHost:
         """Stop as soon as the actor is idle; only the first order counts."""
         if not self._stop.done():
             self._stop.set_result(order)
+
+    def terminate(self) -> None:
+        """SIGTERM: stop within a short grace time, and leave open orders where they are."""
+        self.request_stop(StopActor(grace_ns=TERM_GRACE_NS, reason="SIGTERM", keep_orders=True))
 
     def supervisor_died(self) -> None:
         """Set the dead-man switch off."""

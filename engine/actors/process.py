@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,14 +13,12 @@ import uvloop
 
 from engine.actors.base import SUPERVISOR, ActorContext, ActorHost
 from engine.actors.registry import actor_class
-from engine.bus import RunDirectory, SocketBus
-from engine.clock import WallClock
+from engine.bus import Bus, RunDirectory, SocketBus
+from engine.clock import Clock, WallClock
 from engine.logs import configure_actor_logging
-from engine.messages import LogLine, StopActor
+from engine.messages import LogLine
 from engine.runtime.base import ActorSpec
 from engine.runtime.watch import watch_supervisor
-
-TERM_GRACE_NS = 5_000_000_000
 
 
 def main(spec: ActorSpec) -> int:
@@ -40,19 +39,24 @@ async def _live(spec: ActorSpec) -> int:
     def send_line(line: LogLine) -> None:
         loop.call_soon_threadsafe(bus.tell, SUPERVISOR, line)
 
+    def listen(host: ActorHost) -> None:
+        watch_supervisor(loop, host.supervisor_died)
+        loop.add_signal_handler(signal.SIGTERM, host.terminate)
+
     configure_actor_logging(Path(spec.state_dir), spec.name, spec.incarnation, send_line)
+    return await live(spec, bus, WallClock(), listen)
+
+
+async def live(spec: ActorSpec, bus: Bus, clock: Clock, listen: Callable[[ActorHost], None]) -> int:
+    """An actor's life under any runtime, from its bus on; the exit code.
+
+    ``listen`` connects the host to the signals of its process and to the news of the supervisor's death.
+    """
     log = structlog.get_logger()
     await bus.start()
     try:
-        actor = actor_class(spec.kind)(ActorContext(spec, bus, WallClock(), log))
-        host = ActorHost(actor)
-        watch_supervisor(loop, host.supervisor_died)
-        for number in (signal.SIGTERM,):
-            loop.add_signal_handler(
-                number,
-                host.request_stop,
-                StopActor(grace_ns=TERM_GRACE_NS, reason="SIGTERM", keep_orders=True),
-            )
+        host = ActorHost(actor_class(spec.kind)(ActorContext(spec, bus, clock, log)))
+        listen(host)
         log.info("started", pid=os.getpid(), incarnation=spec.incarnation)
         code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))
     except Exception as error:

@@ -106,12 +106,12 @@ class Supervisor:
         terminal: Any,
         run_id: int,
         planned: list[PlannedActor],
-        ground: Ground,
+        ground: Ground | None = None,
     ) -> None:
         self.config = config
         self.options = options
         self.paths = paths
-        self.ground = ground
+        self.ground = ground = ground or LocalGround(paths, config.dead_man.grace)
         self.clock: Clock = ground.clock
         self.run_id = run_id
         self._first = planned

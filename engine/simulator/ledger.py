@@ -75,8 +75,11 @@ class Ledger:
         self.put("format", FORMAT)
 
     def close(self) -> None:
+        """Let others have it. Safe more than once."""
         self._db.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     # -- small facts
 
