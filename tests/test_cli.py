@@ -302,6 +302,8 @@ def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
     for verb in ("restart", "detach", "attach"):
         engine.answers[verb] = lambda _: {}
     engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}}
+    engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}
+    engine.answers["status"] = lambda _: {"actors": [{"name": "strategy.extra", "state": "running"}]}
     assert call("restart", "strategy.maker")[0] == 0
     assert call("cancel-all")[1] == "2 orders cancelled\n"
     assert call("detach", "extra")[0] == 0
@@ -323,6 +325,16 @@ def test_orders_that_could_not_be_cancelled_fail_the_command(call: Any, engine: 
     code, _, err = call("cancel-all")
     assert code == 1
     assert "demo-1 was not cancelled: timed out" in err
+
+
+def test_a_strategy_that_does_not_start_is_told_at_its_attachment(call: Any, engine: StandIn) -> None:
+    states = iter(("starting", "backing_off"))
+    engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}
+    engine.answers["status"] = lambda _: {"actors": [{"name": "strategy.extra", "state": next(states)}]}
+    code, out, err = call("attach", str(ROOT / "configs/strategy.yml"))
+    assert code == 0
+    assert "attached" in out
+    assert "does not start (backing off): see engine logs strategy.extra" in err
 
 
 def test_an_attach_file_that_is_wrong_never_reaches_the_engine(call: Any, engine: StandIn, tmp_path: Path) -> None:

@@ -102,8 +102,16 @@ def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
 
     from engine.actors.supervisor import supervise
 
+    _search_here()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervise(config, options, sys.stderr if options.terminal_logs else None))
+
+
+def _search_here() -> None:
+    """Let actors find modules of the current folder, last: strategies that are attached later, too."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def _start_view(state_dir: Path) -> subprocess.Popen[bytes]:
@@ -151,6 +159,9 @@ def _check(args: argparse.Namespace) -> int:
 def _describe(config: EngineConfig, kind: str, connector: str, name: str) -> str:
     if kind == "clock":
         return f"a tick every {config.clock.interval:g} s"
+    if kind == "risk":
+        limits = ", ".join(f"{limit:f} {asset}" for asset, limit in config.risk.max_loss.items())
+        return f"the kill switch; halts at a loss of {limits}" if limits else "the kill switch; no loss limit"
     if kind == "venue":
         box = config.boxes[name.partition(".")[2] or "venue"]
         source = box.capture or ", ".join(entry.pair for entry in box.pairs)
