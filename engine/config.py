@@ -355,8 +355,12 @@ def _find_file(name: str, folder: Path) -> Path:
 
 
 def _check_runtime(config: EngineConfig) -> None:
-    if config.runtime != "local":
+    if config.runtime == "cluster":
         raise Fault(("runtime",), f"{config.runtime} is not available in this version; use local")
+    if config.runtime == "inline":
+        real = [name for name, connector in config.connectors.items() if connector.at is None]
+        if real:
+            raise Fault(("connectors", real[0]), "is a real venue, which knows no virtual time; give it a box with at:")
 
 
 def _check_names(config: EngineConfig) -> None:

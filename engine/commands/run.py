@@ -103,8 +103,13 @@ def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
     from engine.actors.supervisor import supervise
 
     _search_here()
+    terminal = sys.stderr if options.terminal_logs else None
+    if config.runtime == "inline":
+        from engine.actors.inline_run import run_inline
+
+        return run_inline(config, options, terminal)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(supervise(config, options, sys.stderr if options.terminal_logs else None))
+        return runner.run(supervise(config, options, terminal))
 
 
 def _search_here() -> None:
