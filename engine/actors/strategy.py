@@ -25,6 +25,7 @@ from engine.messages import (
     PlaceOrder,
     Side,
     StopActor,
+    StreamPosition,
     Tick,
     Trade,
     TradingRule,
@@ -92,12 +93,13 @@ class StrategyActor(Actor):
         )
         self.accounts: dict[str, AccountLink] = {}
         self.readers: dict[str, BookReader] = {}
+        self._positions: dict[str, StreamPosition] = {}
         self._dirty: dict[str, int] = {}
         self._running = False
 
     async def start(self) -> dict[str, Any]:
         checkpoint = self.store.load()
-        positions = {} if checkpoint is None else checkpoint.positions
+        positions = self._positions = {} if checkpoint is None else checkpoint.positions
         if checkpoint is not None:
             self.strategy.state = dict(checkpoint.state)
             self.log.info("starting from the checkpoint", positions={k: v.number for k, v in positions.items()})
@@ -248,8 +250,8 @@ class StrategyActor(Actor):
         return link.reachable and link.caught_up
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        positions = {link.exchange: link.position for link in self.accounts.values() if link.position is not None}
-        self.store.save(state, positions, saved_ns=self.clock.time_ns())
+        known = {link.exchange: link.position for link in self.accounts.values() if link.position is not None}
+        self.store.save(state, self._positions | known, saved_ns=self.clock.time_ns())
         self.metrics.count("checkpoints")
 
     # ------------------------------------------------------------------------------------------------------- inside
