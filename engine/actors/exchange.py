@@ -86,7 +86,7 @@ class ExchangeActor(Actor):
     :class:`GetOrders`, :class:`GetFills`.
 
     Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``, ``risk`` (a
-    :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``.
+    :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``, ``reconcile_s``.
     """
 
     kind: ClassVar[str] = "exchange"
@@ -98,6 +98,7 @@ class ExchangeActor(Actor):
         self.run_id = str(params["run_id"])
         self.keep_orders = bool(params["keep_orders"])
         self.user_stream = str(params["user_stream"])
+        self.reconcile_s = float(params.get("reconcile_s", RECONCILE_S))
         self.connector = connector_of(params)
         self.pairs = list(self.connector.settings.pairs)
         self.client = self.connector.exchange(self.clock)
@@ -504,7 +505,7 @@ class ExchangeActor(Actor):
                 continue
             backoff.reset()
             self.core.set_horizon(self.client.acceptance_horizon_ns)
-            full_by = asyncio.get_running_loop().time() + RECONCILE_S if full else full_by
+            full_by = asyncio.get_running_loop().time() + self.reconcile_s if full else full_by
             self.metrics.network = NetworkStatus.CONNECTED
             self.metrics.count("reconciliations")
 

@@ -73,6 +73,7 @@ class InlineRuntime(Runtime):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self._place = place
+        self._context = contextvars.copy_context()
         self._seats: dict[str, Seat] = {}
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._specs: dict[str, ActorSpec] = {}
@@ -90,7 +91,8 @@ class InlineRuntime(Runtime):
         self._specs[spec.name] = spec
         self._lives(spec.name)
         task = self._tasks[spec.name] = self._place.start(process, entry(spec, seat))
-        task.add_done_callback(lambda done: self._finished(spec, done), context=contextvars.copy_context())
+        # Nobody's context: the end of an actor is the kernel's business, whether or not a supervisor lives to hear it.
+        task.add_done_callback(lambda done: self._finished(spec, done), context=contextvars.Context())
         return os.getpid()
 
     def send_signal(self, name: str, number: int) -> bool:
@@ -145,7 +147,7 @@ class InlineRuntime(Runtime):
     def _gone(self, spec: ActorSpec, code: int | None, number: int | None) -> None:
         del self._seats[spec.name], self._tasks[spec.name], self._specs[spec.name]
         ended = Exit(name=spec.name, incarnation=spec.incarnation, pid=os.getpid(), code=code, signal=number)
-        self._place.loop.call_later(EXIT_NEWS_S, self._ended, ended)
+        self._place.loop.call_later(EXIT_NEWS_S, self._ended, ended, context=self._context.copy())
 
 
 def _entry(path: str) -> Entry:

@@ -146,7 +146,7 @@ class VenueBox:
         outbox, self.venue.outbox = self.venue.outbox, []
         for event in outbox:
             if isinstance(event, OrderEvent | BalanceEvent):
-                self.users.tell(event)
+                self._tell_user(event)
             else:
                 self.feed.tell(event)
 
@@ -189,6 +189,16 @@ class VenueBox:
         return {"armed": len(self.faults.armed), "dropped": dropped}
 
     # -- inside
+
+    def _tell_user(self, event: OrderEvent | BalanceEvent) -> None:
+        fault = self.faults.strike_user()
+        kind = fault.kind if fault is not None else ""
+        if fault is not None and kind == "late_user":
+            asyncio.get_running_loop().call_later(fault.ms / 1000, self.users.tell, event)
+        elif kind != "skip_user":
+            self.users.tell(event)
+        if kind == "duplicate_user":
+            self.users.tell(event)
 
     def _fail(self, error: BaseException) -> None:
         if not self._failure.done():

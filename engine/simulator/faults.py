@@ -9,13 +9,18 @@
     {"kind": "disconnect_streams"}
     {"kind": "disconnect_user"}
     {"kind": "skip_depth", "count": 1, "match": "BTCUSDT"}
+    {"kind": "late_user", "count": 2, "ms": 800}
+    {"kind": "duplicate_user", "count": 3}
+    {"kind": "skip_user", "count": 1}
 
 ``reject`` and ``http_status`` answer without carrying the request out; ``drop_reply`` carries it out and closes the
 connection with no reply; ``latency`` delays the request before it is carried out and combines with one of the others.
 ``match`` is a substring of ``"METHOD /path"`` for REST and of ``"WS method"`` for the WebSocket API
 (``"WS order.place"``); empty matches all.
 The disconnects drop all market or user sockets at once. ``skip_depth`` swallows the next ``count`` depth diffs of each
-pair (or of the symbol named by ``match``), so that clients see a gap. ``DELETE /admin/faults`` forgets what is armed.
+pair (or of the symbol named by ``match``), so that clients see a gap. ``late_user``, ``duplicate_user`` and
+``skip_user`` befall the next ``count`` order and balance events of accounts: told later than what follows them, told
+twice, not told. ``DELETE /admin/faults`` forgets what is armed.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ import msgspec
 
 REQUEST_KINDS = frozenset({"reject", "latency", "http_status", "drop_reply"})
 INSTANT_KINDS = frozenset({"disconnect_streams", "disconnect_user"})
-KINDS = REQUEST_KINDS | INSTANT_KINDS | {"skip_depth"}
+USER_KINDS = frozenset({"late_user", "duplicate_user", "skip_user"})
+KINDS = REQUEST_KINDS | INSTANT_KINDS | USER_KINDS | {"skip_depth"}
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +84,10 @@ class Faults:
     def strike(self, request: str) -> Fault | None:
         """The reject, http_status or drop_reply that befalls this request."""
         return self._next(request, REQUEST_KINDS - {"latency"})
+
+    def strike_user(self) -> Fault | None:
+        """What befalls this event of an account."""
+        return self._next("", USER_KINDS)
 
     def skips(self, symbol: str) -> bool:
         """Whether this depth diff is to be swallowed."""

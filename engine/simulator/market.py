@@ -59,7 +59,7 @@ class Flow:
     """The other traders of one pair. Prices in units of 10^-8.
 
     ``anchor`` is the price that wanders slowly; ``mid``, what they believe in now, strays around it, so that quotes
-    near the middle are soon met from both sides.
+    near the middle are soon met from both sides. ``activity``: events a second; 0 ends the flow for good.
     """
 
     def __init__(self, pair: Pair, seed: str, activity: float, anchor: int, start_ns: int) -> None:
@@ -67,7 +67,7 @@ class Flow:
         self.anchor = anchor
         self.mid = anchor
         self._rng = random.Random(seed)
-        self._activity = activity
+        self.activity = activity
         self._moved_ns = start_ns
         self._next_ns = start_ns
         self._schedule()
@@ -80,7 +80,7 @@ class Flow:
 
     def until(self, now_ns: int, book: Book) -> Iterator[Action]:
         """What happens up to now; the book must be changed by each action before the next is asked for."""
-        if not self._activity:
+        if not self.activity:
             return
         if now_ns - self._next_ns > _MAX_CATCH_UP_NS:
             self._next_ns = now_ns - _MAX_CATCH_UP_NS
@@ -89,8 +89,8 @@ class Flow:
             self._schedule()
 
     def _schedule(self) -> None:
-        if self._activity:
-            self._next_ns += max(1, int(self._rng.expovariate(self._activity) * _SECOND))
+        if self.activity:
+            self._next_ns += max(1, int(self._rng.expovariate(self.activity) * _SECOND))
 
     def _event(self, time_ns: int, book: Book) -> Iterator[Action]:
         draw = self._rng.random()
