@@ -235,6 +235,7 @@ def _events(events: Sequence[Row], narrow: bool) -> Table:
     for event in list(events)[-_EVENTS:]:
         told = dict(event.get("fields") or {})
         about = told.pop("about", "") or event.get("actor", "")
+        told.pop("incarnation", None)
         fields = "  ".join(f"{key}={value}" for key, value in told.items() if value != "")
         text = Text(str(event.get("event", "")), style=_LEVEL_STYLES.get(str(event.get("level")), ""))
         text.append(f"  {fields}" if fields else "", style="dim")
@@ -246,7 +247,7 @@ def _events(events: Sequence[Row], narrow: bool) -> Table:
 
 
 def _one_line(text: Text) -> Text:
-    plain = Text("".join(char if char.isprintable() else " " for char in text.plain))
+    plain = Text("".join(char if char.isprintable() else " " for char in text.plain), style=text.style)
     plain.spans = list(text.spans)
     return plain
 

@@ -107,11 +107,22 @@ def test_a_narrow_terminal_shows_names_states_and_prices_whole() -> None:
         assert wanted in text, wanted
 
 
+def test_an_event_is_shown_with_whom_it_is_about() -> None:
+    event = {"actor": "supervisor", "level": "info", "event": "actor running", "time_ns": 0}
+    told = {**status(), "events": [event | {"fields": {"about": "strategy.maker", "incarnation": 5}}]}
+    for width in (120, 64):
+        line = next(line for line in drawn(told, width).splitlines() if "actor running" in line)
+        assert "strategy.maker" in line
+        assert "supervisor" not in line
+        assert "incarnation" not in line
+
+
 def test_states_have_their_colours() -> None:
     text = drawn(status(), colour=True)
     assert "\x1b[32mrunning" in text
     assert "\x1b[33mbacking off" in text
     assert "\x1b[1;31mfailed" in text
+    assert "\x1b[33morder refused" in text
 
 
 def test_what_an_actor_says_is_no_command_to_the_terminal() -> None:
