@@ -139,13 +139,16 @@ class Engine:
         return self.wait("all actors to run", all_running)
 
     def finish(self) -> Result:
-        """Stop it politely; what it leaves."""
+        """Stop it politely; what it leaves. Raises RuntimeError for a run that was not ok: its figures say nothing."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(60)
         try:
-            return msgspec.json.decode((self.folder / "result.json").read_bytes(), type=Result, strict=False)
+            result = msgspec.json.decode((self.folder / "result.json").read_bytes(), type=Result, strict=False)
         except OSError:
             raise RuntimeError("the engine left no result") from None
+        if not result.report["ok"]:
+            raise RuntimeError(f"the engine's run was not ok: {'; '.join(result.report['problems'])}")
+        return result
 
     def _tail(self) -> str:
         text = self._output.read_text(errors="replace")
