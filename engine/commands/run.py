@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     config = _load(args)
     if args.report is not None:
         check_writable(args.report)
-    with_view = sys.stdout.isatty() and not args.no_view
+    with_view = sys.stdout.isatty() and not args.no_view and config.runtime != "inline"
     options = RunOptions(state_dir=args.state, seconds=args.seconds, terminal_logs=not with_view)
     view = _start_view(args.state) if with_view else None
     try:
@@ -194,6 +194,7 @@ def _venues(args: argparse.Namespace) -> int:
         rows.append(
             {
                 "venue": name,
+                "can": list(cls.capabilities),
                 "rest": endpoints.rest,
                 "ws": endpoints.ws,
                 "keys": [variable_name(name, key) for key in cls.key_names] if cls.needs_credentials else [],
@@ -203,8 +204,9 @@ def _venues(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    table = new_table("", ["venue", "rest", "ws", "keys in the environment"])
+    table = new_table("", ["venue", "can", "rest", "ws", "keys in the environment"])
     for row in rows:
-        table.add_row(row["venue"], row["rest"], row["ws"], ", ".join(row["keys"]))
+        can = " and ".join(row["can"]) if len(row["can"]) > 1 else f"{row['can'][0]} only"
+        table.add_row(row["venue"], can, row["rest"], row["ws"], ", ".join(row["keys"]))
     print_tables(table)
     return 0

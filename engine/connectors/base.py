@@ -191,6 +191,12 @@ class MarketDataProtocol(ABC):
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
         """Read the answer to :meth:`snapshot_request`; MalformedReply if it is not one."""
 
+    def audit_request(self, pair: str) -> HttpRequest | None:
+        """The request for a book to compare with, where the stream cannot show every loss; its answer is read
+        by :meth:`parse_snapshot`. None where there is no need, or nothing to ask.
+        """
+        return None
+
     @abstractmethod
     def pairs_of(self, url: str) -> tuple[str, ...]:
         """The pairs that a recorded connection's address names; empty if it names none."""
@@ -325,8 +331,11 @@ class ExchangeClient(PublicClient):
         """How long after signing a request the venue can still accept it, the clock's error included."""
 
     @abstractmethod
-    async def place(self, order: Order, on_sent: OnSent) -> PlaceResult:
+    async def place(self, order: Order, on_sent: OnSent, send_by_mono_ns: int | None = None) -> PlaceResult:
         """Place the order under its client order id. ``on_sent`` is called right before its bytes go out.
+
+        Where the venue's limits leave no room it waits, but never beyond ``send_by_mono_ns`` (of the clock's
+        monotonic time), and not at all without it.
 
         VenueRefused: it does not exist and never will. ``TransportError(sent=False)``: the same. Anything
         else: its fate is to be asked for by :meth:`query`.
@@ -374,6 +383,7 @@ class Connector(ABC):
     needs_credentials: ClassVar[bool] = True
     key_names: ClassVar[tuple[str, ...]] = ("API_KEY", "API_SECRET")
     client_order_id_limit: ClassVar[int]
+    capabilities: ClassVar[tuple[str, ...]] = ("market data", "trading")
 
     def __init__(self, settings: ConnectorSettings) -> None:
         self.settings = settings

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import calendar
+import re
+import zlib
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""A number that fits where the engine keeps it."""
+Millis = Annotated[int, Meta(ge=0, le=(2**63 - 1) // 1_000_000)]
+"""Milliseconds since the epoch, whose nanoseconds fit in 64 bits."""
+Amount = Annotated[str, Meta(pattern=r"\A[0-9]{1,40}(\.[0-9]{1,40})?\Z")]
+"""A plain decimal text, zero or more."""
+IdText = Annotated[str, Meta(pattern=r"\A[0-9]{1,18}\Z")]
+"""A number in quotes that fits in 64 bits."""
+MillisText = Annotated[str, Meta(pattern=r"\A[0-9]{1,12}\Z|\A[0-8][0-9]{12}\Z")]
+"""Milliseconds since the epoch in quotes."""
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """Everything that a decoder raises for data that is not what it is for (the last one for absurdly deep
@@ -12,6 +28,52 @@ nesting).
 """
 
 _MOST_DIGITS = 40
+_LARGEST_FRAME = 16 * 1024 * 1024
+_ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
+_EPOCH = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
+
+
+def utf8(data: str | bytes) -> bytes:
+    """A frame's bytes; UnicodeError if they are no UTF-8, which decoders overlook in what they skip."""
+    if isinstance(data, str):
+        return data.encode()
+    if not data.isascii():
+        data.decode()
+    return data
+
+
+def gunzipped(data: bytes) -> bytes:
+    """The content of a frame that is one whole gzip member; ValueError if it is not, or larger than 16 MiB."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        content = reader.decompress(data, _LARGEST_FRAME)
+    except zlib.error as error:
+        raise ValueError(f"not gzip: {error}") from None
+    if not reader.eof or reader.unused_data:
+        raise ValueError("not one whole gzip member of at most 16 MiB")
+    return content
+
+
+def iso_ns(text: str) -> int:
+    """Nanoseconds since the epoch of ``2021-04-17T16:43:37.067586Z``; ValueError if it is no such time."""
+    match = _ISO.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time in UTC")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not (1970 <= year < 2262 and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]):
+        raise ValueError(f"{text!r} is no date")
+    if hour > 23 or minute > 59 or second > 60:
+        raise ValueError(f"{text!r} is no time of day")
+    seconds = calendar.timegm((year, month, day, hour, minute, second))
+    return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+
+
+def epoch_ns(text: str) -> int:
+    """Nanoseconds of ``1618678133.370507``, seconds since the epoch; ValueError if it is no such number."""
+    match = _EPOCH.fullmatch(text)
+    if match is None or int(match[1]) > 9_000_000_000:
+        raise ValueError(f"{text!r} is not a time in seconds")
+    return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
 def require_amounts(*values: Decimal) -> None:

@@ -12,6 +12,12 @@ from engine.errors import ConfigError
 
 _VENUES: dict[str, str] = {
     "binance": "engine.connectors.binance.connector:BinanceConnector",
+    "binance_perpetual": "engine.connectors.binance_perpetual.connector:BinancePerpetualConnector",
+    "coinbase_exchange": "engine.connectors.coinbase_exchange.connector:CoinbaseExchangeConnector",
+    "htx": "engine.connectors.htx.connector:HtxConnector",
+    "kraken_v1": "engine.connectors.kraken_v1.connector:KrakenV1Connector",
+    "kucoin": "engine.connectors.kucoin.connector:KucoinConnector",
+    "okx": "engine.connectors.okx.connector:OkxConnector",
 }
 
 
@@ -21,6 +27,11 @@ def venues() -> list[str]:
     for venue in _VENUES:
         names += [f"{venue}:{domain}" if domain else venue for domain in connector_class(venue).domains]
     return sorted(names)
+
+
+def capabilities() -> dict[str, tuple[str, ...]]:
+    """What each of :func:`venues` can do here: ``market data``, ``trading``."""
+    return {name: connector_class(name.partition(":")[0]).capabilities for name in venues()}
 
 
 def split_venue(name: str) -> tuple[str, str]:

@@ -7,6 +7,24 @@ from collections.abc import Callable, Iterable
 from engine.errors import ConfigError
 from engine.messages import TradingRule
 
+QUOTES = (
+    *("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USDP", "USDD", "PYUSD", "HUSD", "DAI", "PAX", "VAI", "UST"),
+    *("BTC", "ETH", "BNB", "TRX", "XRP", "DOT", "DOGE", "HT", "KCS", "SOL"),
+    *("USD", "EUR", "GBP", "AUD", "BRL", "TRY", "RUB", "UAH", "NGN", "ZAR", "IDRT", "BIDR", "BKRW", "BVND"),
+    *("JPY", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "AEUR", "EURI", "XUSD", "USD1", "BFUSD"),
+)
+"""What pairs are quoted in, for telling where a symbol's base ends."""
+_LONGEST_FIRST = sorted(QUOTES, key=len, reverse=True)
+
+
+def split_symbol(symbol: str) -> str | None:
+    """The pair of a symbol without a separator (``ETHUSDT``), by the longest quote asset that it ends with."""
+    upper = symbol.upper()
+    for quote in _LONGEST_FIRST:
+        if upper.endswith(quote) and len(upper) > len(quote):
+            return f"{upper[: -len(quote)]}-{quote}"
+    return None
+
 
 class SymbolMap:
     """Pairs (``BASE-QUOTE``) and a venue's symbols, both ways.

@@ -26,7 +26,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
-from engine.connectors.decoding import UNREADABLE
+from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, utf8
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -35,21 +35,22 @@ _STREAMS = ("depth@100ms", "bookTicker", "trade")
 _MS = 1_000_000
 _NOTHING: tuple[MarketEvent, ...] = ()
 _Levels = list[tuple[str, str]]
+_COMBINED = b'{"stream":"'
 _DEPTH_MARKS = (b"@depth@", b'@depth"')
 """Not ``@depth5`` and the like, which are the best levels and no diffs."""
 
 
 class _Depth(msgspec.Struct, gc=False):
-    E: int
+    E: Millis
     s: str
-    U: int
-    u: int
+    U: Id
+    u: Id
     b: _Levels
     a: _Levels
 
 
 class _Quote(msgspec.Struct, gc=False):
-    u: int
+    u: Id
     s: str
     b: str
     B: str
@@ -59,10 +60,10 @@ class _Quote(msgspec.Struct, gc=False):
 
 class _Trade(msgspec.Struct, gc=False):
     s: str
-    t: int
-    p: str
-    q: str
-    T: int
+    t: Id
+    p: Amount
+    q: Amount
+    T: Millis
     m: bool
 
 
@@ -95,6 +96,7 @@ class _Other(msgspec.Struct):
     error: _Error | None = None
     code: int | None = None
     msg: str = ""
+    last_update_id: int | None = msgspec.field(default=None, name="lastUpdateId")
 
 
 class _Kind(msgspec.Struct):
@@ -102,7 +104,7 @@ class _Kind(msgspec.Struct):
 
 
 class _Snapshot(msgspec.Struct, rename="camel"):
-    last_update_id: int
+    last_update_id: Id
     bids: _Levels
     asks: _Levels
 
@@ -114,6 +116,7 @@ _bare_depth = msgspec.json.Decoder(_Depth).decode
 _bare_quote = msgspec.json.Decoder(_Quote).decode
 _bare_trade = msgspec.json.Decoder(_Trade).decode
 _other = msgspec.json.Decoder(_Other).decode
+_events = msgspec.json.Decoder(list[_Kind]).decode
 _kind = msgspec.json.Decoder(_Kind).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
 
@@ -139,12 +142,12 @@ class BinanceMarketData(MarketDataProtocol):
 
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
-            raw = data.encode() if isinstance(data, str) else data
-            mark = raw.find(b"@", 0, 64)
-            if mark > 0:
+            raw = utf8(data)
+            if raw.startswith(_COMBINED):
+                mark = raw.find(b"@", 11, 64)
                 if raw.startswith(_DEPTH_MARKS, mark):
                     return self._depth(_depth_frame(raw).data)
-                if raw.startswith(b"@bookTicker", mark):
+                if raw.startswith(b'@bookTicker"', mark):
                     return self._quote(_quote_frame(raw).data)
                 if raw.startswith(b'@trade"', mark):
                     return self._trade(_trade_frame(raw).data)
@@ -187,6 +190,11 @@ class BinanceMarketData(MarketDataProtocol):
 
     # ----------------------------------------------------------------------------------------- frames
 
+    def _all_symbols(self, data: bytes) -> Sequence[MarketEvent]:
+        if not _events(data):
+            raise MalformedFrame("an empty list", data)
+        return _NOTHING
+
     def _depth(self, event: _Depth) -> Sequence[MarketEvent]:
         pair = self._pair(event.s)
         if pair is None:
@@ -210,10 +218,11 @@ class BinanceMarketData(MarketDataProtocol):
         return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
 
     def _rare(self, data: bytes) -> Sequence[MarketEvent]:
+        if data.startswith(b"["):
+            return self._all_symbols(data)
         frame = _other(data)
         if frame.stream:
-            kind = _kind(frame.data).e if bytes(frame.data).startswith(b"{") else ""
-            return self._notice(kind, data)
+            return self._named(frame.stream.partition("@")[2], bytes(frame.data), data)
         if frame.e or frame.u is not None:
             return self._bare(frame.e, data)
         if frame.error is not None:
@@ -224,7 +233,19 @@ class BinanceMarketData(MarketDataProtocol):
             return (Ack(frame.id),)
         if bytes(frame.data):
             return self._notice(_kind(frame.data).e, data)
+        if frame.last_update_id is not None:
+            return _NOTHING  # the best levels, bare
         raise MalformedFrame("neither an event nor an answer", data)
+
+    def _named(self, stream: str, event: bytes, data: bytes) -> Sequence[MarketEvent]:
+        """A combined frame that is not written as the venue does, or is of another stream."""
+        if stream == "depth" or stream.startswith("depth@"):
+            return self._depth(_bare_depth(event))
+        if stream == "bookTicker":
+            return self._quote(_bare_quote(event))
+        if stream == "trade":
+            return self._trade(_bare_trade(event))
+        return self._notice(_kind(event).e if event.startswith(b"{") else "", data)
 
     def _bare(self, kind: str, data: bytes) -> Sequence[MarketEvent]:
         if kind == "depthUpdate":

@@ -1,0 +1,30 @@
+"""HTX spot, as a connector of market data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from engine.connectors.htx import constants
+from engine.connectors.htx.market_data import HtxMarketData
+from engine.connectors.market_only import MarketDataConnector
+from engine.connectors.settings import Endpoints
+from engine.connectors.symbols import split_symbol
+
+
+class HtxConnector(MarketDataConnector):
+    """HTX spot (once Huobi)."""
+
+    venue = "htx"
+    domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
+    client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+
+    @staticmethod
+    def spell(base: str, quote: str) -> str:
+        return f"{base}{quote}".lower()
+
+    @staticmethod
+    def unspell(symbol: str) -> str | None:
+        return split_symbol(symbol)
+
+    def market_data(self) -> HtxMarketData:
+        return HtxMarketData(self.endpoints.ws, self.symbols)
