@@ -2,6 +2,6 @@
 
 ``base`` names the parts that every venue's folder implements; ``registry`` makes a connector by its venue's
 id. The framework beside them knows no venue: ``rest`` and ``websocket`` (with ``reconnecting``) move bytes,
-``time_sync`` follows a venue's clock, ``usage`` its limits, ``feed`` turns frames into books, ``errors``
+``time_sync`` follows a venue's clock, ``throttler`` its limits, ``feed`` turns frames into books, ``errors``
 says what is known after a failure.
 """

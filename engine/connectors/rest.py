@@ -15,8 +15,8 @@ from yarl import URL
 
 from engine.connectors.backoff import Backoff
 from engine.connectors.errors import RateLimited, TransportError, UnknownOutcome
+from engine.connectors.throttler import Priority, Throttler
 from engine.connectors.tls import client_context
-from engine.connectors.usage import UsageBudget
 from engine.errors import VenueError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Classifier = Callable[[int, Mapping[str, str], bytes], VenueError]
 """Makes the error of a reply that is none of success: status, headers, body."""
 
 UsageReader = Callable[[Mapping[str, str]], dict[str, int]]
-"""Reads the venue's own usage counts from a reply's headers, by the names of the budget's limits."""
+"""Reads the venue's own usage counts from a reply's headers, by the names of the throttler's limits."""
 
 _READ_ATTEMPTS = 3
 
@@ -54,9 +54,8 @@ class RestClient:
         *,
         clock: Clock,
         classify: Classifier,
-        budget: UsageBudget,
+        throttler: Throttler,
         read_usage: UsageReader,
-        venue_now_ns: Callable[[], int],
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 5.0,
         ca: str | None = None,
@@ -64,9 +63,8 @@ class RestClient:
         self._base_url = base_url.rstrip("/")
         self._clock = clock
         self._classify = classify
-        self._budget = budget
+        self._throttler = throttler
         self._read_usage = read_usage
-        self._venue_now_ns = venue_now_ns
         self._headers = dict(headers or {})
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_s, connect=timeout_s, sock_connect=timeout_s, sock_read=timeout_s
@@ -100,6 +98,8 @@ class RestClient:
         query: str | Callable[[], str] = "",
         *,
         costs: Mapping[str, int] | None = None,
+        priority: Priority = Priority.POLL,
+        until_mono_ns: int | None = None,
     ) -> RestReply:
         """GET, again after a transport error or a server's own failure. ``query`` may be made anew for each
         try.
@@ -107,7 +107,7 @@ class RestClient:
         backoff = Backoff(base_s=0.1, max_s=1.0)
         for attempt in range(1, _READ_ATTEMPTS + 1):
             try:
-                return await self.send("GET", path, query() if callable(query) else query, costs=costs)
+                return await self.send("GET", path, query, costs=costs, priority=priority, until_mono_ns=until_mono_ns)
             except (TransportError, UnknownOutcome):
                 if attempt == _READ_ATTEMPTS:
                     raise
@@ -118,33 +118,39 @@ class RestClient:
         self,
         method: str,
         path: str,
-        query: str = "",
+        query: str | Callable[[], str] = "",
         *,
         costs: Mapping[str, int] | None = None,
-        urgent: bool = False,
+        priority: Priority = Priority.POLL,
+        until_mono_ns: int | None = None,
         on_sent: OnSent | None = None,
     ) -> RestReply:
-        """One request, sent at most once. ``query`` is percent-encoded and goes out as it is.
+        """One request, sent at most once. ``query`` is percent-encoded and goes out as it is; it may be made (and
+        signed) at the instant at which the request may go.
 
-        Raises RateLimited before sending where a limit would break, TransportError where the connection
-        failed, UnknownOutcome where no answer came in time, and else what the venue's answer amounts to.
+        Where the venue's limits leave no room it waits up to ``until_mono_ns``, or not at all. Raises RateLimited
+        before sending where room comes too late, TransportError where the connection failed, UnknownOutcome where no
+        answer came in time, and else what the venue's answer amounts to.
         """
+        if self._session is None:
+            raise TransportError(f"{method} {path}: the client is not started", sent=False)
+        grant = await self._throttler.acquire(costs or {}, priority, until_mono_ns)
         requested_ns = self._clock.time_ns()
         requested_mono_ns = self._clock.monotonic_ns()
-        costs = costs or {}
-        self._budget.admit(costs, self._venue_now_ns(), urgent=urgent)
-        reported: dict[str, int] = {}
         try:
-            status, headers, body = await self._exchange(method, path, query, on_sent)
-            reported = self._read_usage(headers)
-        finally:
-            self._budget.settle(costs, self._venue_now_ns(), reported)
+            written = query() if callable(query) else query
+            status, headers, body = await self._exchange(method, path, written, on_sent)
+        except TransportError as error:
+            if not error.sent:
+                self._throttler.refund(grant)
+            raise
+        self._throttler.report(grant, self._read_usage(headers))
         if 200 <= status < 300:
             return RestReply(status=status, body=body, requested_ns=requested_ns, requested_mono_ns=requested_mono_ns)
-        error = self._classify(status, headers, body)
-        if isinstance(error, RateLimited):
-            self._budget.silence(error.retry_after_s, self._venue_now_ns(), error.limits)
-        raise error
+        refused = self._classify(status, headers, body)
+        if isinstance(refused, RateLimited):
+            self._throttler.silence(refused.retry_after_s, refused.limits)
+        raise refused
 
     async def _exchange(
         self, method: str, path: str, query: str, on_sent: OnSent | None

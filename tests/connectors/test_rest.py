@@ -14,7 +14,7 @@ from aiohttp import web
 from engine.clock import WallClock
 from engine.connectors.errors import Banned, RateLimited, TransportError, UnknownOutcome, VenueRefused
 from engine.connectors.rest import RestClient
-from engine.connectors.usage import UsageBudget, UsageLimit
+from engine.connectors.throttler import Priority, RateLimit, Throttler
 from engine.errors import VenueError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,9 +33,8 @@ async def client_of(url: str, **options: Any) -> AsyncIterator[RestClient]:
         url,
         clock=clock,
         classify=classify,
-        budget=options.pop("budget", UsageBudget({})),
+        throttler=Throttler(options.pop("limits", {}), clock=clock, venue_now_ns=lambda: 1_700_000_500_000_000_000),
         read_usage=lambda headers: {"weight": int(headers["Used"])} if "Used" in headers else {},
-        venue_now_ns=clock.time_ns,
         **options,
     )
     await client.start()
@@ -209,7 +208,7 @@ def test_after_being_told_to_stop_nothing_leaves(run: Any, status: int, kind: ty
             with pytest.raises(kind):
                 await client.read("/x")
             with pytest.raises(RateLimited) as refused:
-                await client.send("DELETE", "/order", urgent=True)
+                await client.send("DELETE", "/order", priority=Priority.CANCEL)
             assert refused.value.local
             assert 25 < refused.value.retry_after_s <= 30
         assert asked == 1
@@ -222,8 +221,8 @@ def test_usage_headers_are_taken_over(run: Any) -> None:
         async def answer(_request: web.Request) -> web.Response:
             return web.Response(headers={"Used": "95"})
 
-        budget = UsageBudget({"weight": UsageLimit(100, 3600 * 10**9)})
-        async with serving(answer) as url, client_of(url, budget=budget) as client:
+        limits = {"weight": RateLimit(100, 3600 * 10**9)}
+        async with serving(answer) as url, client_of(url, limits=limits) as client:
             await client.send("GET", "/x", costs={"weight": 1})
             with pytest.raises(RateLimited):
                 await client.send("GET", "/x", costs={"weight": 1})

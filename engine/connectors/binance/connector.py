@@ -11,13 +11,16 @@ from engine.connectors.binance.market_data import BinanceMarketData
 from engine.connectors.binance.public import BinancePublic
 from engine.connectors.binance.user_data import BinanceUserData
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
+from engine.connectors.symbols import split_symbol
 from engine.errors import ConfigError
 
 
 class BinanceConnector(Connector):
     """Binance spot, Binance.US and the spot test network.
 
-    Options: ``recv_window_ms`` (1 to 60000), ``snapshot_depth`` (1 to 5000), ``timeout_s``, ``ca``.
+    Options: ``recv_window_ms`` (1 to 60000), ``snapshot_depth`` (1 to 5000), ``timeout_s``, ``ca``, ``order_entry``
+    (``websocket``, or ``rest`` for orders by REST alone), ``shared_limits`` (a file in which all processes of the host
+    that use the venue count their requests together).
     """
 
     venue = "binance"
@@ -31,11 +34,17 @@ class BinanceConnector(Connector):
         self._common: dict[str, Any] = {
             "timeout_s": float(settings.options.get("timeout_s", 5.0)),
             "ca": settings.options.get("ca"),
+            "shared_limits": settings.options.get("shared_limits"),
         }
+        self._order_entry = self._one_of("order_entry", ("websocket", "rest"))
 
     @staticmethod
     def spell(base: str, quote: str) -> str:
         return base + quote
+
+    @staticmethod
+    def unspell(symbol: str) -> str | None:
+        return split_symbol(symbol)
 
     def market_data(self) -> BinanceMarketData:
         return BinanceMarketData(self.endpoints.ws, self.symbols, snapshot_depth=self._snapshot_depth)
@@ -52,6 +61,7 @@ class BinanceConnector(Connector):
             self.symbols,
             clock,
             self._credentials(),
+            ws_api=self.endpoints.ws_api if self._order_entry == "websocket" else "",
             recv_window_ms=self._recv_window_ms,
             **self._common,
         )
@@ -60,6 +70,12 @@ class BinanceConnector(Connector):
         if self.settings.credentials is None:
             raise ConfigError(f"connector {self.name!r} has no key: give it credentials")
         return self.settings.credentials
+
+    def _one_of(self, option: str, values: tuple[str, ...]) -> str:
+        value = str(self.settings.options.get(option, values[0]))
+        if value not in values:
+            raise ConfigError(f"connector {self.name!r}: option {option} is one of {', '.join(values)}, not {value!r}")
+        return value
 
     def _whole(self, option: str, default: int, most: int) -> int:
         value = self.settings.options.get(option, default)

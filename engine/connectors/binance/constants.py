@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from engine.connectors.settings import Endpoints
-from engine.connectors.usage import UsageLimit
+from engine.connectors.throttler import ACCOUNT, RateLimit
 
 DOMAINS = {
     "": Endpoints(
@@ -38,13 +38,15 @@ PATH_FILLS = "/api/v3/myTrades"
 PATH_ACCOUNT = "/api/v3/account"
 
 WEIGHT = "REQUEST_WEIGHT_1M"
+RAW = "RAW_REQUESTS_5M"
 ORDERS_10S = "ORDERS_10S"
 ORDERS_1D = "ORDERS_1D"
 _SECOND = 1_000_000_000
 DEFAULT_LIMITS = {
-    WEIGHT: UsageLimit(6000, 60 * _SECOND),
-    ORDERS_10S: UsageLimit(50, 10 * _SECOND),
-    ORDERS_1D: UsageLimit(160_000, 86_400 * _SECOND),
+    WEIGHT: RateLimit(6000, 60 * _SECOND, linked=((RAW, 1),)),
+    RAW: RateLimit(300_000, 300 * _SECOND),
+    ORDERS_10S: RateLimit(50, 10 * _SECOND, ACCOUNT, reserve=0.0),
+    ORDERS_1D: RateLimit(160_000, 86_400 * _SECOND, ACCOUNT, reserve=0.0),
 }
 """Until exchangeInfo tells the present ones."""
 
@@ -55,6 +57,8 @@ SUBSCRIBE_CHUNK = 200
 SNAPSHOT_DEPTH = 1000
 
 RECV_WINDOW_MS = 5000
+CONNECT_WEIGHT = 2
+"""What opening a WebSocket API connection costs."""
 TIMESTAMP_LEAD_MS = 1000
 """A request is accepted iff ``timestamp < serverTime + 1000 && serverTime - timestamp <= recvWindow``."""
 

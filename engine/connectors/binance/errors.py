@@ -71,17 +71,22 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
         error = _decode(body)
     except UNREADABLE:
         error = None
+    return from_status(status, error, _retry_after(headers))
+
+
+def from_status(status: int, error: ErrorBody | None, retry_after_s: float | None = None) -> VenueError:
+    """The error of a reply by its status and what it says, over HTTP or the WebSocket API alike."""
     text = error.msg if error else f"HTTP {status}"
     code = error.code if error else status
     if status == 418:
-        return Banned(code, text, _retry_after(headers, _BAN_S))
+        return Banned(code, text, _BAN_S if retry_after_s is None else retry_after_s)
     if status == 429:
-        return _rate_limited(code, text, _retry_after(headers, _RATE_LIMIT_S))
+        return _rate_limited(code, text, _RATE_LIMIT_S if retry_after_s is None else retry_after_s)
     if status >= 500:
         # "It is important to NOT treat this as a failure operation; the execution status is UNKNOWN."
         return UnknownOutcome(f"HTTP {status}: {text}", code=code)
     if error is not None:
-        return from_code(code, text, _retry_after(headers, _RATE_LIMIT_S))
+        return from_code(code, text, _RATE_LIMIT_S if retry_after_s is None else retry_after_s)
     if status == 403:
         return RateLimited(status, "refused by the venue's web application firewall", _FIREWALL_S)
     if status >= 400:
@@ -134,8 +139,9 @@ def _filter_reason(text: str) -> Reason:
     return Reason.BELOW_MIN_NOTIONAL if "MIN_NOTIONAL" in text else Reason.VENUE_REFUSED
 
 
-def _retry_after(headers: Mapping[str, str], default_s: float) -> float:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, where the venue says so in a number."""
     try:
-        return max(0.0, float(headers.get("Retry-After", default_s)))
+        return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
-        return default_s
+        return None

@@ -1,6 +1,7 @@
-"""Binance's REST interface for one account: orders, fills, balances.
+"""Binance's interface for one account: orders by the WebSocket API or by REST, fills and balances by REST.
 
-Source: "Trading endpoints" and "Account endpoints" of the Spot API documentation (2026).
+Source: "Trading endpoints" and "Account endpoints" of the Spot API documentation (2026), "Trading requests" of the
+WebSocket API's.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants, reports
 from engine.connectors.binance.auth import signed_query
+from engine.connectors.binance.order_entry import NotOpenError, OrderEntry, Write
+from engine.connectors.binance.order_requests import ORDER_TYPES, OrderRequests, check_client_order_id, price_text
 from engine.connectors.binance.public import BinancePublic, decoded
 from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import (
     ClockError,
-    FilterFailure,
     MalformedReply,
     OrderNotFound,
     TransportError,
@@ -33,8 +35,9 @@ from engine.connectors.errors import (
 from engine.connectors.rest import RestReply
 from engine.connectors.settings import Credentials
 from engine.connectors.symbols import SymbolMap
+from engine.connectors.throttler import Priority
 from engine.errors import VenueError
-from engine.messages import Order, OrderType, Reason, Side, VenueBalanceUpdate, VenueOrderUpdate
+from engine.messages import Order, OrderType, Side, VenueBalanceUpdate, VenueOrderUpdate
 
 T = TypeVar("T")
 Params = list[tuple[str, str]]
@@ -44,6 +47,11 @@ _PAGE = 1000
 _MOST_WINDOWS = 30
 _MOST_SINGLE_QUERIES = 13
 """Open orders of one pair weigh 6, those of all pairs 80."""
+_URGENT_WAIT_S = 5.0
+_PLACE_COSTS = {constants.WEIGHT: 1, constants.ORDERS_10S: 1, constants.ORDERS_1D: 1}
+_CANCEL_COSTS = {constants.WEIGHT: 1}
+_FREE = (constants.WEIGHT,)
+"""What successful placing and cancelling has not cost since 2026-04-02; a failure still does."""
 
 _decode_order = msgspec.json.Decoder(reports.OrderReport)
 _decode_orders = msgspec.json.Decoder(list[reports.OrderReport])
@@ -56,8 +64,12 @@ _decode_account = msgspec.json.Decoder(reports.AccountReport)
 class BinanceExchange(BinancePublic, ExchangeClient):
     """Requests of one account, each signed with the venue's time.
 
-    A request that the venue refuses for its timestamp was not carried out: reading and cancelling are then
-    done once more with a new offset; placing is left to the caller, who has been told.
+    Orders are placed and cancelled on the connection of :attr:`order_entry` whenever that is open, otherwise by
+    REST; a request takes one of the two ways, never both. A request that the venue refuses for its timestamp was
+    not carried out: reading and cancelling are then done once more with a new offset; placing is left to the
+    caller, who has been told.
+
+    ``ws_api``: where the WebSocket API is; "" for orders by REST alone.
     """
 
     def __init__(
@@ -67,14 +79,45 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         clock: Clock,
         credentials: Credentials,
         *,
+        ws_api: str = "",
         recv_window_ms: int = constants.RECV_WINDOW_MS,
         timeout_s: float = 5.0,
         ca: str | None = None,
+        shared_limits: str | None = None,
     ) -> None:
-        headers = {"X-MBX-APIKEY": credentials.api_key}
-        super().__init__(rest, symbols, clock, timeout_s=timeout_s, ca=ca, headers=headers)
+        super().__init__(
+            rest,
+            symbols,
+            clock,
+            timeout_s=timeout_s,
+            ca=ca,
+            headers={"X-MBX-APIKEY": credentials.api_key},
+            shared_limits=shared_limits,
+            account=credentials.api_key,
+        )
         self._secret = credentials.api_secret
         self._recv_window_ms = recv_window_ms
+        self._requests = OrderRequests(symbols, credentials, recv_window_ms)
+        self.order_entry: OrderEntry | None = None
+        if ws_api:
+            self.order_entry = OrderEntry(
+                ws_api,
+                clock=clock,
+                throttler=self.throttler,
+                venue_now_ms=self.time.now_ms,
+                timeout_s=timeout_s,
+                ca=ca,
+            )
+
+    async def start(self) -> None:
+        await super().start()
+        if self.order_entry is not None:
+            await self.order_entry.start()
+
+    async def close(self) -> None:
+        if self.order_entry is not None:
+            await self.order_entry.close()
+        await super().close()
 
     @property
     def acceptance_horizon_ns(self) -> int:
@@ -83,17 +126,14 @@ class BinanceExchange(BinancePublic, ExchangeClient):
 
     # -------------------------------------------------------------------------------------------- orders
 
-    async def place(self, order: Order, on_sent: OnSent) -> PlaceResult:
-        params = self._order_params(order)
+    async def place(self, order: Order, on_sent: OnSent, send_by_mono_ns: int | None = None) -> PlaceResult:
+        if not self.time.is_synced:
+            try:
+                await self.time.ensure()
+            except VenueError as error:
+                raise TransportError(f"the venue's time is not known: {error}", sent=False) from error
         try:
-            await self.time.ensure()
-        except VenueError as error:
-            raise TransportError(f"the venue's time is not known: {error}", sent=False) from error
-        costs = {constants.WEIGHT: 1, constants.ORDERS_10S: 1, constants.ORDERS_1D: 1}
-        try:
-            reply = await self._rest.send(
-                "POST", constants.PATH_ORDER, self._sign(params), costs=costs, on_sent=on_sent
-            )
+            reply = await self._place(order, on_sent, send_by_mono_ns)
         except ClockError as refused:
             await self._resync(refused)
             raise
@@ -108,15 +148,16 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         )
 
     async def cancel(self, order: Order) -> Dated[VenueOrderUpdate]:
-        params = [("symbol", self._symbols.symbol(order.pair)), ("origClientOrderId", order.client_order_id)]
-        reply = await self._delete(constants.PATH_ORDER, params)
+        reply = await self._with_clock(lambda: self._cancel(order))
         report = decoded(_decode_order, reply)
         return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
 
     async def cancel_pair(self, pair: str) -> Dated[list[VenueOrderUpdate]]:
         start = self._start()
         try:
-            reply = await self._delete(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))])
+            reply = await self._with_clock(
+                lambda: self._delete(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))])
+            )
         except OrderNotFound:
             return start.date([])
         updates: list[VenueOrderUpdate] = []
@@ -126,7 +167,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
 
     async def query(self, pair: str, client_order_id: str) -> Dated[VenueOrderUpdate]:
         params = [("symbol", self._symbols.symbol(pair)), ("origClientOrderId", client_order_id)]
-        reply = await self._get(constants.PATH_ORDER, params, weight=4)
+        reply = await self._get(constants.PATH_ORDER, params, weight=4, priority=Priority.QUERY)
         report = decoded(_decode_order, reply)
         return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=client_order_id))
 
@@ -212,14 +253,76 @@ class BinanceExchange(BinancePublic, ExchangeClient):
 
     # -------------------------------------------------------------------------------------------- sending
 
-    async def _get(self, path: str, params: Params, weight: int) -> RestReply:
-        costs = {constants.WEIGHT: weight}
-        return await self._with_clock(lambda: self._rest.read(path, lambda: self._sign(params), costs=costs))
+    async def _place(self, order: Order, on_sent: OnSent, send_by_mono_ns: int | None) -> RestReply:
+        def write(number: int) -> str:
+            return self._requests.place(order, number, self.time.now_ms())
+
+        reply = await self._by_websocket(
+            write, _PLACE_COSTS, Priority.PLACE, until_mono_ns=send_by_mono_ns, on_sent=on_sent
+        )
+        if reply is not None:
+            return reply
+        params = self._order_params(order)
+        return await self._rest.send(
+            "POST",
+            constants.PATH_ORDER,
+            lambda: self._sign(params),
+            costs=_PLACE_COSTS,
+            priority=Priority.PLACE,
+            until_mono_ns=send_by_mono_ns,
+            on_sent=on_sent,
+        )
+
+    async def _cancel(self, order: Order) -> RestReply:
+        def write(number: int) -> str:
+            return self._requests.cancel(order, number, self.time.now_ms())
+
+        until_mono_ns = self._patience(_URGENT_WAIT_S)
+        reply = await self._by_websocket(write, _CANCEL_COSTS, Priority.CANCEL, until_mono_ns=until_mono_ns)
+        if reply is not None:
+            return reply
+        params = [("symbol", self._symbols.symbol(order.pair)), ("origClientOrderId", order.client_order_id)]
+        return await self._delete(constants.PATH_ORDER, params)
+
+    async def _by_websocket(
+        self,
+        write: Write,
+        costs: dict[str, int],
+        priority: Priority,
+        *,
+        until_mono_ns: int | None,
+        on_sent: OnSent | None = None,
+    ) -> RestReply | None:
+        """The reply by the order connection; None if that is not open, and then nothing was done."""
+        if self.order_entry is None or not self.order_entry.is_open:
+            return None
+        try:
+            return await self.order_entry.request(
+                write, costs, priority, until_mono_ns=until_mono_ns, on_sent=on_sent, free=_FREE
+            )
+        except NotOpenError:
+            return None
+
+    async def _get(self, path: str, params: Params, weight: int, priority: Priority = Priority.POLL) -> RestReply:
+        until_mono_ns = self._patience() if priority is Priority.POLL else self._patience(_URGENT_WAIT_S)
+        return await self._with_clock(
+            lambda: self._rest.read(
+                path,
+                lambda: self._sign(params),
+                costs={constants.WEIGHT: weight},
+                priority=priority,
+                until_mono_ns=until_mono_ns,
+            )
+        )
 
     async def _delete(self, path: str, params: Params) -> RestReply:
-        costs = {constants.WEIGHT: 1}
-        return await self._with_clock(
-            lambda: self._rest.send("DELETE", path, self._sign(params), costs=costs, urgent=True)
+        return await self._rest.send(
+            "DELETE",
+            path,
+            lambda: self._sign(params),
+            costs=_CANCEL_COSTS,
+            priority=Priority.CANCEL,
+            until_mono_ns=self._patience(_URGENT_WAIT_S),
         )
 
     async def _with_clock(self, request: Callable[[], Coroutine[Any, Any, RestReply]]) -> RestReply:
@@ -247,16 +350,11 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         return signed_query(stamped, self._secret)
 
     def _order_params(self, order: Order) -> Params:
-        if not constants.CLIENT_ORDER_ID.fullmatch(order.client_order_id):
-            raise FilterFailure(
-                "local",
-                f"client order id {order.client_order_id!r}: 1 to 36 of A-Z, a-z, 0-9, - and _ are allowed",
-                Reason.UNSUPPORTED,
-            )
+        check_client_order_id(order.client_order_id)
         params = [
             ("symbol", self._symbols.symbol(order.pair)),
             ("side", "BUY" if order.side is Side.BUY else "SELL"),
-            ("type", _ORDER_TYPES[order.order_type]),
+            ("type", ORDER_TYPES[order.order_type]),
             ("quantity", f"{order.size:f}"),
             ("newClientOrderId", order.client_order_id),
             ("newOrderRespType", "FULL"),
@@ -264,9 +362,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         if order.order_type is OrderType.LIMIT:
             params.append(("timeInForce", "GTC"))
         if order.order_type is not OrderType.MARKET:
-            if order.price is None:
-                raise FilterFailure("local", f"a {order.order_type} order needs a price", Reason.UNSUPPORTED)
-            params.append(("price", f"{order.price:f}"))
+            params.append(("price", price_text(order)))
         return params
 
     # --------------------------------------------------------------------------------------------- dating
@@ -301,13 +397,6 @@ class _Start(msgspec.Struct, frozen=True):
             requested_mono_ns=self.requested_mono_ns,
             venue_ns=self.venue_ns,
         )
-
-
-_ORDER_TYPES = {
-    OrderType.LIMIT: "LIMIT",
-    OrderType.LIMIT_MAKER: "LIMIT_MAKER",
-    OrderType.MARKET: "MARKET",
-}
 
 
 def _cancelled(raw: msgspec.Raw) -> list[reports.OrderReport]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,14 +21,15 @@ from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import MalformedReply, VenueRefused
 from engine.connectors.rest import RestClient, RestReply
 from engine.connectors.symbols import SymbolMap
+from engine.connectors.throttler import Priority, Throttler
 from engine.connectors.time_sync import TimeSynchronizer
-from engine.connectors.usage import UsageBudget
 from engine.messages import TradingRule
 
 T = TypeVar("T")
 
 _MOST_NAMED_RULES = 50
 _TIME_EVERY_S = 30.0
+_POLL_WAIT_S = 15.0
 _USAGE_HEADERS = {
     "x-mbx-used-weight-": "REQUEST_WEIGHT_",
     "x-mbx-order-count-": "ORDERS_",
@@ -74,17 +76,25 @@ class BinancePublic(PublicClient):
         timeout_s: float = 5.0,
         ca: str | None = None,
         headers: Mapping[str, str] | None = None,
+        shared_limits: str | None = None,
+        account: str = "",
     ) -> None:
         self.time = TimeSynchronizer(clock, self.server_time_ms)
-        self.usage = UsageBudget(constants.DEFAULT_LIMITS)
+        self.throttler = Throttler(
+            constants.DEFAULT_LIMITS,
+            clock=clock,
+            venue_now_ns=self.time.now_ns,
+            address=urlsplit(rest).netloc,
+            account=account,
+            shared=shared_limits,
+        )
         self._symbols = symbols
         self._rest = RestClient(
             rest,
             clock=clock,
             classify=classify,
-            budget=self.usage,
+            throttler=self.throttler,
             read_usage=read_usage,
-            venue_now_ns=self.time.now_ns,
             headers=headers,
             timeout_s=timeout_s,
             ca=ca,
@@ -102,11 +112,12 @@ class BinancePublic(PublicClient):
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        self.throttler.close()
         await self._rest.close()
 
     async def server_time_ms(self) -> int:
-        # Not by ``read``: a sample whose request was tried twice would tell a wrong time.
-        reply = await self._rest.send("GET", constants.PATH_TIME, costs={constants.WEIGHT: 1})
+        # Not by ``read``, nor after a wait: a sample whose request took long tells a time that may be far off.
+        reply = await self._rest.send("GET", constants.PATH_TIME, costs={constants.WEIGHT: 1}, priority=Priority.QUERY)
         return decoded(_decode_time, reply).server_time
 
     async def trading_rules(self, pairs: Iterable[str] | None = None) -> dict[str, TradingRule]:
@@ -117,9 +128,11 @@ class BinancePublic(PublicClient):
 
     async def fetch(self, request: HttpRequest) -> bytes:
         costs = {constants.WEIGHT: request.weight}
+        until = self._patience()
         if request.method == "GET":
-            return (await self._rest.read(request.path, request.query, costs=costs)).body
-        return (await self._rest.send(request.method, request.path, request.query, costs=costs)).body
+            return (await self._rest.read(request.path, request.query, costs=costs, until_mono_ns=until)).body
+        reply = await self._rest.send(request.method, request.path, request.query, costs=costs, until_mono_ns=until)
+        return reply.body
 
     async def _rules_of(self, wanted: set[str] | None) -> dict[str, TradingRule]:
         query = ""
@@ -128,12 +141,16 @@ class BinancePublic(PublicClient):
             query = encode([("symbols", msgspec.json.encode(names).decode())])
         costs = {constants.WEIGHT: 20}
         try:
-            reply = await self._rest.read(constants.PATH_RULES, query, costs=costs)
+            reply = await self._rest.read(constants.PATH_RULES, query, costs=costs, until_mono_ns=self._patience())
         except VenueRefused as error:
             if not query or error.code not in (-1121, -1100):
                 raise
             # One name that the venue does not list makes it refuse them all: ask for the whole list.
-            reply = await self._rest.read(constants.PATH_RULES, costs=costs)
+            reply = await self._rest.read(constants.PATH_RULES, costs=costs, until_mono_ns=self._patience())
         info = parse_exchange_info(reply.body)
-        self.usage.set_limits(info.limits)
+        self.throttler.set_limits(info.limits)
         return info.rules
+
+    def _patience(self, seconds: float = _POLL_WAIT_S) -> int:
+        """Until when a request that begins now may wait for the venue's limits to leave room."""
+        return self.time.clock.monotonic_ns() + round(seconds * 1e9)

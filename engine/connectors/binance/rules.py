@@ -12,7 +12,7 @@ import msgspec
 
 from engine.connectors.decoding import UNREADABLE, require_amounts
 from engine.connectors.errors import MalformedReply
-from engine.connectors.usage import UsageLimit
+from engine.connectors.throttler import ACCOUNT, ADDRESS, RateLimit
 from engine.messages import OrderType, TradingRule
 
 _ORDER_TYPES = {
@@ -27,7 +27,7 @@ class ExchangeInfo(msgspec.Struct, frozen=True):
     """Rules by pair, limits by name, and the symbols whose rules could not be read."""
 
     rules: dict[str, TradingRule]
-    limits: dict[str, UsageLimit]
+    limits: dict[str, RateLimit]
     skipped: tuple[str, ...] = ()
 
 
@@ -92,8 +92,10 @@ def parse_exchange_info(body: bytes | str) -> ExchangeInfo:
         else:
             rules[rule.pair] = rule
     limits = {
-        f"{limit.rate_limit_type}_{limit.interval_num}{limit.interval[:1]}": UsageLimit(
-            limit.limit, limit.interval_num * _INTERVAL_S[limit.interval] * 1_000_000_000
+        f"{limit.rate_limit_type}_{limit.interval_num}{limit.interval[:1]}": RateLimit(
+            limit.limit,
+            limit.interval_num * _INTERVAL_S[limit.interval] * 1_000_000_000,
+            ACCOUNT if limit.rate_limit_type == "ORDERS" else ADDRESS,
         )
         for limit in reply.rate_limits
         if limit.interval in _INTERVAL_S

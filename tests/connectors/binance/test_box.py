@@ -25,6 +25,10 @@ from engine.messages import Order, OrderState, OrderType, Reason, Side, VenueBal
 
 pytestmark = pytest.mark.processes
 
+PLACING = {"rest": "POST /api/v3/order", "websocket": "WS order.place"}
+"""What faults are to match, by the option ``order_entry``."""
+both_ways = pytest.mark.parametrize("way", PLACING)
+
 _numbers = itertools.count(1)
 
 
@@ -57,9 +61,11 @@ async def exchange_of(box: Any, **options: Any) -> AsyncIterator[BinanceExchange
         await client.close()
 
 
-def test_an_order_is_placed_queried_listed_and_cancelled(run: Any, box: Any) -> None:
+@both_ways
+def test_an_order_is_placed_queried_listed_and_cancelled(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
+            assert (client.order_entry is not None) == (way == "websocket")
             mine = order()
             sent: list[int] = []
             before = time.monotonic_ns()
@@ -107,9 +113,10 @@ def test_all_orders_of_a_pair_are_cancelled(run: Any, box: Any) -> None:
     run(work())
 
 
-def test_a_market_order_tells_its_fills_at_once_and_later(run: Any, box: Any) -> None:
+@both_ways
+def test_a_market_order_tells_its_fills_at_once_and_later(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
             began = client.time.now_ns() - 1_000_000_000
             ours = []
             for side in (Side.BUY, Side.SELL):
@@ -151,6 +158,7 @@ def test_balances_agree_with_the_ledger(run: Any, box: Any) -> None:
     run(work())
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("wrong", "kind", "reason"),
     [
@@ -165,10 +173,10 @@ def test_balances_agree_with_the_ledger(run: Any, box: Any) -> None:
     ],
 )
 def test_refusals_have_their_kind_and_leave_nothing(
-    run: Any, box: Any, wrong: dict[str, Any], kind: type[errors.VenueRefused], reason: Reason
+    run: Any, box: Any, way: str, wrong: dict[str, Any], kind: type[errors.VenueRefused], reason: Reason
 ) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
             mine = order(**wrong)
             with pytest.raises(kind) as refused:
                 await client.place(mine, ignore)
@@ -181,9 +189,10 @@ def test_refusals_have_their_kind_and_leave_nothing(
     run(work())
 
 
-def test_a_second_order_of_the_same_id_is_refused(run: Any, box: Any) -> None:
+@both_ways
+def test_a_second_order_of_the_same_id_is_refused(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
             mine = order()
             await client.place(mine, ignore)
             with pytest.raises(errors.DuplicateOrderId):
@@ -193,9 +202,10 @@ def test_a_second_order_of_the_same_id_is_refused(run: Any, box: Any) -> None:
     run(work())
 
 
-def test_what_the_venue_does_not_know_is_not_found(run: Any, box: Any) -> None:
+@both_ways
+def test_what_the_venue_does_not_know_is_not_found(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
             with pytest.raises(errors.OrderNotFound):
                 await client.query("BTC-USDT", "never-placed")
             with pytest.raises(errors.OrderNotFound):
@@ -212,10 +222,11 @@ def shift_clock(client: BinanceExchange, by_ms: int) -> None:
     client.time.add(now, now, wrong)
 
 
+@both_ways
 @pytest.mark.parametrize("by_ms", [-60_000, 60_000])
-def test_W1_a_wrong_clock_is_refused_not_executed_and_set_right(run: Any, box: Any, by_ms: int) -> None:
+def test_W1_a_wrong_clock_is_refused_not_executed_and_set_right(run: Any, box: Any, way: str, by_ms: int) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
+        async with exchange_of(box, order_entry=way) as client:
             shift_clock(client, by_ms)
             mine = order()
             with pytest.raises(errors.ClockError) as refused:
@@ -248,10 +259,11 @@ def test_a_wrong_key_is_refused_for_what_it_is(run: Any, box: Any) -> None:
     run(work())
 
 
-def test_W1_an_order_whose_answer_was_lost_is_found_by_its_id(run: Any, box: Any) -> None:
+@both_ways
+def test_W1_an_order_whose_answer_was_lost_is_found_by_its_id(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
-            await box.fault({"kind": "drop_reply", "match": "POST /api/v3/order"})
+        async with exchange_of(box, order_entry=way) as client:
+            await box.fault({"kind": "drop_reply", "match": PLACING[way]})
             mine = order()
             with pytest.raises((errors.TransportError, errors.UnknownOutcome)) as lost:
                 await client.place(mine, ignore)
@@ -262,10 +274,11 @@ def test_W1_an_order_whose_answer_was_lost_is_found_by_its_id(run: Any, box: Any
     run(work())
 
 
-def test_a_late_answer_is_an_unknown_outcome(run: Any, box: Any) -> None:
+@both_ways
+def test_a_late_answer_is_an_unknown_outcome(run: Any, box: Any, way: str) -> None:
     async def work() -> None:
-        async with exchange_of(box, timeout_s=0.3) as client:
-            await box.fault({"kind": "latency", "match": "POST /api/v3/order", "ms": 800})
+        async with exchange_of(box, timeout_s=0.3, order_entry=way) as client:
+            await box.fault({"kind": "latency", "match": PLACING[way], "ms": 800})
             with pytest.raises(errors.UnknownOutcome):
                 await client.place(order(), ignore)
             assert client.acceptance_horizon_ns >= 6_000_000_000
@@ -276,17 +289,19 @@ def test_a_late_answer_is_an_unknown_outcome(run: Any, box: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("way", "fault", "kind"),
     [
-        ({"kind": "http_status", "status": 503, "body": "Unknown error"}, errors.UnknownOutcome),
-        ({"kind": "reject", "status": 400, "code": -1007, "msg": "Timeout."}, errors.UnknownOutcome),
-        ({"kind": "http_status", "status": 200, "body": "<html>"}, errors.MalformedReply),
+        ("rest", {"kind": "http_status", "status": 503, "body": "Unknown error"}, errors.UnknownOutcome),
+        ("websocket", {"kind": "http_status", "status": 503, "body": "Unknown error"}, errors.UnknownOutcome),
+        ("rest", {"kind": "reject", "status": 400, "code": -1007, "msg": "Timeout."}, errors.UnknownOutcome),
+        ("websocket", {"kind": "reject", "status": 400, "code": -1007, "msg": "Timeout."}, errors.UnknownOutcome),
+        ("rest", {"kind": "http_status", "status": 200, "body": "<html>"}, errors.MalformedReply),
     ],
 )
-def test_answers_that_leave_the_outcome_open(run: Any, box: Any, fault: dict[str, Any], kind: type) -> None:
+def test_answers_that_leave_the_outcome_open(run: Any, box: Any, way: str, fault: dict[str, Any], kind: type) -> None:
     async def work() -> None:
-        async with exchange_of(box) as client:
-            await box.fault({**fault, "match": "POST /api/v3/order"})
+        async with exchange_of(box, order_entry=way) as client:
+            await box.fault({**fault, "match": PLACING[way]})
             with pytest.raises(kind) as open_outcome:
                 await client.place(order(), ignore)
             assert not errors.was_refused(open_outcome.value)
@@ -294,11 +309,12 @@ def test_answers_that_leave_the_outcome_open(run: Any, box: Any, fault: dict[str
     run(work())
 
 
-def test_a_venue_killed_in_the_middle_of_a_request(run: Any, own_box: Any) -> None:
+@both_ways
+def test_a_venue_killed_in_the_middle_of_a_request(run: Any, own_box: Any, way: str) -> None:
     async def work() -> None:
         box = own_box()
-        async with exchange_of(box) as client:
-            await box.fault({"kind": "latency", "match": "POST /api/v3/order", "ms": 10_000})
+        async with exchange_of(box, order_entry=way) as client:
+            await box.fault({"kind": "latency", "match": PLACING[way], "ms": 10_000})
             sent = asyncio.Event()
             placing = asyncio.create_task(client.place(order(), lambda _at: sent.set()))
             await sent.wait()
@@ -324,7 +340,7 @@ def test_rules_of_pairs_and_of_all(run: Any, box: Any) -> None:
             everything = await client.trading_rules()
             assert set(some) < set(everything)
             assert set(await client.trading_rules(["BTC-USDT", "NOSUCH-COIN"])) == {"BTC-USDT"}
-            assert client.usage.used(client.time.now_ns())["REQUEST_WEIGHT_1M"] >= 60
+            assert client.throttler.used()["REQUEST_WEIGHT_1M"] >= 60
         finally:
             await client.close()
 
