@@ -291,7 +291,10 @@ class CancelAllResult(Message, tag=True, frozen=True):
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One execution. ``fee`` is in ``fee_asset``, positive when paid."""
+    """One execution. ``fee`` is in ``fee_asset``, positive when paid.
+
+    ``fee_estimated``: the venue did not say; it is reckoned from the account's rates.
+    """
 
     trade_id: str
     price: Decimal
@@ -300,6 +303,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fee_asset: str
     is_maker: bool
     time_ns: int
+    fee_estimated: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -413,7 +417,12 @@ class Fills(Message, tag=True, frozen=True):
 
 
 class TradingRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a venue accepts for a pair. ``None``: the venue sets no such limit."""
+    """What a venue accepts for a pair. ``None``: the venue sets no such limit.
+
+    ``min_notional``: of price × size in the quote asset; of a market order too if ``market_min_notional``.
+    ``min_order_value``: the same for every order, whatever its kind. ``price_digits``, ``size_digits``: how many
+    significant digits a price or size may have.
+    """
 
     pair: str
     symbol: str
@@ -429,6 +438,31 @@ class TradingRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     market_min_notional: bool = True
     order_types: list[OrderType] = []
     is_trading: bool = True
+    min_order_value: Decimal = Decimal(0)
+    price_digits: int | None = None
+    size_digits: int | None = None
+
+
+class FixedFee(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount that every order costs."""
+
+    asset: str
+    amount: Decimal
+
+
+class FeeSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an account pays for its executions in a pair; rates are fractions (0.001 is 0.1 %), negative for a rebate.
+
+    ``fee_asset``: the asset that rates are paid in where it is neither side of the trade (a venue's own token); empty:
+    the quote asset, or for a buy with ``buy_from_returns`` the base asset, taken off what is bought.
+    """
+
+    maker: Decimal = Decimal(0)
+    taker: Decimal = Decimal(0)
+    fee_asset: str = ""
+    buy_from_returns: bool = False
+    maker_fixed: tuple[FixedFee, ...] = ()
+    taker_fixed: tuple[FixedFee, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------------- user stream

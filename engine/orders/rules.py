@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
+from decimal import ROUND_DOWN, Context, Decimal
 from typing import NamedTuple
 
 from engine.messages import OrderType, Reason, TradingRule
@@ -31,13 +31,13 @@ def quantise(
 
 
 def quantise_size(rule: TradingRule, size: Decimal) -> Decimal:
-    """Rounded down to the rule's size increment."""
-    return _floor(size, rule.size_increment)
+    """Rounded down to the rule's size increment and significant digits."""
+    return _floor(_cut(size, rule.size_digits), rule.size_increment)
 
 
 def quantise_price(rule: TradingRule, price: Decimal) -> Decimal:
-    """Rounded down to the rule's price increment."""
-    return _floor(price, rule.price_increment)
+    """Rounded down to the rule's price increment and significant digits, whichever side the order is on."""
+    return _floor(_cut(price, rule.price_digits), rule.price_increment)
 
 
 def validate(
@@ -65,21 +65,29 @@ def _floor(value: Decimal, increment: Decimal) -> Decimal:
     return EXACT.multiply(EXACT.divide_int(value, increment), increment)
 
 
+def _cut(value: Decimal, digits: int | None) -> Decimal:
+    """Rounded towards zero to so many significant digits."""
+    if digits is None or not value.is_finite() or not value:
+        return value
+    return value.quantize(Decimal(1).scaleb(value.adjusted() - digits + 1), rounding=ROUND_DOWN, context=EXACT)
+
+
 def _check_kind(rule: TradingRule, order_type: OrderType) -> Violation | None:
     if not rule.is_trading:
-        return Violation(Reason.NOT_TRADING, f"{rule.pair} is not trading at the venue")
+        return Violation(Reason.NOT_TRADING, f"{rule.pair} is not trading at the venue (is_trading false)")
     if rule.order_types and order_type not in rule.order_types:
-        return Violation(Reason.UNSUPPORTED, f"{rule.pair} takes no {order_type.value} orders")
+        taken = ", ".join(kind.value for kind in rule.order_types)
+        return Violation(Reason.UNSUPPORTED, f"{rule.pair} takes no {order_type.value} orders (order_types {taken})")
     return None
 
 
 def _check_size(rule: TradingRule, size: Decimal) -> Violation | None:
     if not size.is_finite() or size <= 0:
-        return Violation(Reason.BELOW_MIN_SIZE, f"size {size} is not above zero")
+        return Violation(Reason.BELOW_MIN_SIZE, f"size {size} is not above zero (min_size {rule.min_size:f})")
     if size < rule.min_size:
-        return Violation(Reason.BELOW_MIN_SIZE, f"size {size:f} is below {rule.pair}'s minimum {rule.min_size:f}")
+        return Violation(Reason.BELOW_MIN_SIZE, f"size {size:f} is below {rule.pair}'s min_size {rule.min_size:f}")
     if rule.max_size is not None and size > rule.max_size:
-        return Violation(Reason.ABOVE_MAX_SIZE, f"size {size:f} is above {rule.pair}'s maximum {rule.max_size:f}")
+        return Violation(Reason.ABOVE_MAX_SIZE, f"size {size:f} is above {rule.pair}'s max_size {rule.max_size:f}")
     return None
 
 
@@ -89,9 +97,9 @@ def _check_price(rule: TradingRule, order_type: OrderType, price: Decimal | None
     if price is None or not price.is_finite() or price <= 0:
         return Violation(Reason.INVALID_PRICE, f"a {order_type.value} order needs a price above zero, not {price}")
     if rule.min_price is not None and price < rule.min_price:
-        return Violation(Reason.INVALID_PRICE, f"price {price:f} is below {rule.pair}'s minimum {rule.min_price:f}")
+        return Violation(Reason.INVALID_PRICE, f"price {price:f} is below {rule.pair}'s min_price {rule.min_price:f}")
     if rule.max_price is not None and price > rule.max_price:
-        return Violation(Reason.INVALID_PRICE, f"price {price:f} is above {rule.pair}'s maximum {rule.max_price:f}")
+        return Violation(Reason.INVALID_PRICE, f"price {price:f} is above {rule.pair}'s max_price {rule.max_price:f}")
     return None
 
 
@@ -102,14 +110,16 @@ def _check_notional(
     price: Decimal | None,
     reference_price: Decimal | None,
 ) -> Violation | None:
-    if order_type is OrderType.MARKET:
-        price = reference_price if rule.market_min_notional else None
+    is_market = order_type is OrderType.MARKET
+    price = reference_price if is_market else price
     if price is None or not price.is_finite():
         return None
     notional = EXACT.multiply(size, price)
-    if notional < rule.min_notional:
-        return Violation(
-            Reason.BELOW_MIN_NOTIONAL,
-            f"notional {notional:f} is below {rule.pair}'s minimum {rule.min_notional:f} {rule.quote}",
-        )
+    limits = [("min_order_value", rule.min_order_value)]
+    if rule.market_min_notional or not is_market:
+        limits.append(("min_notional", rule.min_notional))
+    for name, limit in limits:
+        if notional < limit:
+            detail = f"notional {notional:f} is below {rule.pair}'s {name} {limit:f} {rule.quote}"
+            return Violation(Reason.BELOW_MIN_NOTIONAL, detail)
     return None
