@@ -565,7 +565,8 @@ class ExchangeActor(Actor):
                 async with asyncio.timeout(within_s if cancel else min(within_s, AUDIT_TIMEOUT_S / 2)):
                     await self._up.wait()
             except TimeoutError:
-                self.log.warning("the venue was not reached", open_orders=len(self.core.open_orders()))
+                level = self.log.error if cancel else self.log.warning
+                level("the venue was not reached", left_open=[o.client_order_id for o in self.core.open_orders()])
                 return
         if not keep:
             await self._cancel_everything(deadline)

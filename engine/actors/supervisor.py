@@ -70,7 +70,7 @@ BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED
 BETWEEN_LIVES_S = 3.0
 """How long the engine's end waits for an exchange actor that is being started again."""
 CANCEL_ORDERS_S = 15.0
-"""How long an exchange actor that does not answer is asked to cancel the orders of a strategy that is gone."""
+"""How long a detach waits for the cancelling of the strategy's orders, which goes on after that."""
 
 
 async def supervise(
@@ -218,14 +218,16 @@ class Supervisor:
         return [name for name, planned in self.planned.items() if planned.kind in kinds]
 
     async def _exchanges_are_back(self) -> None:
-        """An exchange actor between two lives is waited for: nobody else can cancel its account's open orders."""
+        """An exchange actor between two lives is waited for: nobody else can cancel its account's open orders. So is a
+        venue in a box, where they are to be cancelled.
+        """
         try:
             async with asyncio.timeout(BETWEEN_LIVES_S):
-                while any(map(self._is_between_lives, self._of_kinds(("exchange",)))):
+                while any(map(self._is_between_lives, self._of_kinds(("venue", "exchange")))):
                     self._state_changed.clear()
                     await self._state_changed.wait()
         except TimeoutError:
-            self.log.warning("an exchange actor is not back: its open orders are left as they are")
+            self.log.warning("an exchange actor or its venue is not back: open orders may be left as they are")
 
     def _is_between_lives(self, name: str) -> bool:
         return name not in self._awaiting_box and self.policy.state(name) in BETWEEN_LIVES
@@ -285,7 +287,7 @@ class Supervisor:
         """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep."""
         await self._end([actor], "detached")
         if self.config.stop.open_orders == "cancel":
-            await self._cancel_orders_of(actor)
+            await asyncio.wait([self._run(self._cancel_orders_of(actor))], timeout=CANCEL_ORDERS_S)
         self.policy.remove(actor)
         self.observed.remove(actor)
         del self.planned[actor]
@@ -458,15 +460,15 @@ class Supervisor:
                 await self._cancel_orders_at(market["exchange"], settings["name"], actor)
 
     async def _cancel_orders_at(self, exchange: str, strategy: str, actor: str) -> None:
-        """Asked again for as long as the exchange actor does not answer: it may be between two lives."""
-        deadline = self._now() + round(CANCEL_ORDERS_S * 1e9)
+        """Asked until the exchange actor answers: it may be between two lives."""
+        began, told = self._now(), False
         while True:
             try:
                 reply = await self.bus.request(exchange, CancelAll(strategy=strategy), timeout=5.0)
             except BusError as error:
-                if self._now() > deadline:
-                    self.log.error("a strategy's orders could not be cancelled", about=actor, error=str(error))
-                    return
+                if not told and self._now() - began > CANCEL_ORDERS_S * 1e9:
+                    told = True
+                    self.log.error("a strategy's orders could not be cancelled yet", about=actor, error=str(error))
                 await asyncio.sleep(0.1)
             else:
                 if isinstance(reply, CancelAllResult) and reply.failed:
@@ -527,10 +529,11 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------------- helpers
 
-    def _run(self, work: Any) -> None:
+    def _run(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

@@ -34,9 +34,11 @@ PUPPET = "strategy.puppet"
 
 
 class Show:
-    """One engine with one puppet."""
+    """One engine with one puppet. ``entry``: the way that its orders take to the venue."""
 
-    def __init__(self, launch: Launch, folder: Path, *arguments: str, name: str = "state") -> None:
+    def __init__(
+        self, launch: Launch, folder: Path, *arguments: str, name: str = "state", entry: str = "websocket"
+    ) -> None:
         self.folder = folder / f"puppet-{name}"
         self.folder.mkdir()
         config = {
@@ -47,7 +49,7 @@ class Show:
                 "pairs": [{"pair": "BTC-USDT", "price": "60000"}],
                 "balances": {"USDT": "1000000", "BTC": "2"},
             },
-            "connectors": {"binance": {"at": "venue", "pairs": ["BTC-USDT"]}},
+            "connectors": {"binance": {"at": "venue", "pairs": ["BTC-USDT"], "options": {"order_entry": entry}}},
             "strategies": {
                 "puppet": {
                     "strategy": "tests.system.strategies:Puppet",
@@ -137,34 +139,39 @@ def good(report: dict[str, Any]) -> bool:
     return bool(report["ok"]) and report["fills_missed"] == report["fills_duplicated"] == 0
 
 
+PLACE = {"rest": "POST /api/v3/order", "websocket": "WS order.place"}
+CANCEL = {"rest": "DELETE /api/v3/order", "websocket": "WS order.cancel"}
+
+
 def test_lost_replies_server_errors_and_refused_cancels(launch: Launch, tmp_path: Path) -> None:
-    show = Show(launch, tmp_path)
-    show.inflict({"kind": "http_status", "status": 503, "match": "POST /api/v3/order"})
-    show.command({"place": "unknown"})
-    show.wait("its fate to be unknown", lambda: show.told("unknown") == ["unknown"])
-    show.inflict({"kind": "drop_reply", "match": "POST /api/v3/order"})
-    show.command({"place": "placed_unheard"})
-    show.wait_open("placed_unheard")
-    show.inflict({"kind": "drop_reply", "match": "DELETE /api/v3/order"})
-    show.command({"cancel": "placed_unheard"})
-    show.wait("the cancel that nobody answered", lambda: "cancelled" in show.told("placed_unheard"))
-    show.by_hand("by-hand")
-    show.by_hand("proof-by-hand")
-    show.command({"place": "stubborn"})
-    show.wait_open("stubborn")
-    show.inflict({"kind": "reject", "status": 400, "code": -2011, "msg": "Order was not canceled", "match": "DELETE"})
-    show.command({"cancel": "stubborn"})
-    show.wait("a refused cancel to be tried again", lambda: "cancelled" in show.told("stubborn"))
-    show.command({"place": "kept"})
-    show.wait("the unknown order's end", lambda: show.told("unknown")[-1] == "failed", timeout=30)
-    assert show.told("unknown") == ["unknown", "failed"]
-    assert show.told("placed_unheard")[-2:] == ["created", "cancelled"]
-    assert show.told("stubborn") == ["created", "cancelled"]
-    assert show.id("unknown") not in show.at_venue()
-    show.wait("the kept one alone to be open", lambda: show.open() == {"kept": "open"})
-    report = show.engine.interrupt()
-    assert good(report), report
-    assert report["orders"] | {"placed": 4, "cancelled": 3, "failed": 1, "open": 0, "unknown": 0} == report["orders"]
+    shows = {entry: Show(launch, tmp_path, name=entry, entry=entry) for entry in ("rest", "websocket")}
+    for entry, show in shows.items():
+        show.inflict({"kind": "reject", "status": 503, "code": -1008, "match": PLACE[entry]})
+        show.command({"place": "unknown"})
+        show.wait("its fate to be unknown", lambda show=show: show.told("unknown") == ["unknown"])
+        show.inflict({"kind": "drop_reply", "match": PLACE[entry]})
+        show.command({"place": "unheard"})
+        show.wait_open("unheard")
+        show.inflict({"kind": "drop_reply", "match": CANCEL[entry]})
+        show.command({"cancel": "unheard"})
+        show.wait("the cancel that nobody answered", lambda show=show: "cancelled" in show.told("unheard"))
+        show.command({"place": "stubborn"})
+        show.wait_open("stubborn")
+        refusal = {"kind": "reject", "status": 400, "code": -2011, "msg": "Order was not canceled"}
+        show.inflict({**refusal, "match": CANCEL[entry]})
+        show.command({"cancel": "stubborn"}, {"place": "kept"})
+    for show in shows.values():
+        show.wait("a refused cancel to be tried again", lambda show=show: "cancelled" in show.told("stubborn"))
+        show.wait("the unknown order's end", lambda show=show: show.told("unknown")[-1] == "failed", timeout=30)
+        show.wait("the kept one alone to be open", lambda show=show: show.open() == {"kept": "open"})
+        assert show.told("unknown") == ["unknown", "failed"]
+        assert show.told("unheard")[-2:] == ["created", "cancelled"]
+        assert show.told("stubborn") == ["created", "cancelled"]
+        assert show.id("unknown") not in show.at_venue()
+        report = show.engine.interrupt()
+        assert good(report), report
+        expected = {"placed": 4, "cancelled": 3, "failed": 1, "open": 0, "unknown": 0}
+        assert report["orders"] | expected == report["orders"]
 
 
 def test_foreign_orders_are_not_touched_and_fills_are_found_without_the_stream(launch: Launch, tmp_path: Path) -> None:
