@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from engine.commands import books, control, inspect, logs, run
+from engine.commands import books, control, inspect, logs, replay, run
 from engine.errors import ConfigError, EngineError
 
 _OK, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
@@ -52,6 +52,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     books.register(subparsers)
     logs.register(subparsers)
     control.register(subparsers)
+    replay.register(subparsers)
     return parser
 
 

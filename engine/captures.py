@@ -1,0 +1,114 @@
+"""Recorded traffic on disk: JSON lines, plain or compressed with gzip or zstd, in order of receipt.
+
+::
+
+    {"t": 1.5, "kind": "http",     "url": "https://…", "data": "body"}    also "status", "method", "sent"
+    {"t": 1.6, "kind": "ws_open",  "conn": 1, "url": "wss://…"}
+    {"t": 1.7, "kind": "ws_out",   "conn": 1, "data": "text the client sent"}
+    {"t": 1.8, "kind": "ws_in",    "conn": 1, "data": "text received"}    or "data64": a binary frame in base64
+    {"t": 1.9, "kind": "ws_close", "conn": 1}
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+
+from engine.errors import ConfigError
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+KINDS = frozenset({"http", "ws_open", "ws_out", "ws_in", "ws_close"})
+
+
+class Record(msgspec.Struct, gc=False):
+    """One line. ``t``: receipt, in seconds since the epoch. ``payload`` is what ``data`` or ``data64`` hold."""
+
+    t: float
+    kind: str
+    conn: int | str = 0
+    url: str = ""
+    data: str | None = None
+    data64: str | None = None
+    status: int = 200
+    method: str = "GET"
+
+    @property
+    def payload(self) -> bytes:
+        """The frame or body as it came. ValueError if ``data64`` is no base64."""
+        if self.data64 is not None:
+            try:
+                return b64decode(self.data64, validate=True)
+            except Base64Error as error:
+                raise ValueError(f"data64: {error}") from None
+        return (self.data or "").encode()
+
+
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -> Iterator[Record]:
+    """The records of a file; ConfigError naming the line if it cannot be read, or is no capture.
+
+    ``on_progress`` is told now and then how many bytes of the file have been read.
+    """
+    number = 0
+    known = False
+    try:
+        with path.open("rb") as file:
+            for line in _lines(path, file):
+                number += 1
+                if on_progress is not None and number % 1000 == 0:
+                    on_progress(file.tell())
+                if line.isspace():
+                    continue
+                record = _decode(line)
+                known = known or record.kind in KINDS
+                yield record
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise ConfigError(f"{path} is not a capture: line {number}: {error}") from None
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ConfigError(f"{path} is damaged after line {number}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not known:
+        raise ConfigError(f"{path} is not a capture: it holds no record of traffic")
+
+
+def _lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    magic = file.read(4)
+    file.seek(0)
+    if magic.startswith(_GZIP):
+        yield from gzip.GzipFile(fileobj=file)
+    elif magic == _ZSTD:
+        yield from _zstd_lines(path, file)
+    else:
+        yield from file
+
+
+def _zstd_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        try:
+            yield from zstd.ZstdFile(file)
+        except zstd.ZstdError as error:
+            raise EOFError(str(error)) from None
+        return
+    import zstandard
+
+    reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    try:
+        yield from io.BufferedReader(cast(io.RawIOBase, reader), 1 << 20)
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from None

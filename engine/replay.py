@@ -1,0 +1,253 @@
+"""Recorded traffic through the code that runs live: the venue's protocol, the feed, the books.
+
+:class:`Replay` is fed one record after the other and knows no file; :func:`replay` reads one. Which pairs there
+are is learned from what the recording holds: a pair is followed from its first message on. Snapshots are taken
+from the recording when a book waits for one; after a gap a pair is out of sync until a newer one comes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.book import BestQuote, BookSync, DepthDiff, DepthSnapshot, OrderBook, SyncState, exponent_of
+from engine.captures import Record, read_capture
+from engine.connectors.base import ConnectionPlan, MarketEvent, PublicTrade
+from engine.connectors.errors import MalformedReply
+from engine.connectors.feed import FeedResult, MarketDataFeed
+from engine.connectors.registry import create
+from engine.connectors.settings import ConnectorSettings
+from engine.connectors.symbols import SymbolMap
+from engine.errors import ConfigError
+from engine.messages import TradingRule
+
+_FINEST_GUESS = -18
+_COUNTS = (
+    "updates",
+    "gaps",
+    "resyncs",
+    "rescales",
+    "checksums_ok",
+    "checksums_failed",
+    "bbo_checked",
+    "bbo_equal",
+)
+_DEPTH_EVENTS = (DepthDiff, DepthSnapshot)
+
+
+def replay(path: Path, venue: str, depth: int = 25, on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Replay a file and report; ConfigError if there is no such venue, or the file is no capture."""
+    began = time.perf_counter()
+    session = Replay(venue)
+    for number, record in enumerate(read_capture(path, on_progress), 1):
+        try:
+            session.on_record(record)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not a capture: record {number}: {error}") from None
+    return session.report(depth, time.perf_counter() - began)
+
+
+class Replay:
+    """One venue's recorded traffic, on its books."""
+
+    def __init__(self, venue: str) -> None:
+        connector = create(ConnectorSettings(connector="replay", venue=venue))
+        self.symbols = connector.symbols = _GuessedSymbols(connector.spell, connector.unspell)
+        self.venue = venue
+        self.protocol = connector.market_data()
+        self.rules: dict[str, TradingRule] = {}
+        self.trades: Counter[str] = Counter()
+        self.unread_replies = 0
+        self.problems: Counter[str] = Counter()
+        self.feed = _LearningFeed(self)
+        self._connections: dict[int | str, _Connection] = {}
+        self._early: dict[str, bytes] = {}
+
+    def on_record(self, record: Record) -> None:
+        """One record; ValueError if its data cannot be unpacked. Nothing that a venue sends raises."""
+        if record.kind == "ws_in":
+            self._on_frame(self._connection(record), record.payload, int(record.t * 1e9))
+        elif record.kind == "http":
+            if record.status < 300:
+                self._on_reply(record.url, record.payload)
+        elif record.kind == "ws_open":
+            self._close(record.conn)
+            self._open(record)
+        elif record.kind == "ws_close":
+            self._close(record.conn)
+
+    def report(self, depth: int, seconds: float) -> dict[str, Any]:
+        """What came of it. Levels are best first, exact decimal strings; of a book out of sync, the last known."""
+        return {
+            "venue": self.venue,
+            "frames": self.feed.counters.frames,
+            "unparsed": self.feed.counters.unparsed + self.unread_replies,
+            "seconds": round(seconds, 3),
+            "pairs": {pair: self._pair_report(pair, depth) for pair in sorted(self.feed.books)},
+        }
+
+    def book_for(self, event: DepthDiff | DepthSnapshot | BestQuote | PublicTrade) -> BookSync:
+        """The book that an event is about, made on first sight."""
+        book = self.feed.books.get(event.pair)
+        if book is None:
+            rule = self.rules.get(event.pair)
+            if rule is not None:
+                exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
+            else:
+                exponents = _exponents_of(event)
+            book = BookSync(OrderBook(event.pair, *exponents), self.protocol.sequence_rule())
+            self.feed.books[event.pair] = book
+        return book
+
+    # ----------------------------------------------------------------------------------------------- records
+
+    def _open(self, record: Record) -> None:
+        connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
+        for pair in self.protocol.pairs_of(record.url):
+            rule = self.rules.get(pair)
+            book = self.feed.books.get(pair)
+            if book is None and rule is not None:
+                book = self.book_for(DepthDiff(pair, 0, 0))
+            if book is not None and book.state is SyncState.UNSYNCED:
+                connection.carry(pair, book)
+
+    def _connection(self, record: Record) -> _Connection:
+        """A recording that begins in the middle of a connection has no record of its opening."""
+        connection = self._connections.get(record.conn)
+        if connection is None:
+            connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
+        return connection
+
+    def _close(self, conn: int | str) -> None:
+        connection = self._connections.pop(conn, None)
+        if connection is not None:
+            self.feed.on_close(msgspec.structs.replace(connection.plan, pairs=tuple(connection.pairs)))
+
+    def _on_frame(self, connection: _Connection, data: bytes, received_ns: int) -> None:
+        self.feed.current = connection
+        self._note(self.feed.on_frame(connection.plan, data, received_ns))
+        if self._early:
+            self._offer_early()
+
+    def _on_reply(self, url: str, body: bytes) -> None:
+        try:
+            reply = self.protocol.parse_recorded(url, body)
+        except MalformedReply:
+            self.unread_replies += 1
+            return
+        self.rules.update(reply.rules or {})
+        if reply.snapshot is None:
+            return
+        pair = reply.snapshot.pair
+        book = self.feed.books.get(pair)
+        if book is None or book.state is SyncState.UNSYNCED:
+            self._early[pair] = body
+        elif book.awaiting_snapshot:
+            self._note(self.feed.on_snapshot(pair, body))
+
+    def _offer_early(self) -> None:
+        """Snapshots recorded before their stream are used once there is a diff to tell whether they connect."""
+        for pair in list(self._early):
+            book = self.feed.books.get(pair)
+            if book is not None and book.buffered:
+                self._note(self.feed.on_snapshot(pair, self._early.pop(pair)))
+
+    def _note(self, result: FeedResult) -> None:
+        for problem in result.problems:
+            self.problems[problem.kind] += 1
+
+    # ------------------------------------------------------------------------------------------------ report
+
+    def _pair_report(self, pair: str, depth: int) -> dict[str, Any]:
+        sync = self.feed.books[pair]
+        bids, asks = sync.book.depth_strings(depth) if sync.book.is_valid else ([], [])
+        return {
+            "symbol": self.symbols.symbol(pair),
+            **{name: getattr(sync.counters, name) for name in _COUNTS},
+            "trades": self.trades[pair],
+            "sequence": sync.update_id,
+            "synced": sync.state is SyncState.SYNCED,
+            "bids": [list(level) for level in bids],
+            "asks": [list(level) for level in asks],
+        }
+
+
+class _Connection:
+    """One recorded connection, and the pairs whose depth it carries."""
+
+    def __init__(self, plan: ConnectionPlan) -> None:
+        self.plan = plan
+        self.pairs: dict[str, None] = {}
+
+    def carry(self, pair: str, book: BookSync) -> None:
+        self.pairs[pair] = None
+        book.on_connected()
+
+
+class _LearningFeed(MarketDataFeed):
+    """The live feed, which makes a book for each pair that turns up."""
+
+    def __init__(self, session: Replay) -> None:
+        super().__init__(session.protocol, {})
+        self.current = _Connection(ConnectionPlan(url=""))
+        self._session = session
+
+    def _on_event(self, conn: ConnectionPlan, event: MarketEvent) -> FeedResult:
+        if isinstance(event, _DEPTH_EVENTS):
+            book = self._session.book_for(event)
+            if book.state is SyncState.UNSYNCED:
+                self.current.carry(event.pair, book)
+        elif isinstance(event, PublicTrade):
+            self._session.book_for(event)
+            self._session.trades[event.pair] += 1
+        elif isinstance(event, BestQuote):
+            self._session.book_for(event)
+        return super()._on_event(conn, event)
+
+
+class _GuessedSymbols(SymbolMap):
+    """Symbols that the venue's list does not explain are taken for what they most likely mean."""
+
+    def __init__(self, spell: Callable[[str, str], str], unspell: Callable[[str], str | None]) -> None:
+        super().__init__(spell)
+        self._unspell = unspell
+        self._guessed: dict[str, str] = {}
+
+    def pair(self, symbol: str) -> str | None:
+        known = self._guessed.get(symbol) or super().pair(symbol)
+        if known is not None:
+            return known
+        guess = self._unspell(symbol)
+        if guess is None or self.symbol(guess) != symbol:
+            return None
+        self._guessed[symbol] = guess
+        return guess
+
+
+def _exponents_of(event: DepthDiff | DepthSnapshot | BestQuote | PublicTrade) -> tuple[int, int]:
+    """Where a book without a trading rule begins: at the finest price and size of its first message."""
+    if isinstance(event, BestQuote):
+        levels = [(event.bid, event.bid_size), (event.ask, event.ask_size)]
+    elif isinstance(event, PublicTrade):
+        levels = [(event.price, event.size)]
+    else:
+        levels = [(level[0], level[1]) for level in (*event.bids, *event.asks)]
+    return _finest(price for price, _ in levels), _finest(size for _, size in levels)
+
+
+def _finest(texts: Iterable[str]) -> int:
+    exponent = 0
+    for text in texts:
+        try:
+            places = Decimal(text).as_tuple().exponent
+        except InvalidOperation:
+            continue
+        if isinstance(places, int):
+            exponent = min(exponent, places)
+    return max(exponent, _FINEST_GUESS)
