@@ -117,6 +117,11 @@ class InlineRuntime(Runtime):
         """Where the living actor of that name runs."""
         return self._seats.get(name)
 
+    @property
+    def residents(self) -> list[str]:
+        """Whose processes are there, whether or not a supervisor lives to know of them."""
+        return list(self._seats)
+
     def supervisor_died(self) -> None:
         """Tell every actor, as the kernel does through a pidfd."""
         for seat in self._seats.values():

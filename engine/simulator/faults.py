@@ -2,7 +2,8 @@
 
 ``POST /admin/faults`` takes one fault or a list of them::
 
-    {"kind": "reject", "count": 1, "match": "POST /api/v3/order", "code": -1008, "msg": "…", "status": 503}
+    {"kind": "reject", "count": 1, "match": "POST /api/v3/order", "code": -1008, "msg": "…", "status": 503,
+     "retry_after_s": 3}
     {"kind": "latency", "count": 3, "match": "/api/v3/order", "ms": 250}
     {"kind": "http_status", "count": 2, "match": "/api/v3/account", "status": 502, "body": "bad gateway"}
     {"kind": "drop_reply", "count": 1, "match": "POST /api/v3/order"}
@@ -46,6 +47,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     code: int = -1008
     msg: str = "Server is currently overloaded with other requests. Please try again in a few minutes."
     body: str = ""
+    retry_after_s: int = 0
+    """The Retry-After header of a ``reject``; 0: none."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -80,4 +80,4 @@ def refusal_of(fault: Fault | None) -> ApiError | None:
     """The reply of a ``reject`` fault."""
     if fault is None or fault.kind != "reject":
         return None
-    return ApiError(fault.code, fault.msg, status=fault.status)
+    return ApiError(fault.code, fault.msg, status=fault.status, retry_after=fault.retry_after_s or None)

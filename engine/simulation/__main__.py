@@ -1,0 +1,115 @@
+"""``python -m engine.simulation``: many seeds, or one with its whole story."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from engine.simulation.run import Outcome, run_seed
+
+SHOWN_BROKEN = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 0 when nothing is broken, 1 otherwise."""
+    args = _parser().parse_args(argv)
+    return _replay(args.seed) if args.seed is not None else _many(args.first, args.seeds, not args.no_faults)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=_count, default=100, help="how many seeds to run (default 100)")
+    parser.add_argument("--from", dest="first", type=int, default=1, help="the first seed (default 1)")
+    parser.add_argument("--seed", type=int, help="run this one seed and tell its whole story")
+    parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
+    return parser
+
+
+def _many(first: int, count: int, faults: bool) -> int:
+    """Seeds ``first``…``first + count - 1``; the summary is the last line."""
+    began = time.monotonic()
+    gc.collect()
+    gc.freeze()
+    total = _Total()
+    for seed in range(first, first + count):
+        outcome = run_seed(seed, faults=faults)
+        total.add(outcome)
+        if outcome.broken:
+            print(f"seed {seed} is broken: {outcome.broken[0]}", flush=True)
+            for line in outcome.broken[1:SHOWN_BROKEN]:
+                print(f"  {line}", flush=True)
+    seconds = time.monotonic() - began
+    if total.first_broken is not None:
+        print(f"first broken seed: {total.first_broken}; see it all with: make simulate SEED={total.first_broken}")
+    print(json.dumps(total.summary(seconds)), flush=True)
+    return 1 if total.broken else 0
+
+
+def _replay(seed: int) -> int:
+    began = time.monotonic()
+    outcome = run_seed(seed, logs=True)
+    for at_s, who, text in outcome.story:
+        print(f"{at_s:10.4f}  {who:<28} {text}")
+    for line in outcome.broken:
+        print(f"BROKEN: {line}")
+    total = _Total()
+    total.add(outcome)
+    print(json.dumps(total.summary(time.monotonic() - began)), flush=True)
+    return 1 if outcome.broken else 0
+
+
+class _Total:
+    """What all seeds add up to."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.broken = 0
+        self.first_broken: int | None = None
+        self.orders = 0
+        self.fills = 0
+        self.kills: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self._digest = hashlib.sha256()
+
+    def add(self, outcome: Outcome) -> None:
+        self.seeds += 1
+        self.orders += outcome.orders
+        self.fills += outcome.fills
+        self.kills.update(outcome.kills)
+        self.faults.update(outcome.faults)
+        self._digest.update(f"{outcome.seed}:{outcome.digest}\n".encode())
+        if outcome.broken:
+            self.broken += 1
+            if self.first_broken is None:
+                self.first_broken = outcome.seed
+
+    def summary(self, seconds: float) -> dict[str, object]:
+        return {
+            "seeds": self.seeds,
+            "broken": self.broken,
+            **({"first_broken": self.first_broken} if self.broken else {}),
+            "seconds": round(seconds, 1),
+            "runs_per_minute": round(60 * self.seeds / seconds, 1) if seconds else 0.0,
+            "orders": self.orders,
+            "fills": self.fills,
+            "kills": sum(self.kills.values()),
+            "kills_by_kind": dict(sorted(self.kills.items())),
+            "faults": dict(sorted(self.faults.items())),
+            "digest": self._digest.hexdigest()[:16],
+        }
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Carries out a plan's faults on a world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from engine.runtime.inline import Seat
+from engine.runtime.memory_net import Connection
+from engine.simulation.plan import TRADING_S, PlannedFault
+from engine.simulation.venue import SimulatedVenue
+from engine.simulation.weather import CANCEL, ORDER, RequestFault
+from engine.simulation.world import World
+from engine.simulator.faults import Fault
+
+WAIT_FOR_TARGET_S = 3.0
+LOOK_EVERY_S = 0.05
+RETRY_AFTER_S = 3
+
+
+class Injector:
+    """Strikes one world. A fault whose target does not come to life in time does not strike, and is not counted."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._pending: list[asyncio.Task[None]] = []
+
+    async def strike_all(self, world: World) -> None:
+        """All faults of the plan, each at its time and beside the others; returns when all are over."""
+        for fault in world.plan.faults:
+            await asyncio.sleep(max(0.0, fault.at_s - world.now_s))
+            self._pending.append(asyncio.create_task(self._strike(fault)))
+        for task in self._pending:
+            await task
+        world.storm.faults.clear()
+        for venue in world.venues.values():
+            if venue.box is not None:
+                venue.box.faults.clear()
+
+    async def _strike(self, fault: PlannedFault) -> None:
+        self.world.tell("plan", str(fault))
+        strike: Callable[[PlannedFault], Awaitable[None]] | None
+        name, _, rest = fault.kind.partition("_")
+        if fault.kind in _BOX_FAULTS:
+            await self._box_fault(fault)
+            return
+        strike = getattr(self, f"_{fault.kind}", None)
+        if strike is None and name in ("kill", "pause"):
+            strike = self._kill if name == "kill" else self._pause
+        assert strike is not None, f"nobody knows how to do {fault.kind} ({rest})"
+        await strike(fault)
+
+    # ----------------------------------------------------------------------------------------------------- processes
+
+    async def _kill(self, fault: PlannedFault) -> None:
+        seat = await self._target(fault.kind.partition("_")[2], fault.venue)
+        if seat is not None:
+            self._light(seat, fault.args["steps"], fault.kind)
+
+    async def _kill_two(self, fault: PlannedFault) -> None:
+        kinds: list[str] = fault.args["kinds"]
+        for kind in kinds:
+            if kind == "venue":
+                self._burn_venue(self.world.venues[fault.venue], fault.args["steps"], 0.5, "kill_two")
+            else:
+                seat = await self._target(kind, fault.venue)
+                if seat is not None:
+                    self._light(seat, fault.args["steps"], "kill_two")
+
+    async def _kill_venue(self, fault: PlannedFault) -> None:
+        self._burn_venue(self.world.venues[fault.venue], fault.args["steps"], fault.args["down_s"], "kill_venue")
+        await asyncio.sleep(fault.args["down_s"] + 1.0)
+
+    async def _kill_supervisor(self, fault: PlannedFault) -> None:
+        world = self.world
+        engine = world.engine
+        if engine is None or engine.gone or world.supervisor is None:
+            return
+        burnt = asyncio.Event()
+        engine.light_fuse(fault.args["steps"], burnt.set)
+        await burnt.wait()
+        world.count("kill_supervisor")
+        world.kills["supervisor"] += 1
+        await world.kill_engine()
+        await asyncio.sleep(fault.args["down_s"])
+        world.start_engine()
+
+    async def _kill_after_send(self, fault: PlannedFault) -> None:
+        steps: int = fault.args["steps"]
+        self._request_fault(
+            fault, ORDER, RequestFault(self._port(fault), ORDER, then=lambda name: self._doom(name, steps))
+        )
+        await asyncio.sleep(WAIT_FOR_TARGET_S)
+
+    async def _pause(self, fault: PlannedFault) -> None:
+        seat = await self._target(fault.kind.partition("_")[2], fault.venue)
+        runtime = self.world.runtime
+        if seat is None or runtime is None:
+            return
+        self.world.count(fault.kind)
+        name = seat.process.name
+        runtime.send_signal(name, signal.SIGSTOP)
+        await asyncio.sleep(fault.args["for_s"])
+        if runtime.seat(name) is seat:
+            runtime.send_signal(name, signal.SIGCONT)
+
+    def _light(self, seat: Seat, steps: int, kind: str) -> None:
+        world, runtime, name = self.world, self.world.runtime, seat.process.name
+
+        def burnt() -> None:
+            if runtime is not None and runtime.seat(name) is seat:
+                world.count(kind)
+                world.kills[name.partition(".")[0]] += 1
+                world.tell("fault", f"{name} is killed after {seat.process.steps} callbacks")
+                runtime.send_signal(name, signal.SIGKILL)
+
+        seat.process.light_fuse(steps, burnt)
+
+    def _burn_venue(self, venue: SimulatedVenue, steps: int, down_s: float, kind: str) -> None:
+        world, process = self.world, venue.process
+        if process is None or process.gone:
+            return
+
+        def burnt() -> None:
+            if process.gone:
+                return
+            world.count(kind)
+            world.kills["venue"] += 1
+            venue.kill()
+            world.place.loop.call_later(down_s, world.start_venue, venue, context=contextvars.Context())
+
+        process.light_fuse(steps, burnt)
+
+    def _doom(self, name: str, steps: int) -> None:
+        """The sender of what is being written dies."""
+        runtime = self.world.runtime
+        seat = runtime.seat(name) if runtime is not None else None
+        if seat is not None:
+            self._light(seat, steps, "kill_exchange")
+
+    async def _target(self, kind: str, venue: str) -> Seat | None:
+        """A living actor of that kind, of that venue's connector where the kind has one for each."""
+        world = self.world
+        connector = world.venues[venue].connector
+        for _ in range(round(WAIT_FOR_TARGET_S / LOOK_EVERY_S)):
+            runtime, supervisor = world.runtime, world.supervisor
+            if runtime is not None and supervisor is not None:
+                names = [
+                    planned.name
+                    for planned in supervisor.planned.values()
+                    if planned.kind == kind and planned.connector in ("", connector)
+                ]
+                seats = [seat for name in names if (seat := runtime.seat(name)) is not None]
+                if seats:
+                    return seats[round(world.now_s * 1000) % len(seats)]
+            await asyncio.sleep(LOOK_EVERY_S)
+        return None
+
+    # ------------------------------------------------------------------------------------------------------- network
+
+    async def _cut(self, fault: PlannedFault) -> None:
+        for connection in self._connections(fault):
+            self.world.count("cut")
+            connection.cut()
+
+    async def _half_open(self, fault: PlannedFault) -> None:
+        for connection in self._connections(fault):
+            self.world.count("half_open")
+            connection.freeze()
+
+    async def _partition(self, fault: PlannedFault) -> None:
+        world = self.world
+        heal = world.storm.part(fault.args["kind"], self._port(fault))
+        frozen = [connection for connection in self._connections(fault) if not connection.frozen]
+        for connection in frozen:
+            connection.freeze()
+        world.count("partition")
+        await asyncio.sleep(fault.args["for_s"])
+        heal()
+        for connection in frozen:
+            connection.thaw()
+        world.tell("fault", "partition heals")
+
+    def _connections(self, fault: PlannedFault) -> list[Connection]:
+        kind, port = fault.args["kind"], self._port(fault)
+        connections = self.world.place.net.connections.values()
+        return [each for each in connections if each.port == port and each.client.owner.startswith(kind)]
+
+    def _port(self, fault: PlannedFault) -> int:
+        return self.world.venues[fault.venue].port
+
+    # ------------------------------------------------------------------------------------------------------- requests
+
+    async def _request_lost(self, fault: PlannedFault) -> None:
+        await self._on_request(fault, ORDER, lose=True, silent=fault.args["silent"])
+
+    async def _cancel_lost(self, fault: PlannedFault) -> None:
+        await self._on_request(fault, CANCEL, lose=True, silent=fault.args["silent"])
+
+    async def _reply_lost(self, fault: PlannedFault) -> None:
+        await self._on_request(fault, ORDER, lose_reply=True)
+
+    async def _request_late(self, fault: PlannedFault) -> None:
+        await self._on_request(fault, ORDER, delay_ns=round(fault.args["by_s"] * 1e9))
+
+    async def _request_outlives_sender(self, fault: PlannedFault) -> None:
+        steps: int = fault.args["steps"]
+        delay_ns = round(fault.args["by_s"] * 1e9)
+        await self._on_request(fault, ORDER, delay_ns=delay_ns, then=lambda name: self._doom(name, steps))
+
+    async def _on_request(self, fault: PlannedFault, request: bytes, **what: Any) -> None:
+        self._request_fault(
+            fault, request, RequestFault(self._port(fault), request, fault.args.get("count", 1), **what)
+        )
+        await asyncio.sleep(WAIT_FOR_TARGET_S)
+
+    def _request_fault(self, fault: PlannedFault, request: bytes, what: RequestFault) -> None:
+        self.world.storm.faults.append((fault.kind, what))
+
+    # ------------------------------------------------------------------------------------------------- the venue's own
+
+    async def _clock_skew(self, fault: PlannedFault) -> None:
+        self.world.venues[fault.venue].skew_ns += round(fault.args["by_s"] * 1e9)
+        self.world.count("clock_skew")
+
+    async def _box_fault(self, fault: PlannedFault) -> None:
+        box = self.world.venues[fault.venue].box
+        if box is None or not hasattr(box, "desk"):
+            return
+        before = dict(box.faults.struck)
+        box.inflict([_BOX_FAULTS[fault.kind](fault.args)])
+        until = min(self.world.now_s + 2 * WAIT_FOR_TARGET_S, TRADING_S - 1.0)
+        while self.world.now_s < until and box.faults.struck == before:  # noqa: ASYNC110 - the box tells nobody
+            await asyncio.sleep(LOOK_EVERY_S)
+        if box.faults.struck != before:
+            self.world.count(fault.kind)
+
+
+def _limit(status: int) -> Callable[[dict[str, Any]], Fault]:
+    def make(args: dict[str, Any]) -> Fault:
+        return Fault(
+            kind="reject",
+            count=args["count"],
+            status=status,
+            code=-1003,
+            msg="Too many requests.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    return make
+
+
+_BOX_FAULTS: dict[str, Callable[[dict[str, Any]], Fault]] = {
+    "user_late": lambda args: Fault(kind="late_user", count=args["count"], ms=args["ms"]),
+    "user_duplicated": lambda args: Fault(kind="duplicate_user", count=args["count"]),
+    "user_lost": lambda args: Fault(kind="skip_user", count=args["count"]),
+    "http_5xx": lambda args: Fault(
+        kind="http_status", count=args["count"], status=args["status"], match=args["match"], body="unavailable"
+    ),
+    "http_429": _limit(429),
+    "http_418": _limit(418),
+    "venue_slow": lambda args: Fault(kind="latency", count=args["count"], ms=args["ms"], match="/api/v3/order"),
+    "venue_drops_reply": lambda args: Fault(kind="drop_reply", count=args["count"], match=args["match"]),
+    "book_gap": lambda args: Fault(kind="skip_depth", count=args["count"]),
+    "streams_dropped": lambda args: Fault(kind="disconnect_streams"),
+    "user_stream_dropped": lambda args: Fault(kind="disconnect_user"),
+}

@@ -1,0 +1,218 @@
+"""What must hold when all is quiet: the engine's journals, the venues' ledgers and the strategies' states agree.
+
+Every check returns what is broken, a line each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from engine.book import BookReader
+from engine.messages import Order, OrderEvent, OrderEventKind, OrderFill, OrderState
+from engine.orders.journal import Journal
+from engine.orders.strategy_store import StrategyStore
+from engine.simulation.strategies import empty_state, folded, same
+from engine.simulation.venue import SimulatedVenue
+from engine.simulation.world import World
+from engine.simulator.orders import Fill as VenueFill
+from engine.simulator.orders import Order as VenueOrder
+from engine.simulator.orders import Status
+
+UNIT: Final = Decimal("1e-8")
+BOOK_LEVELS: Final = 10
+ENDS: Final = {
+    OrderEventKind.COMPLETED: OrderState.FILLED,
+    OrderEventKind.CANCELLED: OrderState.CANCELLED,
+    OrderEventKind.EXPIRED: OrderState.EXPIRED,
+    OrderEventKind.FAILED: OrderState.FAILED,
+}
+STATES: Final = {
+    Status.FILLED: OrderState.FILLED,
+    Status.CANCELED: OrderState.CANCELLED,
+    Status.EXPIRED: OrderState.EXPIRED,
+    Status.EXPIRED_IN_MATCH: OrderState.EXPIRED,
+}
+_event = msgspec.msgpack.Decoder(OrderEvent)
+
+
+@dataclass(frozen=True)
+class Books:
+    """One account as both sides have it written down."""
+
+    connector: str
+    orders: list[Order]
+    fills: list[OrderFill]
+    events: list[OrderEvent]
+    incarnation: int
+    venue_orders: list[VenueOrder]
+    venue_fills: list[VenueFill]
+    venue_balances: dict[str, dict[str, int]]
+
+
+def read_books(world: World, venue: SimulatedVenue) -> Books:
+    """Both sides' books of one account, after the run."""
+    with Journal.open_readonly(world.journal_path(venue)) as journal:
+        orders = journal.orders(limit=10**9)
+        fills = journal.fills(limit=10**9)
+        events = [_event.decode(body) for _, body in journal.since(0, 10**9)]
+        incarnation = journal.incarnation
+    saved, balances = venue.ledger()
+    return Books(venue.connector, orders, fills, events, incarnation, saved.orders, saved.fills, balances)
+
+
+def check(world: World, books: Iterable[Books]) -> Iterator[str]:
+    """Everything that is broken after a run."""
+    all_books = {each.connector: each for each in books}
+    for each in all_books.values():
+        for text in (*_orders(each), *_fills(each), *_events(each), *_balances(each, world.report)):
+            yield f"{each.connector}: {text}"
+    yield from _strategies(world, all_books)
+    yield from _report(world.report)
+
+
+def _orders(books: Books) -> Iterator[str]:
+    counts = Counter(order.client_order_id for order in books.venue_orders)
+    for client_order_id, count in counts.items():
+        if count > 1:
+            yield f"order {client_order_id} reached the venue {count} times"
+    ours = {order.client_order_id: order for order in books.orders}
+    theirs = {order.client_order_id: order for order in books.venue_orders}
+    for client_order_id, order in theirs.items():
+        if client_order_id not in ours:
+            yield f"order {client_order_id} is at the venue and not in the journal"
+        elif order.status.is_open:
+            yield f"order {client_order_id} is open at the venue"
+        else:
+            yield from _order(ours[client_order_id], order)
+    for client_order_id, own in ours.items():
+        if not own.state.is_final:
+            yield f"order {client_order_id} is {own.state.value} in the journal"
+        elif own.state is not OrderState.FAILED and client_order_id not in theirs:
+            yield f"order {client_order_id} is {own.state.value} in the journal and unknown to the venue"
+
+
+def _order(ours: Order, theirs: VenueOrder) -> Iterator[str]:
+    expected = STATES[theirs.status]
+    if ours.state is not expected:
+        yield f"order {ours.client_order_id} is {ours.state.value} in the journal, {theirs.status.value} at the venue"
+    if ours.filled != theirs.filled * UNIT:
+        yield f"order {ours.client_order_id}: {ours.filled} filled in the journal, {theirs.filled * UNIT} at the venue"
+    if ours.exchange_order_id != str(theirs.order_id):
+        yield f"order {ours.client_order_id}: venue id {ours.exchange_order_id!r} in the journal, not {theirs.order_id}"
+
+
+def _fills(books: Books) -> Iterator[str]:
+    ours = Counter(
+        (each.pair, each.fill.trade_id, each.client_order_id, each.fill.price, each.fill.size, each.fill.fee)
+        for each in books.fills
+    )
+    theirs = Counter(
+        (each.pair, str(each.trade_id), each.client_order_id, each.price * UNIT, each.size * UNIT, each.fee * UNIT)
+        for each in books.venue_fills
+    )
+    for fill in theirs - ours:
+        yield f"fill missed: {_words(fill)}"
+    for fill in ours - theirs:
+        yield f"fill doubled or made up: {_words(fill)}"
+
+
+def _words(fill: tuple[Any, ...]) -> str:
+    pair, trade_id, client_order_id, price, size, fee = fill
+    return f"{pair} trade {trade_id} of {client_order_id}: {size} at {price}, fee {fee}"
+
+
+def _events(books: Books) -> Iterator[str]:
+    numbers = [event.number for event in books.events]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield "the events' numbers have holes"
+    created: Counter[str] = Counter()
+    ended: dict[str, OrderEventKind] = {}
+    filled: Counter[tuple[str, str, str]] = Counter()
+    for event in books.events:
+        client_order_id = event.order.client_order_id
+        if event.kind is OrderEventKind.CREATED:
+            created[client_order_id] += 1
+        elif event.kind is OrderEventKind.FILL and event.fill is not None:
+            filled[event.order.pair, event.fill.trade_id, client_order_id] += 1
+        elif event.kind in ENDS:
+            if client_order_id in ended:
+                yield f"order {client_order_id} ended twice: {ended[client_order_id]}, {event.kind}"
+            ended[client_order_id] = event.kind
+    yield from (f"order {order} was created {count} times" for order, count in created.items() if count > 1)
+    if filled != Counter((each.pair, each.fill.trade_id, each.client_order_id) for each in books.fills):
+        yield "the fills in the events are not the fills in the journal"
+    for order in books.orders:
+        kind = ended.get(order.client_order_id)
+        if order.state.is_final and (kind is None or ENDS[kind] is not order.state):
+            yield f"order {order.client_order_id} is {order.state.value}, and its last event was {kind}"
+
+
+def _balances(books: Books, report: dict[str, Any]) -> Iterator[str]:
+    told = report.get("balances", {}).get(f"{books.connector}/main")
+    if told is None:
+        yield "the report has no balances"
+        return
+    for asset, held in books.venue_balances.items():
+        ours = told.get(asset, {"total": "0", "available": "0"})
+        total, free = (held["free"] + held["locked"]) * UNIT, held["free"] * UNIT
+        if (Decimal(ours["total"]), Decimal(ours["available"])) != (total, free):
+            yield f"balance of {asset}: {ours} in the report, {total} with {free} free at the venue"
+
+
+def _strategies(world: World, books: dict[str, Books]) -> Iterator[str]:
+    for name, strategy in world.config.strategies.items():
+        store = StrategyStore(world.paths.state / "strategies" / f"{name}.db")
+        with store:
+            saved = store.load()
+        if saved is None:
+            if strategy.params["checkpoint_every"]:
+                yield f"{name} has saved nothing"
+            continue
+        events: list[OrderEvent] = []
+        for connector in dict.fromkeys(connector for connector, _ in strategy.books):
+            position = saved.positions.get(f"exchange.{connector}.main")
+            if position is None:
+                yield f"{name} has saved no place in the events of {connector}"
+                continue
+            if position.incarnation != books[connector].incarnation:
+                yield f"{name} has saved a place in another life of {connector}'s events"
+            own = [event for event in books[connector].events if event.order.strategy == name]
+            events += [event for event in own if event.number <= position.number]
+        expected = {**empty_state(), **folded(events)}
+        if not same(saved.state, expected):
+            yield f"{name} has saved {saved.state}, and its events once each amount to {expected}"
+
+
+def _report(report: dict[str, Any]) -> Iterator[str]:
+    for problem in report.get("problems", ()):
+        yield f"the report says: {problem}"
+    for name in ("fills_missed", "fills_duplicated"):
+        if report.get(name):
+            yield f"the report counts {name}: {report[name]}"
+
+
+def check_market_data(world: World) -> Iterator[str]:
+    """Every book in shared memory is the venue's own, once nothing moves any more. To be called before the stop."""
+    now_ns = world.place.clock.monotonic_ns()
+    for venue in world.venues.values():
+        for pair in venue.pairs:
+            path = world.paths.shm / f"{venue.connector}.{pair}.book"
+            reader = BookReader(str(path))
+            try:
+                view = reader.depth(BOOK_LEVELS, now_ns)
+            finally:
+                reader.close()
+            if view.status.name != "FRESH" or venue.box is None:
+                yield f"book {venue.connector}/{pair} is {view.status.name}"
+                continue
+            book = venue.box.venue.markets[pair].book
+            for side, ours, is_buy in (("bids", view.bids, True), ("asks", view.asks, False)):
+                theirs = [(price * UNIT, size * UNIT) for price, size in book.levels(is_buy, BOOK_LEVELS)]
+                if list(ours) != theirs:
+                    yield f"book {venue.connector}/{pair}: {side} are {list(ours)[:3]}…, at the venue {theirs[:3]}…"
