@@ -64,7 +64,9 @@ from engine.orders.effects import (
 )
 from engine.orders.halt import read_trading
 from engine.orders.journal import Journal
+from engine.orders.records import RecoveredState
 from engine.orders.risk import RiskGate, RiskLimits, RiskView, TradingState
+from engine.orders.tally import Tally
 
 DAY_NS = 86_400_000_000_000
 RECONCILE_S = 30.0
@@ -126,6 +128,7 @@ class ExchangeActor(Actor):
         )
         self.balances = context.bus.open_stream("balances", overload=Overload.MERGE)
         self.takings = Takings(self.journal.run_fills(self.run_id))
+        self.tally = self._count_run(recovered)
         self.recent: deque[dict[str, Any]] = deque(maxlen=RECENT_FILLS)
         trading = read_trading(Path(context.spec.state_dir))
         self.gate = RiskGate(msgspec.convert(params.get("risk", {}), RiskLimits), trading.state, trading.reason)
@@ -147,6 +150,16 @@ class ExchangeActor(Actor):
         self._timer: asyncio.TimerHandle | None = None
         self._asking: dict[Hashable, bool] = {}
         self._orders_dirty = True
+
+    def _count_run(self, recovered: RecoveredState) -> Tally:
+        """How this run's orders stood when the journal was last written."""
+        of_run = {order.client_order_id for order in self.journal.run_orders(self.run_id)}
+        still_open = [
+            (stored.order.client_order_id, stored.order.state, stored.acknowledged)
+            for stored in recovered.orders
+            if stored.order.client_order_id in of_run
+        ]
+        return Tally(self.journal.counts(self.run_id), still_open)
 
     @property
     def ready(self) -> bool:
@@ -287,6 +300,7 @@ class ExchangeActor(Actor):
         match effect:
             case JournalWrite(writes):
                 self.journal.record(writes)
+                self.tally.note(writes)
                 self._orders_dirty = True
             case Publish(event):
                 self._published(event)
@@ -629,7 +643,7 @@ class ExchangeActor(Actor):
         gauges = self.metrics.gauges
         if self._orders_dirty:
             self._orders_dirty = False
-            gauges["orders"] = self.journal.counts(self.run_id)
+            gauges["orders"] = self.tally.counts()
             gauges["fills"] = self.takings.fills
             gauges["takings"] = self.takings.table()
             gauges["recent_fills"] = list(self.recent)

@@ -120,8 +120,11 @@ class StrategyActor(Actor):
                 self.accounts[connector] = link
                 link.start()
             keys = {pair.partition("/")[2] for pair in pairs}
-            self.bus.subscribe(market.order_book, "book", self._on_book, keys=keys)
-            self.bus.subscribe(market.order_book, "trade", self._on_trade, keys=keys)
+            # What a strategy does not listen to is not sent to it: every message costs its reader a wake-up.
+            if _overrides(self.strategy, "on_book"):
+                self.bus.subscribe(market.order_book, "book", self._on_book, keys=keys)
+            if _overrides(self.strategy, "on_trade"):
+                self.bus.subscribe(market.order_book, "trade", self._on_trade, keys=keys)
         self._on_caught_up()
         return {}
 
@@ -273,3 +276,8 @@ class StrategyActor(Actor):
         if link is None or pair not in self.readers:
             raise ConfigError(f"{pair} is not among this strategy's trading pairs: {', '.join(self.readers)}")
         return link, name
+
+
+def _overrides(strategy: Strategy, handler: str) -> bool:
+    """Whether the strategy has a handler of its own."""
+    return getattr(type(strategy), handler) is not getattr(Strategy, handler)

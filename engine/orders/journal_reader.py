@@ -102,6 +102,13 @@ _COUNTED_OPEN = (
 )
 
 
+_FATE = """
+    SELECT state, NULL, NULL FROM orders WHERE client_order_id = ?1
+    UNION ALL SELECT NULL, reason, detail FROM refusals WHERE client_order_id = ?1
+    LIMIT 1
+"""
+
+
 class JournalReader:
     """A journal opened for reading only, also while an engine writes it. Errors are :class:`JournalError`."""
 
@@ -200,13 +207,13 @@ class JournalReader:
 
     def fate(self, client_order_id: str) -> Accepted | Refused | None:
         """What became of an id; None if it was never seen."""
-        row = self._row("SELECT state FROM orders WHERE client_order_id = ?", client_order_id)
-        if row is not None:
-            return Accepted(client_order_id=client_order_id, state=OrderState(row[0]))
-        row = self._row("SELECT reason, detail FROM refusals WHERE client_order_id = ?", client_order_id)
-        if row is not None:
-            return Refused(client_order_id=client_order_id, reason=Reason(row[0]), detail=row[1])
-        return None
+        row = self._row(_FATE, client_order_id)
+        if row is None:
+            return None
+        state, reason, detail = row
+        if state is not None:
+            return Accepted(client_order_id=client_order_id, state=OrderState(state))
+        return Refused(client_order_id=client_order_id, reason=Reason(reason), detail=detail)
 
     def order(self, client_order_id: str) -> StoredOrder | None:
         """An order with the trade ids of its fills."""

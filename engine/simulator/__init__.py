@@ -5,7 +5,22 @@ program around it. Inside, :mod:`~engine.simulator.venue` is a pure state machin
 memory, and :mod:`~engine.simulator.binance` the protocol.
 """
 
-from engine.simulator.box import VenueBox
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from engine.simulator.config import AccountConfig, BoxConfig, BoxInfo, PairConfig
 
+if TYPE_CHECKING:
+    from engine.simulator.box import VenueBox
+
 __all__ = ["AccountConfig", "BoxConfig", "BoxInfo", "PairConfig", "VenueBox"]
+
+
+def __getattr__(name: str) -> Any:
+    """The box itself, with its web server, is loaded only where one is run."""
+    if name == "VenueBox":
+        from engine.simulator.box import VenueBox
+
+        return VenueBox
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

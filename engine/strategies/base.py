@@ -86,7 +86,7 @@ class Strategy:
         params: Mapping[str, Any],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        self._desk = desk
+        self.__desk = desk
         self.name = name
         self.pairs = pairs
         self.params = params
@@ -130,7 +130,7 @@ class Strategy:
         Without a price it is a market order, with one a limit order, unless ``order_type`` says otherwise. Price and
         size are floored to the venue's increments.
         """
-        return self._place(pair, Side.BUY, size, price, order_type)
+        return self.__place(pair, Side.BUY, size, price, order_type)
 
     def sell(
         self,
@@ -140,46 +140,46 @@ class Strategy:
         order_type: OrderType | None = None,
     ) -> str:
         """Send a sell order; see :meth:`buy`."""
-        return self._place(pair, Side.SELL, size, price, order_type)
+        return self.__place(pair, Side.SELL, size, price, order_type)
 
     def cancel(self, client_order_id: str) -> None:
         """Ask for one of your orders to be cancelled; what comes of it arrives in :meth:`on_order`."""
-        self._desk.cancel(client_order_id)
+        self.__desk.cancel(client_order_id)
 
     def book(self, pair: str) -> BookView:
         """The best of the book right now, from shared memory: no message, about a microsecond."""
-        return self._desk.book(pair)
+        return self.__desk.book(pair)
 
     def depth(self, pair: str, levels: int = 10) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         """The best levels a side, best first, as (price, size); empty unless the book is fresh."""
-        return self._desk.depth(pair, levels)
+        return self.__desk.depth(pair, levels)
 
     def balance(self, pair: str, asset: str) -> Balance:
         """What the account behind a pair holds of an asset; zeros when the venue named none."""
-        return self._desk.balance(pair, asset)
+        return self.__desk.balance(pair, asset)
 
     def open_orders(self, pair: str | None = None) -> list[Order]:
         """Your own orders that have not ended, oldest first."""
-        return self._desk.open_orders(pair)
+        return self.__desk.open_orders(pair)
 
     def rule(self, pair: str) -> TradingRule | None:
         """What the venue accepts for the pair; None until the account is known."""
-        return self._desk.rule(pair)
+        return self.__desk.rule(pair)
 
     def ready(self, pair: str) -> bool:
         """Whether the account behind the pair is reachable and takes orders."""
-        return self._desk.ready(pair)
+        return self.__desk.ready(pair)
 
     def checkpoint(self) -> None:
         """Save ``state`` with the number of the last event folded into it, in one transaction."""
-        self._desk.checkpoint(self.state)
+        self.__desk.checkpoint(self.state)
 
     @property
     def now_ns(self) -> int:
         """Time since the epoch in nanoseconds, on the engine's clock (virtual in simulations)."""
-        return self._desk.now_ns
+        return self.__desk.now_ns
 
-    def _place(
+    def __place(
         self,
         pair: str,
         side: Side,
@@ -189,7 +189,7 @@ class Strategy:
     ) -> str:
         if order_type is None:
             order_type = OrderType.MARKET if price is None else OrderType.LIMIT
-        return self._desk.place(pair, side, _exact(size), None if price is None else _exact(price), order_type)
+        return self.__desk.place(pair, side, _exact(size), None if price is None else _exact(price), order_type)
 
 
 def _exact(number: Decimal | str | int) -> Decimal:
