@@ -66,7 +66,7 @@ class Control:
             return ControlReply(ok=False, error=f"this engine does not know the command {request.verb!r}")
         try:
             return ControlReply(ok=True, data=await verb(request.args))
-        except (EngineError, KeyError, ValueError) as error:
+        except (EngineError, KeyError, TypeError, ValueError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             return ControlReply(ok=False, error=str(text))
 
@@ -87,6 +87,8 @@ class Control:
 
     async def _attach(self, args: dict[str, Any]) -> Any:
         supervisor = self._supervisor
+        if supervisor.stopping:
+            raise EngineError("the engine is stopping: attach to the next one")
         try:
             strategy = StrategyConfig.model_validate(args)
         except ValidationError as error:

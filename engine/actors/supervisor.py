@@ -91,7 +91,11 @@ async def supervise(
     with paths.lock_state():
         await clear_previous(paths.run, paths.shm, config.dead_man.grace)
         paths.create()
-        supervisor = Supervisor(config, options, paths, terminal, run_id, planned, ground)
+        try:
+            supervisor = Supervisor(config, options, paths, terminal, run_id, planned, ground)
+        except BaseException:
+            paths.remove()
+            raise
         return await supervisor.run()
 
 
@@ -142,6 +146,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._goodbyes: set[tuple[str, int]] = set()
         self._keep_orders: set[str] = set()
+        self._detaching: set[str] = set()
         self._pumping = False
 
     # --------------------------------------------------------------------------------------------------------- life
@@ -163,6 +168,11 @@ class Supervisor:
         finally:
             release_signals()
             await self._clean_up()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to end."""
+        return self._stop.is_set()
 
     def stop(self, reason: str) -> None:
         """End the run politely; asking again changes nothing."""
@@ -240,23 +250,27 @@ class Supervisor:
             if waiting is not None:
                 waiting.cancel()
         self._pump()
-        while any(self.policy.state(name) not in ENDED for name in names):
+        while any(name in self.planned and self.policy.state(name) not in ENDED for name in names):
             self._state_changed.clear()
             await self._state_changed.wait()
 
     async def _clean_up(self) -> None:
         if self._wakeup is not None:
             self._wakeup.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cancel_tasks()
         await self.bus.close()
         await self.runtime.close()
+        await self._cancel_tasks()
         self.paths.remove()
         self.log.info("engine stopped", seconds=round(self.seconds, 1))
         self.log_file.close()
         if self.terminal is not None:
             self.terminal.close()
+
+    async def _cancel_tasks(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------------------------- actors
 
@@ -284,7 +298,19 @@ class Supervisor:
         self._pump()
 
     async def detach(self, strategy: str, actor: str) -> None:
-        """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep."""
+        """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep.
+
+        EngineError while it is being detached already.
+        """
+        if actor in self._detaching:
+            raise EngineError(f"strategy {strategy!r} is being detached already")
+        self._detaching.add(actor)
+        try:
+            await self._detach(strategy, actor)
+        finally:
+            self._detaching.discard(actor)
+
+    async def _detach(self, strategy: str, actor: str) -> None:
         await self._end([actor], "detached")
         if self.config.stop.open_orders == "cancel":
             await asyncio.wait([self._run(self._cancel_orders_of(actor))], timeout=CANCEL_ORDERS_S)

@@ -35,6 +35,7 @@ def test_the_actors_of_a_box_with_one_strategy(tmp_path):
         ("order_book.binance.0", "order_book", "binance", "venue"),
         ("user_stream.binance.main", "user_stream", "binance", "venue"),
         ("exchange.binance.main", "exchange", "binance", "venue"),
+        ("risk", "risk", "", ""),
         ("strategy.maker", "strategy", "", ""),
     ]
 

@@ -1,0 +1,336 @@
+"""What commands ask of an engine, and what they are answered."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from engine.actors import control as module
+from engine.errors import BusError
+from engine.messages import (
+    AccountSnapshot,
+    Balance,
+    CancelAll,
+    CancelAllResult,
+    ControlReply,
+    Fill,
+    Fills,
+    GetAccount,
+    GetFills,
+    GetOrders,
+    Order,
+    OrderFill,
+    Orders,
+    OrderState,
+    OrderType,
+    Side,
+)
+
+MARKET_MAKER = "engine.strategies.market_maker:MarketMaker"
+EXTRA = {"name": "extra", "strategy": MARKET_MAKER, "pairs": ["binance/BTC-USDT"]}
+TWO = {
+    "venue": None,
+    "venues": {"a": {"pairs": ["BTC-USDT"]}, "b": {"pairs": ["BTC-USDT"]}},
+    "connectors": {
+        "one": {"venue": "binance", "at": "a", "pairs": ["BTC-USDT"]},
+        "two": {"venue": "binance", "at": "b", "pairs": ["BTC-USDT"]},
+    },
+    "strategies": {},
+}
+EXCHANGES = ("exchange.one.main", "exchange.two.main")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(module.Control._ask_exchanges, "__defaults__", (0.1,))
+    monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(module, "AGAIN_S", 0.02, raising=False)
+
+
+def placed(name, created_ns):
+    return Order(
+        client_order_id=name,
+        strategy="maker",
+        pair="BTC-USDT",
+        side=Side.BUY,
+        order_type=OrderType.LIMIT,
+        size=Decimal("0.10"),
+        price=Decimal(1),
+        state=OrderState.OPEN,
+        created_ns=created_ns,
+    )
+
+
+def filled(trade_id, time_ns):
+    fill = Fill(
+        trade_id=trade_id,
+        price=Decimal(1),
+        size=Decimal("0.10"),
+        fee=Decimal(0),
+        fee_asset="",
+        is_maker=True,
+        time_ns=time_ns,
+    )
+    return OrderFill(client_order_id="e-1", strategy="maker", pair="BTC-USDT", side=Side.BUY, fill=fill)
+
+
+def each(one, two):
+    return dict(zip(EXCHANGES, (one, two), strict=True))
+
+
+def test_an_unknown_command_is_named(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        reply = await engine.ask("dance")
+        assert (reply.ok, "'dance'" in reply.error) == (False, True)
+
+    engine_world(body)
+
+
+def test_status(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        reply = await engine.ask("status")
+        assert reply.ok
+        assert (reply.data["engine"], reply.data["runtime"]) == ("test", "local")
+        assert reply.data["state_dir"] == str(engine.supervisor.paths.state)
+        assert {row["name"] for row in reply.data["actors"]} >= {"supervisor", "clock", "strategy.maker"}
+
+    engine_world(body)
+
+
+def test_stop_is_answered_and_then_carried_out(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        reply = await engine.ask("stop")
+        assert reply.ok
+        assert (await engine.task)["ok"]
+
+    engine_world(body)
+
+
+def test_restart(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        before = engine.supervisor.observed.of("clock").pid
+        reply = await engine.ask("restart", actor="clock")
+        assert reply == ControlReply(ok=True, data={"actor": "clock", "pid_before": before})
+        await world.until(lambda: engine.runtime.of("spawn").count("clock") == 2)
+        for args in ({"actor": "nobody"}, {"actor": "supervisor"}):
+            reply = await engine.ask("restart", **args)
+            assert not reply.ok
+            assert "strategy.maker" in reply.error
+        assert not (await engine.ask("restart")).ok
+
+    engine_world(body)
+
+
+def test_attach_and_detach(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=[])}
+        file = engine.supervisor.paths.state / "attached" / "extra.yml"
+        reply = await engine.ask("attach", **EXTRA)
+        assert reply.data["actor"] == "strategy.extra"
+        await engine.all_run()
+        assert file.exists()
+        again = await engine.ask("attach", **EXTRA)
+        assert (again.ok, "'extra' is running" in again.error) == (False, True)
+        reply = await engine.ask("detach", name="extra")
+        assert reply.data == {"strategy": "extra", "was_attached": True}
+        assert not file.exists()
+        assert "strategy.extra" not in engine.runtime.living()
+        reply = await engine.ask("detach", name="maker")
+        assert reply.data == {"strategy": "maker", "was_attached": False}
+        assert (await engine.ask("attach", **{**EXTRA, "name": "maker"})).ok
+        await engine.all_run()
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"name": "Not A Name"}, "name"),
+        ({"pairs": []}, "pairs"),
+        ({"pairs": ["binance/ETH-USDT"]}, "ETH-USDT"),
+        ({"pairs": ["kraken/BTC-USDT"]}, "kraken"),
+        ({"strategy": "no.such:Class"}, "no module"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_cannot_be_attached_leaves_nothing_behind(engine_world, changes, why):
+    async def body(world):
+        engine = await world.engine()
+        reply = await engine.ask("attach", **{**EXTRA, **changes})
+        assert not reply.ok
+        assert why in reply.error
+        assert "\n" not in reply.error
+        assert not list(engine.supervisor.paths.state.glob("attached/*"))
+        assert "extra" not in engine.supervisor.strategies
+
+    engine_world(body)
+
+
+def test_nothing_is_attached_while_the_engine_stops(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        hold = engine.runtime.holds["exchange.binance.main"] = asyncio.Event()
+        engine.supervisor.stop("the end")
+        await world.until(lambda: "exchange.binance.main" in engine.runtime.of("stop"))
+        reply = await engine.ask("attach", **EXTRA)
+        assert (reply.ok, "stop" in reply.error) == (False, True)
+        assert not list(engine.supervisor.paths.state.glob("attached/*"))
+        hold.set()
+        await engine.task
+        assert "strategy.extra" not in engine.runtime.of("spawn")
+
+    engine_world(body)
+
+
+def test_a_strategy_is_detached_once(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=[])}
+        hold = engine.runtime.holds["strategy.maker"] = asyncio.Event()
+        first = asyncio.create_task(engine.ask("detach", name="maker"))
+        await world.until(lambda: "strategy.maker" in engine.runtime.of("stop"))
+        second = asyncio.create_task(engine.ask("detach", name="maker"))
+        await asyncio.sleep(0.01)
+        hold.set()
+        assert (await first).ok
+        reply = await second
+        assert not reply.ok
+        assert "detach" in reply.error or "no strategy" in reply.error
+        reply = await engine.ask("detach", name="maker")
+        assert reply.error == "there is no strategy 'maker'; running are: none"
+
+    engine_world(body)
+
+
+def test_orders_of_all_accounts_newest_first(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        asked = []
+
+        def one(message):
+            asked.append(message)
+            return Orders(orders=[placed("e-3", 3), placed("e-1", 1)])
+
+        engine.runtime.answers = {GetOrders: each(one, Orders(orders=[placed("e-2", 2)]))}
+        engine.runtime.answers[GetOrders] = lambda message: one(message)
+        reply = await engine.ask("orders", since_ns=1, open_only=True)
+        assert asked == [GetOrders(since_ns=1, open_only=True)] * 2
+        engine.runtime.answers = {
+            GetOrders: each(Orders(orders=[placed("e-3", 3), placed("e-1", 1)]), Orders(orders=[placed("e-2", 2)]))
+        }
+        reply = await engine.ask("orders")
+        assert [(row["client_order_id"], row["connector"]) for row in reply.data] == [
+            ("e-3", "one"),
+            ("e-2", "two"),
+            ("e-1", "one"),
+        ]
+        assert reply.data[0]["size"] == "0.10"
+
+    engine_world(body)
+
+
+def test_fills_of_all_accounts_newest_first(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        engine.runtime.answers = {
+            GetFills: each(Fills(fills=[filled("3", 3), filled("1", 1)]), Fills(fills=[filled("2", 2)]))
+        }
+        reply = await engine.ask("fills", since_ns="0")
+        assert [(row["fill"]["trade_id"], row["connector"]) for row in reply.data] == [
+            ("3", "one"),
+            ("2", "two"),
+            ("1", "one"),
+        ]
+
+    engine_world(body)
+
+
+def test_balances_by_account(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+
+        def snapshot(connector):
+            return AccountSnapshot(
+                connector=connector,
+                account="main",
+                incarnation=1,
+                number=1,
+                orders=[],
+                balances={"BTC": Balance(total=Decimal("1.0"), available=Decimal("0.5"))},
+            )
+
+        engine.runtime.answers = {GetAccount: each(snapshot("one"), snapshot("two"))}
+        reply = await engine.ask("balances")
+        held = {"BTC": {"total": "1.0", "available": "0.5"}}
+        assert reply.data == {"one/main": held, "two/main": held}
+
+    engine_world(body)
+
+
+def test_cancel_all_over_all_accounts(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        engine.runtime.answers = {
+            CancelAll: each(
+                CancelAllResult(cancelled=["e-1"], failed={"e-2": "open"}), CancelAllResult(cancelled=["e-3"])
+            )
+        }
+        reply = await engine.ask("cancel_all")
+        assert reply.data == {"cancelled": ["e-1", "e-3"], "failed": {"e-2": "open"}}
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("verb", ["orders", "fills", "balances", "cancel_all"])
+def test_an_account_that_does_not_answer_is_named(engine_world, verb):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        error = BusError("cannot")
+        engine.runtime.answers = dict.fromkeys((GetOrders, GetFills, GetAccount, CancelAll), error)
+        reply = await engine.ask(verb)
+        assert not reply.ok
+        assert "exchange.one.main" in reply.error or "exchange.two.main" in reply.error
+
+    engine_world(body)
+
+
+def test_an_account_that_has_not_reached_its_venue_says_so(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        engine.runtime.answers = {GetAccount: ControlReply(ok=False, error="not reached yet")}
+        reply = await engine.ask("balances")
+        assert reply == ControlReply(ok=False, error="not reached yet")
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("args", [{"since_ns": "soon"}, {"since_ns": None}, {"since_ns": []}])
+def test_an_argument_of_the_wrong_kind_is_an_error_of_one_line(engine_world, args):
+    async def body(world):
+        engine = await world.engine(strategies={})
+        reply = await engine.ask("orders", **args)
+        assert not reply.ok
+        assert reply.error
+        assert "\n" not in reply.error
+
+    engine_world(body)
+
+
+def test_without_accounts_there_is_nothing_to_ask(engine_world):
+    async def body(world):
+        books = {"binance": {"at": "venue", "pairs": ["BTC-USDT"], "trade": False}}
+        engine = await world.engine(connectors=books, strategies={})
+        assert (await engine.ask("orders")).data == []
+        assert (await engine.ask("balances")).data == {}
+        assert (await engine.ask("cancel_all")).data == {"cancelled": [], "failed": {}}
+        for verb in ("halt", "resume"):
+            reply = await engine.ask(verb)
+            assert (reply.ok, "nothing" in reply.error) == (False, True)
+
+    engine_world(body)
