@@ -123,6 +123,7 @@ class VirtualProcess:
             task = ref()
             if task is not None and not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # it never ends, and need not
+                asyncio.tasks._unregister_task(task)
                 coroutine = task.get_coro()
                 if coroutine is not None:
                     _close(coroutine)

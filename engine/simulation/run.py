@@ -60,7 +60,7 @@ def _run(world: World, logs: bool) -> Outcome:
     unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
-            runner.run(world.run(injector.strike_all))
+            runner.run(world.run(injector.strike_all, invariants.check_market_data))
         books = [invariants.read_books(world, venue) for venue in world.venues.values()]
         for text in invariants.check(world, books):
             world.find(text)

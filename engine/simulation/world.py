@@ -7,7 +7,7 @@ import dataclasses
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,8 +73,14 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------- the run
 
-    async def run(self, strike: Callable[[World], Any]) -> None:
-        """The whole run, from the first start to the last stop; ``strike(world)`` is awaited beside it."""
+    async def run(
+        self, strike: Callable[[World], Awaitable[None]], look: Callable[[World], Iterable[str]] = lambda world: ()
+    ) -> None:
+        """The whole run, from the first start to the last stop.
+
+        ``strike`` does what goes wrong and returns when that is over; ``look`` says what is broken while all stands
+        still, before the engine stops.
+        """
         for venue in self.venues.values():
             self.start_venue(venue)
         self.start_engine()
@@ -85,6 +91,8 @@ class World:
             for venue in self.venues.values():
                 venue.freeze_market()
             await asyncio.sleep(DRAIN_S)
+            for text in look(self):
+                self.find(text)
             self.tell("world", "quiet: the engine stops")
         await self._stop()
 
