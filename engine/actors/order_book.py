@@ -15,6 +15,7 @@ from engine.book.decimals import exponent_of
 from engine.bus import Overload
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan, PublicTrade
+from engine.connectors.errors import TransportError
 from engine.connectors.feed import FeedResult, MarketDataFeed, SnapshotNeed
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
 from engine.connectors.websocket import WebSocketOptions
@@ -116,9 +117,10 @@ class OrderBookActor(Actor):
 
     def _connect(self, plan: ConnectionPlan) -> None:
         protocol = self.feed.protocol
-        socket = ReconnectingWebSocket(
+        stream = _Stream(self, plan)
+        socket = stream.socket = ReconnectingWebSocket(
             fixed(plan),
-            _Stream(self, plan),
+            stream,
             options=WebSocketOptions(ca=self.connector.settings.options.get("ca")),
             silence_s=protocol.silence_after_s,
             keepalive=protocol.keepalive,
@@ -146,6 +148,8 @@ class OrderBookActor(Actor):
         """One frame of a market stream: onto the books, into shared memory, out to those who listen."""
         result = self.feed.on_frame(plan, data, received_mono_ns)
         self.handle(result, received_mono_ns)
+        if result.send or result.reconnect:
+            socket.obey(result)
 
     def handle(self, result: FeedResult, received_mono_ns: int) -> None:
         """Carry out what the feed says."""
@@ -243,9 +247,21 @@ class OrderBookActor(Actor):
 class _Stream:
     """One market stream's frames, on their way to the actor. An error of ours ends the actor, not the stream alone."""
 
+    socket: ReconnectingWebSocket
+
     def __init__(self, actor: OrderBookActor, plan: ConnectionPlan) -> None:
         self._actor = actor
         self._plan = plan
+
+    def obey(self, result: FeedResult) -> None:
+        """What the venue wants of this very connection: an answer, or that it is left for another."""
+        try:
+            for text in result.send:
+                self.socket.send(text)
+        except TransportError as error:
+            self.socket.restart(str(error))
+        if result.reconnect:
+            self.socket.restart("the venue asked for it")
 
     def on_open(self) -> None:
         self._actor.log.info("market stream open", url=self._plan.url, pairs=list(self._plan.pairs))

@@ -97,7 +97,9 @@ def test_actors_at_a_box_are_started_with_its_address_once_it_listens(engine_wor
     engine_world(body)
 
 
-def test_a_box_that_never_comes_up_can_be_stopped(engine_world):
+def test_a_box_that_never_comes_up_can_be_stopped(engine_world, monkeypatch):
+    monkeypatch.setattr(module, "BETWEEN_LIVES_S", 0.1)
+
     async def body(world):
         engine = await world.engine(ways={"venue": {"silent"}}, wait=False)
         await world.until(lambda: engine.supervisor.planned)

@@ -1,0 +1,554 @@
+"""The order-book actor, fed with events of the test's making: no socket is opened."""
+
+from decimal import Decimal
+
+import pytest
+
+from engine.actors import order_book as module
+from engine.actors.order_book import OrderBookActor
+from engine.book import BookReader
+from engine.book.events import DepthDiff, DepthSnapshot
+from engine.book.rules import RangeRule
+from engine.clock import VirtualClock
+from engine.connectors.base import ConnectionPlan, HttpRequest, PublicTrade, Send, VenueNotice
+from engine.connectors.errors import MalformedFrame, MalformedReply, TransportError
+from engine.messages import ActorStats, ActorStopping, NetworkStatus, Side
+
+NAME = "order_book.box.0"
+PAIR = "BTC-USDT"
+OTHER = "ETH-USDT"
+MS = 1_000_000
+
+
+class Socket:
+    """What would hold the connection. The test opens it, closes it, and hands frames on."""
+
+    made: list = []  # noqa: RUF012 - of one test
+
+    def __init__(self, plan, handler, *, options=None, silence_s=0.0, keepalive=None, on_failed=None, **more):
+        self.plan, self.handler, self.on_failed = plan, handler, on_failed
+        self.silence_s, self.keepalive = silence_s, keepalive
+        self.is_open = self.started = self.closed = False
+        self.connects = 0
+        self.sent, self.restarts = [], []
+        self.made.append(self)
+
+    def start(self):
+        self.started = True
+
+    def open(self):
+        self.is_open = True
+        self.connects += 1
+        self.handler.on_open()
+
+    def cut(self, reason="cut"):
+        self.is_open = False
+        self.handler.on_close(reason)
+
+    def frame(self, data=b"frame", at=0):
+        self.handler.on_frame(data, at)
+
+    def send(self, text):
+        self.sent.append(text)
+
+    def restart(self, reason):
+        self.restarts.append(reason)
+
+    async def close(self):
+        self.closed = True
+        if self.is_open:
+            self.cut("closed by us")
+
+
+class Protocol:
+    """A venue whose frames mean what the test put into ``events``."""
+
+    silence_after_s = 30.0
+    keepalive = None
+
+    def __init__(self):
+        self.events = ()
+        self.update_id = 0
+
+    def connections(self, pairs):
+        return [ConnectionPlan(url=f"wss://{pair}", pairs=(pair,)) for pair in pairs]
+
+    def feed(self, data):
+        if isinstance(self.events, Exception):
+            raise self.events
+        return self.events
+
+    def sequence_rule(self):
+        return RangeRule()
+
+    def snapshot_request(self, pair):
+        return HttpRequest(path=f"/{pair}")
+
+    def parse_snapshot(self, pair, body):
+        if body == b"nonsense":
+            raise MalformedReply("nonsense")
+        return DepthSnapshot(pair, int(body), [("100.00", "1")], [("101.00", "2")])
+
+
+class Client:
+    """REST: rules, and snapshots at the id that the protocol stands at, or what ``answers`` says first."""
+
+    def __init__(self, world, protocol, pairs):
+        self.protocol = protocol
+        self.rules = {pair: world.rule for pair in pairs}
+        self.rules = {
+            pair: type(world.rule)(**{**{f: getattr(rule, f) for f in rule.__struct_fields__}, "pair": pair})
+            for pair, rule in self.rules.items()
+        }
+        self.down = []
+        self.answers = []
+        self.fetched = []
+        self.closed = 0
+
+    async def start(self):
+        if self.down:
+            raise self.down.pop()
+
+    async def trading_rules(self, pairs):
+        return {pair: rule for pair, rule in self.rules.items() if pair in pairs}
+
+    async def fetch(self, request):
+        self.fetched.append(request.path)
+        answer = self.answers.pop(0) if self.answers else str(self.protocol.update_id).encode()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self):
+        self.closed += 1
+
+
+class Waits:
+    """A back-off that is told of, and takes no time."""
+
+    def __init__(self):
+        self.given = 0
+        self.resets = 0
+
+    def next(self):
+        self.given += 1
+        return 0.0
+
+    def reset(self):
+        self.resets += 1
+
+
+@pytest.fixture
+def book_world(run, fakes, monkeypatch):
+    """``book_world(body)``: ``await body(world, desk)``; ``desk`` has the actor's protocol, client and sockets."""
+
+    def go(body, **options):
+        pairs = options.get("pairs", (PAIR,))
+
+        async def main(world):
+            class Desk:
+                protocol = Protocol()
+                client = None
+                clock = None
+
+                async def start(self, clock=None):
+                    monkeypatch.setattr(Socket, "made", [])
+                    connector = fakes.connector(client=self.client, market_data=self.protocol, pairs=pairs)
+                    monkeypatch.setattr(module, "connector_of", lambda params: connector)
+                    self.running = await world.start(
+                        OrderBookActor,
+                        NAME,
+                        connector="box",
+                        params={"pairs": list(pairs), "depth": 10},
+                        clock=clock,
+                    )
+                    self.actor = self.running.actor
+                    for pair in pairs:
+                        self.actor._backoff[pair] = Waits()
+                    return self.actor
+
+                async def synced(self, pair=PAIR, clock=None):
+                    """Bring the actor up with its book in sync at update 1."""
+                    await self.start(clock)
+                    await world.until(lambda: Socket.made)
+                    self.sockets = {socket.handler._plan.pairs[0]: socket for socket in Socket.made}
+                    self.socket = self.sockets[pair]
+                    self.protocol.update_id = 1
+                    self.socket.open()
+                    await world.until(lambda: self.state(pair) == "synced")
+                    return self.actor
+
+                def state(self, pair=PAIR):
+                    books = self.actor.feed.books
+                    return books[pair].state.name.lower() if pair in books else ""
+
+                def diff(self, first, last=None, bids=(), asks=(), pair=PAIR):
+                    self.protocol.events = (DepthDiff(pair, first, last or first, None, bids, asks, 0),)
+                    self.sockets[pair].frame(at=world.clock.monotonic_ns())
+
+                def reader(self, pair=PAIR):
+                    return BookReader(str(world.folder / "shm" / f"box.{pair}.book"), stale_after_ns=10**12)
+
+            desk = Desk()
+            desk.client = Client(world, desk.protocol, options.get("listed", pairs))
+            monkeypatch.setattr(module, "ReconnectingWebSocket", Socket)
+            await body(world, desk)
+
+        return run(main)
+
+    return go
+
+
+async def listen(world, stream, keys=None):
+    heard = []
+    bus = await world.bus(f"strategy.{stream}")
+    bus.subscribe(NAME, stream, lambda message, number: heard.append(message), keys=keys)
+    await world.until(lambda: bus.peer_incarnation(NAME) is not None)
+    return heard
+
+
+def test_a_book_in_sync_is_in_shared_memory(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        reader = desk.reader()
+        best = reader.read_best()
+        assert (best.bid, best.ask, best.update_id) == (Decimal(100), Decimal(101), 1)
+        desk.diff(2, bids=[("100.50", "3")])
+        best = reader.read_best()
+        assert (best.bid, best.bid_size, best.update_id) == (Decimal("100.50"), Decimal(3), 2)
+        assert best.status.name == "FRESH"
+        actor.collect()
+        assert actor.metrics.gauges["best/BTC-USDT"] == ["100.50", "3.0000", "101.00", "2.0000"]
+        assert actor.metrics.gauges["book_state/BTC-USDT"] == "synced"
+        assert (actor.metrics.gauges["bids/BTC-USDT"], actor.metrics.gauges["asks/BTC-USDT"]) == (2, 1)
+        assert actor.metrics.counters["updates/BTC-USDT"] == 1
+        assert actor.metrics.network is NetworkStatus.CONNECTED
+        reader.close()
+
+    book_world(body)
+
+
+def test_listeners_are_woken_up_by_pair(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.sockets[OTHER].open()
+        await world.until(lambda: desk.state(OTHER) == "synced")
+        heard = await listen(world, "book", keys=[PAIR])
+        await world.until(lambda: desk.actor.books.readers)
+        before = world.clock.monotonic_ns()
+        desk.diff(2, pair=OTHER)
+        desk.diff(2)
+        await world.until(lambda: heard)
+        (news,) = heard
+        assert (news.connector, news.pair, news.update_id, news.state) == ("box", PAIR, 2, "synced")
+        assert news.received_mono_ns >= before
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_an_old_diff_wakes_nobody(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        heard = await listen(world, "book")
+        await world.until(lambda: desk.actor.books.readers)
+        stands = desk.actor.books.last
+        desk.diff(1)
+        assert desk.actor.books.last == stands
+        assert heard == []
+
+    book_world(body)
+
+
+def test_diffs_that_came_before_the_snapshot_are_put_on_it(book_world):
+    async def body(world, desk):
+        await desk.start()
+        await world.until(lambda: Socket.made)
+        desk.sockets = {PAIR: Socket.made[0]}
+        desk.protocol.update_id = 5
+        Socket.made[0].open()
+        desk.diff(4, 5, bids=[("1.00", "1")])
+        desk.diff(6, bids=[("100.75", "1")])
+        await world.until(lambda: desk.state() == "synced")
+        assert desk.actor.feed.books[PAIR].update_id == 6
+        assert desk.actor.feed.books[PAIR].book.best_bid()[0] == Decimal("100.75")
+
+    book_world(body)
+
+
+def test_a_venue_that_is_out_of_reach_is_tried_again(book_world, monkeypatch):
+    monkeypatch.setattr(module, "Backoff", Waits)
+
+    async def body(world, desk):
+        desk.client.down = [TransportError("no route", sent=False)] * 2
+        await desk.synced()
+
+    logs = book_world(body)
+    assert [line["event"] for line in logs].count("the venue is out of reach") == 2
+
+
+def test_a_pair_that_the_venue_does_not_list_is_named_and_the_others_are_followed(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        assert list(desk.actor.feed.books) == [PAIR]
+
+    logs = book_world(body, pairs=(PAIR, OTHER), listed=(PAIR,))
+    (told,) = [line for line in logs if line["event"] == "the venue does not list these pairs"]
+    assert told["pairs"] == [OTHER]
+
+
+def test_a_gap_takes_the_book_back_until_a_new_snapshot(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        heard = await listen(world, "book")
+        await world.until(lambda: desk.actor.books.readers)
+        reader = desk.reader()
+        desk.protocol.update_id = 10
+        desk.diff(9)
+        assert desk.state() == "buffering"
+        assert reader.read_best().status.name != "FRESH"
+        await world.until(lambda: desk.state() == "synced")
+        assert reader.read_best().update_id == 10
+        await world.until(lambda: len(heard) == 2)
+        assert [news.state for news in heard] == ["buffering", "synced"]
+        desk.actor.collect()
+        assert desk.actor.metrics.counters["gaps/BTC-USDT"] == 1
+        assert desk.actor.metrics.counters["problems/gap"] == 1
+        reader.close()
+
+    book_world(body)
+
+
+def test_snapshots_are_asked_for_ever_more_seldom(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        waits = desk.actor._backoff[PAIR]
+        assert (waits.resets, waits.given) == (1, 0)
+        for failures in range(1, 4):
+            desk.protocol.update_id = failures * 10
+            desk.diff(failures * 10 - 1)
+            await world.until(lambda: desk.state() == "synced")
+            assert (waits.resets, waits.given) == (1, failures)
+        assert len(desk.client.fetched) == 4
+
+    book_world(body)
+
+
+def test_after_a_calm_time_a_snapshot_is_asked_for_at_once(book_world):
+    async def body(world, desk):
+        clock = VirtualClock(10**18)
+        await desk.synced(clock=clock)
+        waits = desk.actor._backoff[PAIR]
+        clock.advance(module.SNAPSHOT_CALM_NS + 1)
+        desk.protocol.update_id = 10
+        desk.diff(9)
+        await world.until(lambda: desk.state() == "synced")
+        assert (waits.resets, waits.given) == (2, 0)
+
+    book_world(body)
+
+
+@pytest.mark.parametrize("answer", [TransportError("cut", sent=True), b"nonsense"])
+def test_a_snapshot_that_does_not_come_is_asked_for_again(book_world, answer):
+    async def body(world, desk):
+        desk.client.answers = [answer, answer]
+        await desk.synced()
+        assert len(desk.client.fetched) == 3
+        assert desk.actor._backoff[PAIR].given == 2
+        assert desk.actor.metrics.counters["problems/snapshot_failed"] == 2
+
+    book_world(body)
+
+
+def test_the_answer_to_a_connection_that_is_gone_is_not_taken(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.socket.cut()
+        assert desk.state() == "unsynced"
+        desk.protocol.update_id = 50
+        desk.socket.open()
+        desk.socket.cut()
+        desk.socket.open()
+        await world.until(lambda: desk.state() == "synced")
+        assert desk.actor.feed.books[PAIR].update_id == 50
+
+    book_world(body)
+
+
+def test_a_closed_connection_takes_its_books_back_and_is_told(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        heard = await listen(world, "book")
+        await world.until(lambda: desk.actor.books.readers)
+        reader = desk.reader()
+        desk.socket.cut("the venue closed the connection")
+        await world.until(lambda: heard)
+        assert heard[0].state == "unsynced"
+        assert reader.read_best().status.name != "FRESH"
+        desk.actor.collect()
+        assert desk.actor.metrics.network is NetworkStatus.DOWN
+        reader.close()
+
+    logs = book_world(body)
+    (told,) = [line for line in logs if line["event"] == "market stream closed"]
+    assert told["reason"] == "the venue closed the connection"
+
+
+def test_time_out_of_sync_is_added_up(book_world):
+    async def body(world, desk):
+        clock = VirtualClock(10**18)
+        desk.client.answers = [TransportError("down", sent=False)]
+        await desk.start(clock)
+        await world.until(lambda: Socket.made)
+        desk.sockets = {PAIR: Socket.made[0]}
+
+        def stale():
+            return desk.actor.metrics.counters.get("stale_ns/BTC-USDT", 0)
+
+        clock.advance(100 * MS)
+        desk.actor.collect()
+        assert stale() == 100 * MS
+        clock.advance(50 * MS)
+        desk.actor.collect()
+        assert stale() == 150 * MS
+        clock.advance(25 * MS)
+        desk.protocol.update_id = 1
+        Socket.made[0].open()
+        await world.until(lambda: desk.state() == "synced")
+        assert stale() == 175 * MS
+        clock.advance(1000 * MS)
+        desk.actor.collect()
+        assert stale() == 175 * MS
+        Socket.made[0].cut()
+        clock.advance(10 * MS)
+        desk.actor.collect()
+        assert stale() == 185 * MS
+
+    book_world(body)
+
+
+def test_trades_are_passed_on_to_those_who_listen(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.protocol.events = (PublicTrade(PAIR, "1", "100.10", "0.5", Side.SELL, 5),)
+        desk.socket.frame()
+        assert desk.actor.trades.last == 0
+        heard = await listen(world, "trade")
+        await world.until(lambda: desk.actor.trades.readers)
+        desk.socket.frame(at=7)
+        await world.until(lambda: heard)
+        (trade,) = heard
+        assert (trade.trade_id, trade.price, trade.size, trade.side) == ("1", Decimal("100.10"), Decimal("0.5"), "sell")
+        assert (trade.connector, trade.pair, trade.time_ns, trade.received_mono_ns) == ("box", PAIR, 5, 7)
+        assert desk.actor.metrics.counters["trades/BTC-USDT"] == 2
+
+    book_world(body)
+
+
+def test_a_frame_that_cannot_be_read_is_counted_and_harms_nothing(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.protocol.events = MalformedFrame("what?", b"frame")
+        desk.socket.frame()
+        desk.diff(2)
+        assert desk.actor.feed.books[PAIR].update_id == 2
+        desk.actor.collect()
+        assert (desk.actor.metrics.counters["unparsed"], desk.actor.metrics.counters["frames"]) == (1, 2)
+
+    logs = book_world(body)
+    assert [line["kind"] for line in logs if line["event"] == "market data problem"] == ["unparsed"]
+
+
+def test_what_a_venue_wants_of_a_connection_is_done_on_that_connection(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.protocol.events = (Send("pong"), VenueNotice("bye", "leaving soon", reconnect=True))
+        desk.socket.frame()
+        desk.protocol.events = (VenueNotice("hm", "just so you know"),)
+        desk.socket.frame()
+        assert (desk.socket.sent, len(desk.socket.restarts)) == (["pong"], 1)
+        assert (desk.sockets[OTHER].sent, desk.sockets[OTHER].restarts) == ([], [])
+        assert desk.actor.metrics.counters["problems/notice"] == 2
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_a_text_that_cannot_be_sent_costs_the_connection_alone(book_world):
+    async def body(world, desk):
+        await desk.synced()
+
+        def refuse(text):
+            raise TransportError("the venue does not read what is sent", sent=False)
+
+        desk.socket.send = refuse
+        desk.protocol.events = (Send("pong"),)
+        desk.socket.frame()
+        assert desk.socket.restarts == ["the venue does not read what is sent"]
+        assert not desk.running.ended
+
+    book_world(body)
+
+
+def test_a_mistake_of_ours_ends_the_actor(book_world):
+    async def body(world, desk):
+        supervisor = await world.supervisor()
+        await desk.synced()
+        desk.protocol.events = RuntimeError("our mistake")
+        desk.socket.frame()
+        assert await desk.running.code() == 1
+        assert "our mistake" in supervisor.of(ActorStopping)[0].error
+
+    book_world(body)
+
+
+@pytest.mark.parametrize("how", ["stop", "dead man"])
+def test_the_end_closes_silently_and_removes_its_books(book_world, how):
+    async def body(world, desk):
+        await desk.synced()
+        path = world.folder / "shm" / "box.BTC-USDT.book"
+        assert path.exists()
+        if how == "stop":
+            assert await desk.running.stop() == 0
+        else:
+            desk.running.host.supervisor_died()
+            assert await desk.running.code() == 0
+        assert not path.exists()
+        assert (desk.socket.closed, desk.client.closed) == (True, 1)
+
+    logs = book_world(body)
+    assert "market stream closed" not in [line["event"] for line in logs]
+
+
+def test_it_can_be_stopped_before_it_reached_its_venue(book_world):
+    async def body(world, desk):
+        desk.client.down = [TransportError("no route", sent=False)] * 10_000
+        await desk.start()
+        assert await desk.running.stop() == 0
+        assert Socket.made == []
+
+    book_world(body)
+
+
+def test_connections_that_fail_are_counted(book_world):
+    async def body(world, desk):
+        supervisor = await world.supervisor()
+        await desk.synced()
+        desk.socket.on_failed("refused", 0.1)
+        await world.until(lambda: any(s.counters.get("connect_failures") for s in supervisor.of(ActorStats)))
+
+    logs = book_world(body)
+    (told,) = [line for line in logs if line["event"] == "market stream not connected"]
+    assert (told["error"], told["url"]) == ("refused", f"wss://{PAIR}")
+
+
+def test_a_book_has_a_heartbeat_while_nothing_happens(book_world, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.005)
+
+    async def body(world, desk):
+        await desk.synced()
+        reader = BookReader(str(world.folder / "shm" / f"box.{PAIR}.book"), stale_after_ns=200 * MS)
+        start = world.clock.monotonic_ns()
+        await world.until(lambda: world.clock.monotonic_ns() - start > 250 * MS)
+        assert reader.read_best().status.name == "FRESH"
+        reader.close()
+
+    book_world(body)
