@@ -1,7 +1,8 @@
 """Opening the engine's SQLite files: what they are, which version, and errors that say what to do.
 
 Files are in WAL mode with ``synchronous=NORMAL``: what was committed survives the death of the process, whenever it
-comes. A power cut may take the newest commits, but never leaves the file inconsistent.
+comes. A power cut may take the newest commits, but never leaves the file inconsistent. ``synchronous=FULL`` syncs each
+commit; :mod:`engine.orders.wal` syncs many at once.
 """
 
 from __future__ import annotations
@@ -16,13 +17,25 @@ from engine.errors import JournalError
 
 Migration = Callable[[sqlite3.Connection], None]
 
+BUSY_S = 1.0
+"""How long a file that another program has locked is waited for: less than it takes to count as stalled."""
+
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "another program holds it; close that program",
+    sqlite3.SQLITE_LOCKED: "another program holds it; close that program",
+    sqlite3.SQLITE_FULL: "free some space",
+    sqlite3.SQLITE_IOERR: "check the disk",
+    sqlite3.SQLITE_READONLY: "check the file's rights",
+    sqlite3.SQLITE_CANTOPEN: "check the folder's rights",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What a kind of file holds.
 
     ``application_id`` marks the file's kind; ``version`` is that of ``script``; ``migrations[n]`` takes a file from
-    version n to n + 1.
+    version n to n + 1. ``page_size``: of new files; small pages make small commits cheap.
     """
 
     kind: str
@@ -30,10 +43,17 @@ class Schema:
     version: int
     script: str
     migrations: Mapping[int, Migration] = field(default_factory=dict)
+    page_size: int = 4096
 
 
-def open_database(path: Path, schema: Schema, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open a file, made or brought up to date unless ``readonly``. Raises :class:`JournalError`."""
+def open_database(
+    path: Path, schema: Schema, *, readonly: bool = False, shared: bool = False, full_sync: bool = False
+) -> sqlite3.Connection:
+    """Open a file, made or brought up to date unless ``readonly``. Raises :class:`JournalError`.
+
+    ``shared``: the connection goes from one thread to another, never used by two at a time. ``full_sync``: every commit
+    is on disk when it returns.
+    """
     with explained(path):
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -43,11 +63,14 @@ def open_database(path: Path, schema: Schema, *, readonly: bool = False) -> sqli
             f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
             uri=True,
             isolation_level=None,
-            timeout=5.0,
+            timeout=BUSY_S,
             cached_statements=64,
+            check_same_thread=not shared,
         )
         try:
             _prepare(connection, path, schema, readonly)
+            if full_sync:
+                connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.close()
             raise
@@ -73,9 +96,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise JournalError(f"{path}: {error}; restore the file, or move it away to begin anew") from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        remedy = _REMEDIES.get(code, "restore the file, or move it away to begin anew")
+        raise JournalError(f"{path}: {error}; {remedy}") from error
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror or error}; check the folder's rights and space") from error
+
+
+def verify(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise :class:`JournalError` for a file whose pages do not fit together: parts of it are lost or foreign."""
+    with explained(path):
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        first = str(found).splitlines()[-1]
+        raise JournalError(f"{path}: damaged ({first}); restore the file, or move it away to begin anew")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema, readonly: bool) -> None:
@@ -93,6 +127,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema, readonl
         if version != schema.version:
             raise JournalError(f"{path}: schema {version} is not up to date; start the engine on it once")
         return
+    if not tables:
+        connection.execute(f"PRAGMA page_size={schema.page_size}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     if version < schema.version:

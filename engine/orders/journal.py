@@ -1,7 +1,8 @@
 """An account's journal: what was intended before it was sent, and everything that came of it.
 
 One SQLite file per account, written by its exchange actor alone. A commit is inline and is there when
-:meth:`Journal.record` returns, however the process ends after that.
+:meth:`Journal.record` returns, however the process ends after that. To outlive the machine as well it must be on disk:
+:meth:`Journal.sync` sees to that for every commit so far, on a thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from engine.errors import JournalError
 from engine.metrics import Histogram
-from engine.orders.database import explained, transaction
+from engine.orders.database import explained, transaction, verify
 from engine.orders.journal_reader import JournalReader, order_values
 from engine.orders.records import (
     Write,
@@ -26,17 +27,24 @@ from engine.orders.records import (
     WriteOrder,
     WriteRefusal,
 )
+from engine.orders.wal import WriteAheadLog
 
 SLOW_COMMIT_NS = 50_000_000
-"""A commit that takes longer is counted as a stall."""
+"""A commit or a sync that takes longer is counted as a stall."""
+
+CHECKPOINT_COMMITS = 500
+"""After so many commits the log wants to be moved into the file (:meth:`Journal.checkpoint`)."""
+
+LOG_MOST_COMMITS = 20_000
+"""After so many the writer moves it itself, inline: whoever was to do it on a thread has not."""
 
 _INSERT_ORDER = f"INSERT INTO orders VALUES ({', '.join('?' * 20)})"
 _UPDATE_ORDER = (
     "UPDATE orders SET state = ?, filled = ?, cost = ?, exchange_order_id = ?, reason = ?, detail = ?, "
     "updated_ns = ?, send_by_ns = ?, acknowledged = ?, cancel_requested = ?, is_open = ? WHERE client_order_id = ?"
 )
-_INSERT_FILL = f"INSERT INTO fills VALUES ({', '.join('?' * 11)})"
-_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?)"
+_INSERT_FILL = f"INSERT INTO fills VALUES ({', '.join('?' * 12)})"
+_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?)"
 _INSERT_REFUSAL = "INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -62,7 +70,11 @@ class Journal(JournalReader):
         self._encoder = msgspec.msgpack.Encoder()
         self.commits = 0
         self.slow_commits = 0
+        self.slow_syncs = 0
         self.commit_ns = Histogram()
+        self.sync_ns = Histogram()
+        self._checkpointed = 0
+        self._log = WriteAheadLog(Path(path))
         self._lock = _lock(Path(path))
         try:
             super().__init__(path, readonly=False)
@@ -70,6 +82,8 @@ class Journal(JournalReader):
             os.close(self._lock)
             raise
         try:
+            verify(self._connection, self.path)
+            self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._claim(connector, account)
             self._incarnation = super().incarnation
             self._last = super().last()
@@ -108,10 +122,40 @@ class Journal(JournalReader):
         self.commits += 1
         self.slow_commits += elapsed > SLOW_COMMIT_NS
         self.commit_ns.record(elapsed)
+        if self.commits - self._checkpointed >= LOG_MOST_COMMITS:
+            self._checkpointed = self.commits
+            with explained(self.path):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def sync(self) -> int:
+        """Put every commit so far on disk; how many commits that are. For a thread: it waits for the disk."""
+        reached = self.commits
+        started = self._clock.monotonic_ns()
+        self._log.sync()
+        elapsed = self._clock.monotonic_ns() - started
+        self.slow_syncs += elapsed > SLOW_COMMIT_NS
+        self.sync_ns.record(elapsed)
+        return reached
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether the log has grown so far that it should be moved into the file."""
+        return self.commits - self._checkpointed >= CHECKPOINT_COMMITS
+
+    def checkpoint(self) -> None:
+        """Move the log into the file. For a thread: it waits for the disk."""
+        self._checkpointed = self.commits
+        self._log.checkpoint()
+
+    def delete(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Delete in one transaction what was moved to the archive."""
+        with explained(self.path), transaction(self._connection):
+            self._connection.executemany(statement, rows)
 
     def close(self) -> None:
         """Close the file and let others write it. Safe more than once."""
         super().close()
+        self._log.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -164,7 +208,17 @@ class Journal(JournalReader):
             ),
         )
         if cursor.rowcount != 1:
-            raise JournalError(f"{self.path}: order {order.client_order_id} was never journaled before it changed")
+            self._bring_back(write)
+
+    def _bring_back(self, write: WriteOrder) -> None:
+        """Something was told of an order that is in the archive: from now on the journal has it again."""
+        run = self._row("SELECT run_id FROM orders WHERE client_order_id = ?", write.order.client_order_id)
+        if run is None:
+            raise JournalError(
+                f"{self.path}: order {write.order.client_order_id} was never journaled before it changed"
+            )
+        flags = (write.send_by_ns, write.acknowledged, write.cancel_requested, not write.order.state.is_final)
+        self._connection.execute(_INSERT_ORDER, (*order_values(write.order), *flags, run[0]))
 
     def _fill(self, write: WriteFill) -> None:
         of, fill = write.fill, write.fill.fill
@@ -182,6 +236,7 @@ class Journal(JournalReader):
                 fill.fee_asset,
                 fill.is_maker,
                 fill.time_ns,
+                fill.fee_estimated,
             ),
         )
 
@@ -190,12 +245,12 @@ class Journal(JournalReader):
         if number != last + 1:
             raise JournalError(f"{self.path}: event {number} does not follow event {last}")
         body = self._encoder.encode(write.event)
-        self._connection.execute(_INSERT_EVENT, (number, write.event.time_ns, body))
+        self._connection.execute(_INSERT_EVENT, (number, write.event.time_ns, body, write.event.order.client_order_id))
         return number
 
     def _claim(self, connector: str, account: str) -> None:
         """Note whose journal this is, or check it."""
-        found = dict(self._all("SELECT key, value FROM meta"))
+        found = dict(self._all("SELECT key, value FROM main.meta"))
         if not found:
             rows = {
                 "connector": connector,

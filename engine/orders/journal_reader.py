@@ -1,7 +1,8 @@
-"""Reading an account's journal: its events, orders and fills."""
+"""Reading an account's journal: its events, orders and fills, and those that were moved to its archive."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -20,70 +21,10 @@ from engine.messages import (
     Refused,
     Side,
 )
-from engine.orders.database import Schema, explained, open_database
+from engine.orders.database import BUSY_S, explained, open_database
+from engine.orders.journal_schema import ARCHIVE, SCHEMA
 from engine.orders.records import RecoveredState, StoredOrder
 from engine.orders.rules import EXACT
-
-SCHEMA = Schema(
-    kind="an account's journal",
-    application_id=0x656E676A,
-    version=1,
-    script="""
-        CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-        CREATE TABLE orders (
-            client_order_id TEXT NOT NULL UNIQUE,
-            strategy TEXT NOT NULL,
-            pair TEXT NOT NULL,
-            side TEXT NOT NULL,
-            order_type TEXT NOT NULL,
-            size TEXT NOT NULL,
-            price TEXT,
-            state TEXT NOT NULL,
-            filled TEXT NOT NULL,
-            cost TEXT NOT NULL,
-            exchange_order_id TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            detail TEXT NOT NULL,
-            created_ns INTEGER NOT NULL,
-            updated_ns INTEGER NOT NULL,
-            send_by_ns INTEGER NOT NULL,
-            acknowledged INTEGER NOT NULL,
-            cancel_requested INTEGER NOT NULL,
-            is_open INTEGER NOT NULL,
-            run_id TEXT NOT NULL
-        );
-        CREATE INDEX orders_open ON orders (is_open) WHERE is_open;
-        CREATE INDEX orders_exchange_id ON orders (exchange_order_id) WHERE exchange_order_id <> '';
-        CREATE INDEX orders_created ON orders (created_ns);
-        CREATE INDEX orders_run ON orders (run_id);
-        CREATE TABLE fills (
-            pair TEXT NOT NULL,
-            trade_id TEXT NOT NULL,
-            client_order_id TEXT NOT NULL,
-            strategy TEXT NOT NULL,
-            side TEXT NOT NULL,
-            price TEXT NOT NULL,
-            size TEXT NOT NULL,
-            fee TEXT NOT NULL,
-            fee_asset TEXT NOT NULL,
-            is_maker INTEGER NOT NULL,
-            time_ns INTEGER NOT NULL,
-            UNIQUE (pair, trade_id, client_order_id)
-        );
-        CREATE INDEX fills_order ON fills (client_order_id);
-        CREATE INDEX fills_time ON fills (time_ns);
-        CREATE INDEX fills_pair_time ON fills (pair, time_ns);
-        CREATE TABLE events (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
-        CREATE TABLE refusals (
-            client_order_id TEXT PRIMARY KEY,
-            strategy TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            detail TEXT NOT NULL,
-            time_ns INTEGER NOT NULL,
-            run_id TEXT NOT NULL
-        ) WITHOUT ROWID;
-    """,
-)
 
 _ORDER = (
     "client_order_id, strategy, pair, side, order_type, size, price, state, filled, cost, exchange_order_id, "
@@ -92,7 +33,7 @@ _ORDER = (
 _STORED = f"{_ORDER}, send_by_ns, acknowledged, cancel_requested"
 _FILL = (
     "f.client_order_id, f.strategy, f.pair, f.side, f.trade_id, f.price, f.size, f.fee, f.fee_asset, f.is_maker, "
-    "f.time_ns"
+    "f.time_ns, f.fee_estimated"
 )
 _COUNTED_OPEN = (
     OrderState.PENDING_CREATE,
@@ -109,12 +50,44 @@ _FATE = """
 """
 
 
+_BOTH = """
+    CREATE TEMP VIEW orders AS
+        SELECT rowid, * FROM main.orders
+        UNION ALL SELECT rowid, * FROM archive.orders AS a
+        WHERE NOT EXISTS (SELECT 1 FROM main.orders AS h WHERE h.client_order_id = a.client_order_id);
+    CREATE TEMP VIEW fills AS
+        SELECT rowid, * FROM main.fills
+        UNION ALL SELECT rowid, * FROM archive.fills AS a
+        WHERE NOT EXISTS (SELECT 1 FROM main.fills AS h WHERE h.pair = a.pair AND h.trade_id = a.trade_id
+            AND h.client_order_id = a.client_order_id);
+    CREATE TEMP VIEW events AS
+        SELECT number, body FROM main.events
+        UNION ALL SELECT number, body FROM archive.events AS a
+        WHERE NOT EXISTS (SELECT 1 FROM main.events AS h WHERE h.number = a.number);
+    CREATE TEMP VIEW refusals AS
+        SELECT * FROM main.refusals
+        UNION ALL SELECT * FROM archive.refusals AS a
+        WHERE NOT EXISTS (SELECT 1 FROM main.refusals AS h WHERE h.client_order_id = a.client_order_id);
+"""
+"""The tables with the archive's rows; one that is in both is there once, as the journal has it."""
+
+
 class JournalReader:
-    """A journal opened for reading only, also while an engine writes it. Errors are :class:`JournalError`."""
+    """A journal opened for reading only, also while an engine writes it. Errors are :class:`JournalError`.
+
+    What was moved to the archive is read like the rest, by a second connection on both files.
+    """
 
     def __init__(self, path: str | Path, *, readonly: bool = True) -> None:
         self.path = Path(path)
         self._connection = open_database(self.path, SCHEMA, readonly=readonly)
+        self._both: sqlite3.Connection | None = None
+        self._archived_last = 0
+        try:
+            self.archive_changed()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +98,20 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
+        if self._both is not None:
+            self._both.close()
+            self._both = None
         self._connection.close()
+
+    def archive_changed(self) -> None:
+        """Look at the archive anew: something was moved there."""
+        archive = archive_of(self.path)
+        if self._both is None and archive.is_file():
+            self._both = _open_both(self.path, archive)
+        if self._both is not None:
+            with explained(archive):
+                newest = self._both.execute("SELECT ifnull(max(number), 0) FROM archive.events").fetchone()
+            self._archived_last = int(newest[0])
 
     # ------------------------------------------------------------------------------------------------------ events
 
@@ -141,11 +127,12 @@ class JournalReader:
 
     def last(self) -> int:
         """The newest event's number; 0 when there was never any."""
-        return int(self._one("SELECT ifnull(max(number), 0) FROM events")[0])
+        return int(self._one("SELECT ifnull(max(number), 0) FROM main.events")[0])
 
     def since(self, number: int, limit: int) -> list[tuple[int, bytes]]:
         """At most ``limit`` events after ``number``, ascending: each its number and the encoded OrderEvent."""
-        query = "SELECT number, body FROM events WHERE number > ? ORDER BY number LIMIT ?"
+        table = "events" if number < self._archived_last else "main.events"
+        query = f"SELECT number, body FROM {table} WHERE number > ? ORDER BY number LIMIT ?"
         return [(int(row[0]), bytes(row[1])) for row in self._all(query, number, limit)]
 
     # ------------------------------------------------------------------------------------------------------ orders
@@ -229,7 +216,7 @@ class JournalReader:
 
     def recover(self) -> RecoveredState:
         """Where the account stood when the journal was last written."""
-        opened = self._all(f"SELECT {_STORED} FROM orders WHERE is_open ORDER BY rowid")
+        opened = self._all(f"SELECT {_STORED} FROM main.orders WHERE is_open ORDER BY rowid")
         pairs = sorted({row[2] for row in opened})
         last_trade_ns = {}
         for pair in pairs:
@@ -261,18 +248,28 @@ class JournalReader:
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with explained(self.path):
-            return self._connection.execute(query, values).fetchall()
+            return (self._both or self._connection).execute(query, values).fetchall()
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        """The first row, of the journal itself or, if it has none, of the archive."""
         with explained(self.path):
             row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+            if row is None and self._both is not None:
+                row = self._both.execute(query, values).fetchone()
             return row
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...]:
-        row = self._row(query, *values)
+        """The row of a query that always has one, over the archive as well."""
+        with explained(self.path):
+            row: tuple[Any, ...] | None = (self._both or self._connection).execute(query, values).fetchone()
         if row is None:
             raise JournalError(f"{self.path}: incomplete; restore the file, or move it away to begin anew")
         return row
+
+
+def archive_of(path: Path) -> Path:
+    """Where a journal's archive is, if it has one."""
+    return path.parent / "archive" / path.name
 
 
 def order_values(order: Order) -> Iterable[object]:
@@ -294,6 +291,20 @@ def order_values(order: Order) -> Iterable[object]:
         order.created_ns,
         order.updated_ns,
     )
+
+
+def _open_both(path: Path, archive: Path) -> sqlite3.Connection:
+    """A connection for reading over a journal and its archive."""
+    open_database(archive, ARCHIVE, readonly=True).close()
+    with explained(archive):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+        try:
+            connection.execute("ATTACH ? AS archive", (f"{archive.absolute().as_uri()}?mode=ro",))
+            connection.executescript(_BOTH)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def _order(row: tuple[Any, ...]) -> Order:
@@ -330,5 +341,6 @@ def _fill(row: tuple[Any, ...]) -> OrderFill:
             fee_asset=row[8],
             is_maker=bool(row[9]),
             time_ns=row[10],
+            fee_estimated=bool(row[11]),
         ),
     )
