@@ -10,9 +10,7 @@ Seconds are floats (they are never money); prices and balances are decimals, wri
 from __future__ import annotations
 
 import copy
-import importlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,8 +20,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import model_validator as _model_validator
 
-from engine.documents import Document, Fault, KeyPath, one_line, suggest
+from engine.documents import Document, Fault, KeyPath, suggest
 from engine.errors import ConfigError
+from engine.strategies.loading import check_strategy_loads
 
 _NAMED = frozenset({"venues", "connectors", "strategies"})
 
@@ -148,6 +147,8 @@ class VenueConfig(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     pairs: list[Annotated[SimulatedPair, BeforeValidator(_pair_entry)]] = []
     balances: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")], Amount] = {}
+    maker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
+    taker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
     capture: str | None = None
     speed: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
 
@@ -290,41 +291,11 @@ def load_attach(path: str | Path) -> StrategyConfig:
 
 
 def check_strategy(config: EngineConfig, strategy: StrategyConfig) -> None:
-    """Raise :class:`ConfigError` if the strategy could not run in this engine."""
+    """Raise :class:`ConfigError` if the engine lacks what the strategy names; its class is not imported for this."""
     try:
-        _check_strategy(config, strategy, ())
+        _check_strategy_pairs(config, strategy, ())
     except Fault as fault:
         raise ConfigError(f"strategy {strategy.name}: {fault.describe()}") from None
-
-
-def load_strategy_class(path: str) -> type:
-    """The class that ``package.module:Class`` names; the current directory is searched last.
-
-    Raises :class:`ConfigError` where it cannot be had, whatever the reason.
-    """
-    module_name, _, attribute = path.partition(":")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(_module_missing(module_name, error)) from None
-    except Exception as error:
-        raise ConfigError(f"importing {module_name} failed: {one_line(error)}") from error
-    found = getattr(module, attribute, None)
-    if found is None:
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise ConfigError(f"{module_name} has no {attribute}{suggest(attribute, classes)}")
-    if not isinstance(found, type):
-        raise ConfigError(f"{path} is {type(found).__name__}, not a class; name the strategy's class")
-    return found
-
-
-def _module_missing(module_name: str, error: ModuleNotFoundError) -> str:
-    if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-        return f"there is no module {error.name}; install it or run from the folder that holds it"
-    return f"importing {module_name} failed: it needs {error.name}, which is not installed"
 
 
 def _checked(document: Document) -> EngineConfig:
@@ -438,10 +409,11 @@ def _protocol(venue: str) -> str:
 
 def _check_strategies(config: EngineConfig) -> None:
     for name, strategy in config.strategies.items():
-        _check_strategy(config, strategy, ("strategies", name))
+        _check_strategy_pairs(config, strategy, ("strategies", name))
+        _check_strategy_class(strategy, ("strategies", name))
 
 
-def _check_strategy(config: EngineConfig, strategy: StrategyConfig, path: KeyPath) -> None:
+def _check_strategy_pairs(config: EngineConfig, strategy: StrategyConfig, path: KeyPath) -> None:
     for index, (connector_name, pair) in enumerate(strategy.books):
         where = (*path, "pairs", str(index))
         connector = config.connectors.get(connector_name)
@@ -449,12 +421,11 @@ def _check_strategy(config: EngineConfig, strategy: StrategyConfig, path: KeyPat
             raise Fault(where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}")
         if pair not in connector.pairs:
             raise Fault(where, f"connector {connector_name} has no {pair}{suggest(pair, connector.pairs)}")
-    _check_strategy_class(strategy, path)
 
 
 def _check_strategy_class(strategy: StrategyConfig, path: KeyPath) -> None:
     try:
-        load_strategy_class(strategy.strategy)
+        check_strategy_loads(strategy.strategy)
     except ConfigError as error:
         raise Fault((*path, "strategy"), str(error)) from None
 

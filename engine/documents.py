@@ -98,7 +98,9 @@ class Document:
         try:
             return model.model_validate(self.data)
         except ValidationError as error:
-            fault = _explain(model, error.errors()[0], patterns)
+            # A misspelt key is told before the one that it was meant to be, which is then missing.
+            first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+            fault = _explain(model, first, patterns)
             others = error.error_count() - 1
             more = f" (and {others} more)" if others else ""
             raise self.error(Fault(fault.path, f"{fault}{more}")) from None

@@ -20,10 +20,10 @@ from engine.config import (
     check_strategy,
     load_attach,
     load_config,
-    load_strategy_class,
     parse_config,
 )
 from engine.errors import ConfigError
+from engine.strategies.loading import load_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKER = "engine.strategies.market_maker:MarketMaker"
@@ -191,7 +191,7 @@ def test_a_wrong_override_names_itself(write: Any, override: str, said: str) -> 
         ("[binance/BTC-USDT]", "[BTC-USDT]", 17, "write CONNECTOR/PAIR"),
         (MAKER, "engine.strategies.market_maker:MarketMakr", 16, "did you mean MarketMaker?"),
         (MAKER, "engine.strategies.nothing:X", 16, "there is no module engine.strategies.nothing"),
-        (MAKER, "engine.strategies.market_maker:BASIS_POINT", 16, "is Decimal, not a class"),
+        (MAKER, "engine.strategies.market_maker:BASIS_POINT", 16, "is no strategy; name a class"),
         (MAKER, "market_maker", 16, "write package.module:Class"),
         ("  seed: 7", "  seed: 7\n  capture: /nowhere/x.gz", 6, "there is no file /nowhere/x.gz"),
         ("strategies:\n", "strategies:\n  Maker: {}\n", 15, "a name is up to 24 small letters"),
@@ -260,8 +260,8 @@ def test_a_strategy_module_that_fails_is_one_line(write: Any, tmp_path: Path, mo
 def test_a_strategy_in_the_current_folder_is_found(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [entry for entry in __import__("sys").path if entry])
-    write("class Mine: ...\n", "my_own_strategy.py")
-    assert load_strategy_class("my_own_strategy:Mine").__name__ == "Mine"
+    write("from engine.strategies import Strategy\nclass Mine(Strategy): ...\n", "my_own_strategy.py")
+    assert load_strategy("my_own_strategy:Mine").__name__ == "Mine"
 
 
 def test_an_attached_strategy_is_checked_against_the_engine() -> None:
@@ -273,7 +273,7 @@ def test_an_attached_strategy_is_checked_against_the_engine() -> None:
 
 def test_an_attach_file_names_what_is_wrong_in_it(write: Any) -> None:
     path = write(f"strategy: {MAKER}\npairs: [binance/BTC-USDT]\nparam: {{}}\n")
-    with pytest.raises(ConfigError, match="missing; add it") as raised:
+    with pytest.raises(ConfigError, match="param: unknown key; did you mean params") as raised:
         load_attach(path)
     assert "(and 1 more)" in str(raised.value)
 

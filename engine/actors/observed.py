@@ -52,6 +52,13 @@ class Observations:
         if record is not None:
             record.update(message)
 
+    def halted(self) -> str | None:
+        """Why trading is not active, by the risk actor; None while it is."""
+        for record in self._records.values():
+            if record.kind == "risk" and record.gauge("trading", "active") != "active":
+                return str(record.gauge("trading_reason") or record.gauge("trading"))
+        return None
+
     def answered(self, message: TickDone) -> None:
         """Remember where an actor's streams stand."""
         self._positions[message.actor] = message.streams

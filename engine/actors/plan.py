@@ -131,6 +131,8 @@ def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActo
         "port": box.port,
         "seed": box.seed,
         "state_dir": str(folder),
+        "maker_fee": f"{box.maker_fee:f}",
+        "taker_fee": f"{box.taker_fee:f}",
         "capture": box.capture,
         "speed": box.speed,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -34,6 +33,7 @@ from engine.orders.ids import ClientOrderIds
 from engine.orders.rules import quantise
 from engine.orders.strategy_store import StrategyStore
 from engine.strategies.base import BookView, Strategy
+from engine.strategies.loading import load_strategy
 
 NOTHING = Balance(total=Decimal(0), available=Decimal(0))
 
@@ -55,19 +55,6 @@ class StrategySettings(msgspec.Struct, frozen=True, kw_only=True):
     id_prefix: str
     params: dict[str, Any] = {}
     stale_after_ns: int = 500_000_000
-
-
-def load_strategy(path: str) -> type[Strategy]:
-    """The class at ``package.module:Class``; ConfigError, in one line, if there is none."""
-    module_name, _, class_name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ConfigError(f"strategy {path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise ConfigError(f"strategy {path!r}: {module_name} has no Strategy class named {class_name!r}")
-    return found
 
 
 class StrategyActor(Actor):

@@ -195,6 +195,7 @@ class Supervisor:
             runtime=self.config.runtime,
             seconds=self.seconds,
             events=self.events,
+            halted=self.observed.halted(),
         )
         return {**status, "state_dir": str(self.paths.state), "pnl": profits(records)}
 
@@ -322,7 +323,8 @@ class Supervisor:
 
     def restart(self, name: str) -> None:
         """Stop an actor politely and start it anew; open orders stay."""
-        self._keep_orders.add(name)
+        if name in self.runtime.living():
+            self._keep_orders.add(name)
         self.policy.restart_requested(name, self._now(), "restart requested")
         self._pump()
 

@@ -155,7 +155,6 @@ def test_attach_and_detach(engine_world):
         ({"pairs": []}, "pairs"),
         ({"pairs": ["binance/ETH-USDT"]}, "ETH-USDT"),
         ({"pairs": ["kraken/BTC-USDT"]}, "kraken"),
-        ({"strategy": "no.such:Class"}, "no module"),
         ({"colour": "red"}, "colour"),
     ],
 )
