@@ -159,10 +159,13 @@ class MarketDataProtocol(ABC):
     """A venue's public streams, without the sockets. One object serves all connections of a connector.
 
     ``silence_after_s``: a connection without any data frame for so long is dead. ``keepalive``: a text to
-    send every so many seconds, where the venue wants one.
+    send every so many seconds, where the venue wants one. ``ping_every_s``: where the venue answers pings of the
+    WebSocket protocol, one is sent every so many seconds and must be answered before the next: a connection that died
+    without a word is found out long before a quiet market could be told from it by its silence.
     """
 
     silence_after_s: ClassVar[float] = 30.0
+    ping_every_s: ClassVar[float] = 0.0
     keepalive: ClassVar[tuple[float, str] | None] = None
 
     @abstractmethod

@@ -90,9 +90,7 @@ class Injector:
 
     async def _kill_after_send(self, fault: PlannedFault) -> None:
         steps: int = fault.args["steps"]
-        self._request_fault(
-            fault, ORDER, RequestFault(self._port(fault), ORDER, then=lambda name: self._doom(name, steps))
-        )
+        self._request_fault(fault, RequestFault(self._port(fault), ORDER, then=lambda name: self._doom(name, steps)))
         await asyncio.sleep(WAIT_FOR_TARGET_S)
 
     async def _pause(self, fault: PlannedFault) -> None:
@@ -211,13 +209,11 @@ class Injector:
         delay_ns = round(fault.args["by_s"] * 1e9)
         await self._on_request(fault, ORDER, delay_ns=delay_ns, then=lambda name: self._doom(name, steps))
 
-    async def _on_request(self, fault: PlannedFault, request: bytes, **what: Any) -> None:
-        self._request_fault(
-            fault, request, RequestFault(self._port(fault), request, fault.args.get("count", 1), **what)
-        )
+    async def _on_request(self, fault: PlannedFault, request: tuple[bytes, bytes], **what: Any) -> None:
+        self._request_fault(fault, RequestFault(self._port(fault), request, fault.args.get("count", 1), **what))
         await asyncio.sleep(WAIT_FOR_TARGET_S)
 
-    def _request_fault(self, fault: PlannedFault, request: bytes, what: RequestFault) -> None:
+    def _request_fault(self, fault: PlannedFault, request: tuple[bytes, bytes], what: RequestFault) -> None:
         self.world.storm.faults.append((fault.kind, what))
 
     # ------------------------------------------------------------------------------------------------- the venue's own
@@ -262,7 +258,7 @@ _BOX_FAULTS: dict[str, Callable[[dict[str, Any]], Fault]] = {
     ),
     "http_429": _limit(429),
     "http_418": _limit(418),
-    "venue_slow": lambda args: Fault(kind="latency", count=args["count"], ms=args["ms"], match="/api/v3/order"),
+    "venue_slow": lambda args: Fault(kind="latency", count=args["count"], ms=args["ms"], match="order"),
     "venue_drops_reply": lambda args: Fault(kind="drop_reply", count=args["count"], match=args["match"]),
     "book_gap": lambda args: Fault(kind="skip_depth", count=args["count"]),
     "streams_dropped": lambda args: Fault(kind="disconnect_streams"),

@@ -44,6 +44,7 @@ class Plan:
     bus_latency_us: float
     interval_s: float
     skew_s: dict[str, float]
+    order_entry: dict[str, str]
     takes: float
     checkpoint_every: tuple[int, int, int]
     faults: tuple[PlannedFault, ...]
@@ -60,6 +61,7 @@ def make_plan(seed: int, faults: bool = True) -> Plan:
         bus_latency_us=rng.choice((10.0, 60.0, 400.0)),
         interval_s=rng.choice((0.4, 0.5, 0.8)),
         skew_s={venue: round(rng.uniform(-30, 30), 3) if rng.random() < 0.5 else 0.0 for venue in VENUES},
+        order_entry={venue: rng.choice(("websocket", "rest")) for venue in VENUES},
         takes=rng.uniform(0.15, 0.5),
         checkpoint_every=(1, rng.choice((2, 3, 7)), 0),
         faults=tuple(_faults(rng)) if faults else (),
@@ -114,11 +116,11 @@ KINDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "user_late": _args(count=_count(6), ms=_one_of(50, 500, 3000, 9000)),
     "user_duplicated": _args(count=_count(8)),
     "user_lost": _args(count=_count(3)),
-    "http_5xx": _args(count=_count(4), status=_one_of(500, 502, 503, 504), match=_one_of("", "/order", "GET")),
+    "http_5xx": _args(count=_count(4), status=_one_of(500, 502, 503, 504), match=_one_of("", "order", "GET")),
     "http_429": _args(count=_count(2)),
     "http_418": _args(count=_count(1)),
     "venue_slow": _args(count=_count(4), ms=_one_of(300, 1500, 2600)),
-    "venue_drops_reply": _args(count=_count(2), match=_one_of("POST", "DELETE", "GET")),
+    "venue_drops_reply": _args(count=_count(2), match=_one_of("order", "order.place", "POST", "GET", "WS")),
     "clock_skew": _args(by_s=lambda rng: round(rng.choice((rng.uniform(0.2, 8.0), -rng.uniform(0.05, 0.5))), 3)),
     "book_gap": _args(count=_count(5)),
     "streams_dropped": _args(),

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from engine.runtime.memory_net import Connection, Weather
 
 NEVER_NS = 10**18
-ORDER = b"POST /api/v3/order"
-CANCEL = b"DELETE /api/v3/order"
+ORDER = (b"POST /api/v3/order", b'"order.place"')
+CANCEL = (b"DELETE /api/v3/order", b'"order.cancel"')
+_MASKED_TEXT = 0x81
 
 
 @dataclass
 class RequestFault:
-    """What befalls the next ``count`` requests to a port that begin with ``request``.
+    """What befalls the next ``count`` requests to a port: those that begin with ``request``'s first text, or are
+    messages of a WebSocket with its second.
 
     ``lose``: they never arrive; the connection is cut, or goes silent. ``lose_reply``: they arrive, and the connection
     is cut instead of the reply. ``delay_ns``: they arrive late. ``then`` is called as they are written.
     """
 
     port: int
-    request: bytes
+    request: tuple[bytes, bytes]
     count: int = 1
     lose: bool = False
     silent: bool = False
@@ -67,7 +69,7 @@ class Storm(Weather):
     def _befall(self, connection: Connection, data: bytes, delay: int) -> int:
         for entry in self.faults:
             name, fault = entry
-            if fault.port == connection.port and data.startswith(fault.request):
+            if fault.port == connection.port and _is(data, fault.request):
                 break
         else:
             return delay
@@ -83,6 +85,21 @@ class Storm(Weather):
         if fault.lose_reply:
             self._doomed.add(connection.number)
         return delay + fault.delay_ns
+
+
+def _is(data: bytes, request: tuple[bytes, bytes]) -> bool:
+    """Whether these bytes, as a client wrote them, are that request."""
+    return data.startswith(request[0]) or request[1] in _message(data)
+
+
+def _message(data: bytes) -> bytes:
+    """The text of a client's frame; empty for anything else."""
+    if len(data) < 8 or data[0] != _MASKED_TEXT:
+        return b""
+    length = data[1] & 0x7F
+    start = 2 + (2 if length == 126 else 8 if length == 127 else 0)
+    mask, masked = data[start : start + 4], data[start + 4 :]
+    return bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
 
 
 def _soon(act: Callable[[], None]) -> None:

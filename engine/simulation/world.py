@@ -194,7 +194,7 @@ class World:
                         "at": name,
                         "venue": "binance",
                         "pairs": list(venue.pairs),
-                        "options": {"timeout_s": 2.0},
+                        "options": {"timeout_s": 2.0, "order_entry": self.plan.order_entry[name]},
                     }
                     for name, venue in self.venues.items()
                 },
@@ -286,5 +286,7 @@ class World:
         error = context.get("exception")
         if error is None or (process is not None and process.gone):
             return
+        if process is None and "never retrieved" in context["message"]:
+            return  # found by the collector, which does not know whose it was
         name = process.name if process is not None else "nobody"
         self.find(f"unhandled in {name}: {context['message']}: {error!r}")

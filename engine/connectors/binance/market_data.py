@@ -129,6 +129,7 @@ class BinanceMarketData(MarketDataProtocol):
     """
 
     silence_after_s = 60.0
+    ping_every_s = 2.5
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
         self._ws = ws.rstrip("/")
@@ -145,6 +146,8 @@ class BinanceMarketData(MarketDataProtocol):
             raw = utf8(data)
             if raw.startswith(_COMBINED):
                 mark = raw.find(b"@", 11, 64)
+                if raw.find(b'"', 11, mark) >= 0:
+                    mark = len(raw)  # not in the stream's name
                 if raw.startswith(_DEPTH_MARKS, mark):
                     return self._depth(_depth_frame(raw).data)
                 if raw.startswith(b'@bookTicker"', mark):

@@ -105,6 +105,7 @@ class OrderEntry:
             options=WebSocketOptions(open_timeout_s=timeout_s, ping_every_s=_PING_EVERY_S, ca=ca),
             backoff=Backoff(base_s=0.05, max_s=5.0),
             on_failed=self._failed,
+            monotonic_ns=clock.monotonic_ns,
         )
         self._ids = itertools.count(1)
         self._pending: dict[int | str, _Pending] = {}
