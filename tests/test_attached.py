@@ -91,8 +91,6 @@ def test_forgetting_says_whether_it_was_attached(tmp_path, config):
         ("name: x", "strategy"),
         (f"name: x\nstrategy: {MAKER}\npairs: [binance/ETH-USDT]", "ETH-USDT"),
         (f"name: x\nstrategy: {MAKER}\npairs: [kraken/BTC-USDT]", "kraken"),
-        ("name: x\nstrategy: no.such.module:Class\npairs: [binance/BTC-USDT]", "no module"),
-        ("name: x\nstrategy: engine.strategies.market_maker:Nobody\npairs: [binance/BTC-USDT]", "Nobody"),
     ],
 )
 def test_what_cannot_run_is_named_and_left_out(tmp_path, config, text, why):
