@@ -35,6 +35,8 @@ def open_memory(path: str | Path | None = None) -> LimitCells:
             if not cells.is_marked:
                 cells.clear()
         finally:
+            # Not by closing it alone: the mapping keeps a descriptor of its own.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"the shared request counts at {path} cannot be used: {error.strerror or error}") from error
