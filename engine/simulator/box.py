@@ -163,6 +163,7 @@ class VenueBox:
             "open_orders": sum(len(orders) for orders in self.venue.open_orders.values()),
             "fills": sum(len(fills) for fills in self.venue.pair_fills.values()),
             **({"capture": self._replay.stats()} if self._replay is not None else {}),
+            "limits": self.api.limits.stats(),
             "faults": {"armed": len(self.faults.armed), "struck": self.faults.struck},
             "pairs": {
                 name: {

@@ -33,6 +33,11 @@ class Limits:
     order_limit_10s: int
     order_limit_1d: int
     enforced: bool = True
+    refused: int = 0
+    banned: int = 0
+    orders_refused: int = 0
+    peak_weight: int = 0
+    """The most weight that one caller had in one window."""
     _callers: dict[str, _Caller] = field(default_factory=dict)
     _orders: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
 
@@ -42,9 +47,11 @@ class Limits:
         if self.enforced and now_ns < entry.banned_until_ns:
             raise self._banned(entry, now_ns)
         entry.weight += weight
+        self.peak_weight = max(self.peak_weight, entry.weight)
         if not self.enforced or entry.weight <= self.weight_limit:
             return
         entry.refused += 1
+        self.refused += 1
         if entry.refused > _TOLERATED:
             entry.banned_until_ns = now_ns + _BAN_NS
             raise self._banned(entry, now_ns)
@@ -58,6 +65,7 @@ class Limits:
 
     def _banned(self, entry: _Caller, now_ns: int) -> ApiError:
         until_ms = entry.banned_until_ns // 1_000_000
+        self.banned += 1
         return ApiError(
             -1003,
             f"Way too much request weight used; IP banned until {until_ms}. "
@@ -85,6 +93,7 @@ class Limits:
             (_DAY, self.order_limit_1d, "1 DAY"),
         ):
             if self.order_count(account, length, now_ns) >= limit:
+                self.orders_refused += 1
                 raise ApiError(
                     -1015,
                     f"Too many new orders; current limit is {limit} orders per {words}.",
@@ -104,6 +113,15 @@ class Limits:
     def order_counts(self, account: str, now_ns: int) -> tuple[int, int]:
         """Orders in the current 10 seconds and day."""
         return self.order_count(account, 10 * _SECOND, now_ns), self.order_count(account, _DAY, now_ns)
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start: requests refused for their weight, while banned, and orders refused."""
+        return {
+            "refused": self.refused,
+            "banned": self.banned,
+            "orders_refused": self.orders_refused,
+            "peak_weight": self.peak_weight,
+        }
 
     def weight_report(self, caller: str, now_ns: int) -> dict[str, object]:
         return {

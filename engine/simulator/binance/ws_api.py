@@ -32,6 +32,7 @@ class Session:
         self._desk = desk
         self._caller = caller
         self._user = UserSocket(sink)
+        self._places_for = ""
 
     def close(self) -> None:
         self._desk.users.sockets.pop(self._user, None)
@@ -41,6 +42,7 @@ class Session:
             request = msgspec.json.decode(text, type=_Request)
         except msgspec.MsgspecError:
             return self._reply(None, 400, error=ApiError(-1135, "Invalid JSON Request"))
+        self._places_for = ""
         fault = await self._desk.befall(f"WS {request.method}")
         status = 200
         try:
@@ -72,7 +74,13 @@ class Session:
         operation = WEBSOCKET.get(request.method)
         if operation is None:
             raise ApiError(-1000, f"Method '{request.method}' is not known.")
-        return self._desk.serve(operation, params, self._caller, lambda now_ns: self._account(params, now_ns))
+
+        def identify(now_ns: int) -> str:
+            account = self._account(params, now_ns)
+            self._places_for = account if operation.places else ""
+            return account
+
+        return self._desk.serve(operation, params, self._caller, identify)
 
     def _account(self, params: Mapping[str, str], now_ns: int) -> str:
         key = params.get("apiKey")
@@ -103,9 +111,18 @@ class Session:
         self, request_id: int | str | None, status: int, result: object = None, error: ApiError | None = None
     ) -> bytes:
         body: dict[str, object] = {"id": request_id, "status": status}
+        limits, now_ns = self._desk.api.limits, self._desk.clock()
         if error is not None:
-            body["error"] = error.body()
+            body["error"] = error.body() | _retry_after(error, now_ns // 1_000_000)
         else:
             body["result"] = result
-        body["rateLimits"] = [self._desk.api.limits.weight_report(self._caller, self._desk.clock())]
+        orders = limits.order_report(self._places_for, now_ns) if self._places_for else []
+        body["rateLimits"] = [*orders, limits.weight_report(self._caller, now_ns)]
         return msgspec.json.encode(body)
+
+
+def _retry_after(error: ApiError, now_ms: int) -> dict[str, object]:
+    """When to come back, as an instant of the venue's clock: here instead of in a header."""
+    if error.retry_after is None:
+        return {}
+    return {"data": {"serverTime": now_ms, "retryAfter": now_ms + error.retry_after * 1000}}
