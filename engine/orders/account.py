@@ -30,9 +30,9 @@ from engine.messages import (
     Accepted,
     AccountSnapshot,
     Balance,
-    BalanceEvent,
     CancelAll,
     CancelOrder,
+    FeeSchema,
     Fill,
     Order,
     OrderState,
@@ -42,10 +42,11 @@ from engine.messages import (
     TradingRule,
     VenueOrderUpdate,
 )
-from engine.orders.balances import Balances
 from engine.orders.batch import Batch, EventNumbers
-from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, PublishBalance, Query, Send
+from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, Query, Send
+from engine.orders.estimated import BalanceView
 from engine.orders.evidence import Evidence
+from engine.orders.funds import Funds
 from engine.orders.held import HeldOrders
 from engine.orders.ids import is_own, is_valid
 from engine.orders.order import Ending, Need, Signal, TrackedOrder
@@ -95,6 +96,7 @@ class Account:
         recovered: RecoveredState,
         archive: OrderArchive,
         timing: Timing | None = None,
+        view: BalanceView | None = None,
     ) -> None:
         self.connector = connector
         self.account = account
@@ -106,10 +108,10 @@ class Account:
         self._timing = timing or Timing()
         self._numbers = EventNumbers(recovered.last_number)
         self._watch = Watch(self._timing, horizon_ns)
-        self._balances = Balances()
+        self._funds = Funds(connector, account, view or BalanceView())
         self._held = HeldOrders(archive, id_prefix, self._watch, self.counters)
         self._last_trade_ns = dict(recovered.last_trade_ns)
-        self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns)
+        self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns, self._funds.fees)
         for stored in recovered.orders:
             self._held.hold(TrackedOrder.from_stored(stored))
 
@@ -142,13 +144,13 @@ class Account:
             incarnation=self.incarnation,
             number=self.last_number,
             orders=self.open_orders(),
-            balances=self._balances.snapshot(),
+            balances=self._funds.shown(self.open_orders()),
             rules=dict(self.rules),
         )
 
     def balance(self, asset: str) -> Balance | None:
         """An asset's balance, None if the venue told of none."""
-        return self._balances.snapshot().get(asset)
+        return self._funds.shown(self.open_orders()).get(asset)
 
     def gauges(self) -> dict[str, int]:
         """Present numbers, for the statistics."""
@@ -166,6 +168,10 @@ class Account:
         """How long after its signing a request can still be accepted, as the venue's clock is better or worse known."""
         self._horizon_ns = self._watch.horizon_ns = horizon_ns
 
+    def set_fees(self, fees: Mapping[str, FeeSchema]) -> None:
+        """What the account pays, by pair."""
+        self._funds.set_fees(fees)
+
     # ----------------------------------------------------------------------------------------------- commands
 
     def place(
@@ -174,8 +180,13 @@ class Account:
         now_ns: int,
         expires_ns: int | None = None,
         reference_price: Decimal | None = None,
+        check_balance: bool = False,
     ) -> Decision:
-        """Take an order or refuse it. An id that was seen before is answered with its fate, and nothing is sent."""
+        """Take an order or refuse it. An id that was seen before is answered with its fate, and nothing is sent.
+
+        ``reference_price``: what a market order is expected to trade at. ``check_balance``: refuse what the account
+        surely cannot pay; for when the venue tells balances as they change.
+        """
         known = self._held.fate(command.client_order_id)
         if known is not None:
             return Decision(known, [])
@@ -191,6 +202,11 @@ class Account:
         violation = validate(rule, command.order_type, size, price, reference_price)
         if violation is not None:
             return self.refuse(command, violation.reason, violation.detail, now_ns)
+        if check_balance:
+            newest_ns = max(self._last_trade_ns.values(), default=0)
+            lacking = self._funds.lacking(command, size, price or reference_price, self.open_orders(), newest_ns)
+            if lacking:
+                return self.refuse(command, Reason.INSUFFICIENT_BALANCE, lacking, now_ns)
         return self._accept(command, size, price, now_ns)
 
     def refuse(self, command: PlaceOrder, reason: Reason, detail: str, now_ns: int) -> Decision:
@@ -377,16 +393,18 @@ class Account:
         return effects
 
     def balances(
-        self, balances: Mapping[str, Balance], dated_ns: int, now_ns: int, complete: bool = False
+        self,
+        balances: Mapping[str, Balance],
+        dated_ns: int,
+        now_ns: int,
+        complete: bool = False,
+        orders: Sequence[Order] | None = None,
     ) -> list[Effect]:
-        """Balances told by the venue. ``complete``: an asset that is not named is not held."""
-        changed = self._balances.update(balances, dated_ns, complete)
-        if not changed:
-            return []
-        event = BalanceEvent(
-            connector=self.connector, account=self.account, balances=changed, time_ns=dated_ns or now_ns
-        )
-        return [PublishBalance(event)]
+        """Balances told by the venue. ``complete``: an asset that is not named is not held; then ``orders`` are those
+        that were open when the request began.
+        """
+        changed = self._funds.update(balances, dated_ns, complete, self.open_orders, orders)
+        return self._funds.event(changed, dated_ns or now_ns)
 
     # --------------------------------------------------------------------------------------------------- time
 
@@ -499,7 +517,7 @@ class Account:
             self._watch.update(tracked, batch.now_ns)
             if tracked.ended and tracked.id in self._held.active:
                 self._held.retire(tracked)
-        return batch.effects()
+        return [*batch.effects(), *self._funds.moved(batch.fills, self.open_orders, batch.now_ns)]
 
     def _learn_exchange_id(self, batch: Batch, tracked: TrackedOrder, exchange_order_id: str) -> None:
         if not exchange_order_id or tracked.order.exchange_order_id:

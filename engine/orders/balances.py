@@ -16,6 +16,7 @@ class Balances:
     def __init__(self) -> None:
         self._held: dict[str, Balance] = {}
         self._dated: dict[str, int] = {}
+        self._complete_ns = 0
 
     def update(self, balances: Mapping[str, Balance], dated_ns: int, complete: bool) -> dict[str, Balance]:
         """Take what is not older than what is known; the assets that changed, with their new values.
@@ -24,6 +25,7 @@ class Balances:
         """
         told = dict(balances)
         if complete:
+            self._complete_ns = max(self._complete_ns, dated_ns)
             told.update({asset: _NOTHING for asset in self._held if asset not in balances})
         changed = {}
         for asset, balance in told.items():
@@ -37,6 +39,11 @@ class Balances:
             else:
                 self._held[asset] = balance
         return changed
+
+    def dated(self, asset: str) -> tuple[Balance, int] | None:
+        """An asset's balance and its date: zeros for one that the venue left out; None while nothing is known."""
+        dated_ns = self._dated.get(asset, self._complete_ns)
+        return (self._held.get(asset, _NOTHING), dated_ns) if dated_ns else None
 
     def snapshot(self) -> dict[str, Balance]:
         """All assets that are held."""

@@ -31,6 +31,7 @@ class Batch:
         self._then: list[Write] = []
         self._changed: dict[str, TrackedOrder] = {}
         self._published: list[Effect] = []
+        self.fills: list[OrderFill] = []
         self._actions: list[Effect] = []
 
     def intent(self, tracked: TrackedOrder) -> None:
@@ -48,17 +49,15 @@ class Batch:
     def fill(self, tracked: TrackedOrder, fill: Fill) -> None:
         """A new fill, and its event."""
         order = tracked.order
-        self._then.append(
-            WriteFill(
-                fill=OrderFill(
-                    client_order_id=order.client_order_id,
-                    strategy=order.strategy,
-                    pair=order.pair,
-                    side=order.side,
-                    fill=fill,
-                )
-            )
+        of = OrderFill(
+            client_order_id=order.client_order_id,
+            strategy=order.strategy,
+            pair=order.pair,
+            side=order.side,
+            fill=fill,
         )
+        self.fills.append(of)
+        self._then.append(WriteFill(fill=of))
         self.event(tracked, OrderEventKind.FILL, fill)
 
     def event(self, tracked: TrackedOrder, kind: OrderEventKind, fill: Fill | None = None) -> None:

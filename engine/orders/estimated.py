@@ -172,6 +172,11 @@ class BalanceView:
         """Whether the venue's word is shown as it is."""
         return not self.estimating and not self._limits.limits
 
+    @property
+    def limited(self) -> frozenset[str]:
+        """The assets that have a limit."""
+        return frozenset(self._limits.limits)
+
     def set_fees(self, fees: Mapping[str, FeeSchema]) -> None:
         self._estimated.fees = dict(fees)
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
-from engine.messages import Fill, OrderEventKind, OrderState, Reason
+from engine.messages import FeeSchema, Fill, OrderEventKind, OrderState, Reason
 from engine.orders.batch import Batch
 from engine.orders.effects import SendCancel
+from engine.orders.fees import with_fee
 from engine.orders.order import END_EVENT, END_SIGNAL, Ending, Signal, TrackedOrder
 from engine.orders.watch import Timing
 
 
 class Evidence:
-    """Folds evidence into orders. ``last_trade_ns``: of each pair's newest fill, kept up to date here."""
+    """Folds evidence into orders. ``last_trade_ns``: of each pair's newest fill, kept up to date here.
 
-    def __init__(self, timing: Timing, counters: Counter[str], last_trade_ns: dict[str, int]) -> None:
+    ``fees``: by pair, for fills whose fee the venue does not tell.
+    """
+
+    def __init__(
+        self, timing: Timing, counters: Counter[str], last_trade_ns: dict[str, int], fees: Mapping[str, FeeSchema]
+    ) -> None:
         self._timing = timing
         self._counters = counters
         self._last_trade_ns = last_trade_ns
+        self._fees = fees
 
     def acknowledge(self, batch: Batch, tracked: TrackedOrder) -> None:
         """The order is known to have reached the venue."""
@@ -33,6 +41,7 @@ class Evidence:
             self._counters["fills_repeated"] += 1
             return
         self.acknowledge(batch, tracked)
+        fill = with_fee(fill, tracked.order, self._fees.get(tracked.order.pair))
         tracked.add_fill(fill, batch.now_ns)
         tracked.move(Signal.FILL, batch.now_ns)
         pair = tracked.order.pair

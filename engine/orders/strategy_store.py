@@ -107,3 +107,20 @@ class StrategyStore:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def read_positions(path: Path) -> dict[str, StreamPosition]:
+    """The last events that a strategy's checkpoint has folded, by account; empty without one.
+
+    For whoever is not that strategy, at any time. Raises :class:`JournalError`.
+    """
+    connection = open_database(path, _SCHEMA, readonly=True, shared=True)
+    try:
+        with explained(path):
+            row = connection.execute("SELECT positions FROM checkpoint WHERE id = 1").fetchone()
+    finally:
+        connection.close()
+    try:
+        return {} if row is None else msgspec.msgpack.decode(row[0], type=dict[str, StreamPosition])
+    except msgspec.DecodeError as error:
+        raise JournalError(f"{path}: unreadable checkpoint: {error}") from error

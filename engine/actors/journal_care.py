@@ -1,0 +1,147 @@
+"""What an exchange actor does for its journal beside writing it: durability, the log's upkeep, rotation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.actors.base import ActorContext
+from engine.orders.effects import Effect, JournalWrite
+from engine.orders.journal import Journal
+from engine.orders.rotation import Rotation, folded_by_all
+from engine.runtime.offload import offload
+
+UPKEEP_S = 0.5
+ROTATE_FIRST_S = 30.0
+ROTATE_EVERY_S = 3600.0
+DELETE_PAUSE_S = 0.02
+DAY_NS = 86_400_000_000_000
+
+
+class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``durability``: what a commit outlives, the ``process`` or the machine's ``power`` as well. ``keep_days``: how
+    long ended orders stay in the journal before they move to its archive; 0: for ever.
+    """
+
+    durability: str = "process"
+    keep_days: float = 0.0
+
+
+class JournalCare:
+    """Carries out effects in the order of their commits, each once its commit is as durable as it is to be.
+
+    With ``durability: process`` that is at once. With ``power`` all commits that came while the disk was busy are
+    synced together, on a thread; nothing after a commit is done, told or answered before its sync, and the event loop
+    goes on meanwhile. ``perform`` carries out one effect; what it raises ends the actor, as does a failed sync.
+    """
+
+    def __init__(
+        self, context: ActorContext, journal: Journal, settings: JournalSettings, perform: Callable[[Effect], None]
+    ) -> None:
+        self.journal = journal
+        self.settings = settings
+        self._context = context
+        self._perform = perform
+        self._power = settings.durability == "power"
+        self._durable = 0
+        self._waiting: deque[tuple[int, Effect]] = deque()
+        self._caught_up = asyncio.Event()
+        self._syncing = False
+
+    def start(self) -> None:
+        """Begin the upkeep."""
+        self._context.run(self._keep_log(), "journal log")
+        if self.settings.keep_days > 0:
+            self._context.run(self._keep_small(), "journal rotation")
+
+    @property
+    def behind(self) -> bool:
+        """Whether commits wait for the disk, and effects for them."""
+        return self._power and self._durable < self.journal.commits
+
+    def take(self, effects: Iterable[Effect]) -> None:
+        """Commit, and carry out what follows as soon as it may be."""
+        for effect in effects:
+            if isinstance(effect, JournalWrite):
+                self.journal.record(effect.writes)
+                if self._power and not self._syncing:
+                    self._syncing = True
+                    self._context.run(self._sync(), "journal sync")
+            elif self.behind:
+                self._waiting.append((self.journal.commits, effect))
+            else:
+                self._perform(effect)
+
+    async def durable(self) -> None:
+        """Wait until everything committed so far is as durable as it is to be, and done."""
+        wanted = self.journal.commits
+        while self._power and self._durable < wanted:
+            self._caught_up.clear()
+            await self._caught_up.wait()
+
+    def sync_now(self) -> None:
+        """The same, at once: for the rare commit that something on its way to the venue waits for."""
+        if self._power:
+            self.journal.sync()
+
+    def collect(self, counters: dict[str, int], gauges: dict[str, Any]) -> None:
+        """Put the journal's numbers among an actor's."""
+        journal = self.journal
+        counters["journal_commits"] = journal.commits
+        counters["journal_stalls"] = journal.slow_commits
+        counters["journal_sync_stalls"] = journal.slow_syncs
+        gauges["journal_waiting"] = len(self._waiting)
+        gauges["journal_bytes"] = _size(journal.path)
+
+    async def _sync(self) -> None:
+        try:
+            while self._durable < self.journal.commits:
+                reached = await offload(self.journal.sync)
+                self._durable = reached
+                while self._waiting and self._waiting[0][0] <= reached and not self._context.failed.done():
+                    self._perform(self._waiting.popleft()[1])
+                self._caught_up.set()
+        finally:
+            self._syncing = False
+
+    async def _keep_log(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            if self.journal.wants_checkpoint:
+                await offload(self.journal.checkpoint)
+
+    async def _keep_small(self) -> None:
+        await asyncio.sleep(ROTATE_FIRST_S)
+        while True:
+            await self.rotate()
+            await asyncio.sleep(ROTATE_EVERY_S)
+
+    async def rotate(self) -> int:
+        """Move what is old into the archive; how many rows."""
+        context, journal = self._context, self.journal
+        rotation = Rotation(journal, round(self.settings.keep_days * DAY_NS))
+        strategies = Path(context.spec.state_dir) / "strategies"
+        moved = 0
+        while True:
+            folded = await offload(folded_by_all, strategies, context.name, journal.incarnation, journal.last())
+            copied = await offload(rotation.copy, context.clock.time_ns(), folded)
+            if not copied:
+                break
+            moved += copied
+            for _ in rotation.deletions():
+                await asyncio.sleep(DELETE_PAUSE_S)
+        if moved:
+            context.log.info("journal rotated", rows=moved, events_kept_from=journal.first())
+        return moved
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
