@@ -10,7 +10,7 @@ BENCH   ?=
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench clean
+.PHONY: help setup run test lint fmt bench fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test [TESTS=path]  the whole suite"
 	@echo "make lint | make fmt    ruff and mypy | format the code"
 	@echo "make bench [BENCH=bus]  benchmarks beside their peers, one JSON object a line"
+	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder"
 	@echo "make clean              removes what was built (not .venv)"
 
 setup: $(STAMP)
@@ -41,6 +42,9 @@ lint: setup
 fmt: setup
 	@$(VENV)/bin/ruff check --fix engine tests benchmarks scripts setup.py
 	@$(VENV)/bin/ruff format engine tests benchmarks scripts setup.py
+
+fuzz: setup
+	@$(PYTHON) -m engine.fuzzing $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
 
 bench: setup
 	@$(PYTHON) -c 'import sortedcontainers' 2>/dev/null || sh scripts/setup.sh $(VENV) bench

@@ -42,6 +42,11 @@ def utf8(data: str | bytes) -> bytes:
     return data
 
 
+def is_list(data: bytes) -> bool:
+    """Whether a JSON document is a list, if it is JSON at all."""
+    return data.startswith(b"[") or data.lstrip(b" \t\r\n").startswith(b"[")
+
+
 def gunzipped(data: bytes) -> bytes:
     """The content of a frame that is one whole gzip member; ValueError if it is not, or larger than 16 MiB."""
     reader = zlib.decompressobj(wbits=31)

@@ -26,7 +26,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
-from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, utf8
+from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, is_list, utf8
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -221,7 +221,7 @@ class BinanceMarketData(MarketDataProtocol):
         return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
 
     def _rare(self, data: bytes) -> Sequence[MarketEvent]:
-        if data.startswith(b"["):
+        if is_list(data):
             return self._all_symbols(data)
         frame = _other(data)
         if frame.stream:

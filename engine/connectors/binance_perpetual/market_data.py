@@ -25,7 +25,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance_perpetual import constants
 from engine.connectors.binance_perpetual.symbols import parse_exchange_info
-from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, utf8
+from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, is_list, utf8
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -126,7 +126,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
             raw = utf8(data)
-            if raw.startswith(b"["):
+            if is_list(raw):
                 return self._all_symbols(raw)
             frame = _frame(raw)
             if frame.stream:

@@ -58,7 +58,7 @@ class _Level(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=Tr
     size: Decimal
 
     def __post_init__(self) -> None:
-        require_amounts(self.price, self.size)
+        _require_sizes(self.price, self.size)
 
 
 class _Book(msgspec.Struct, gc=False):
@@ -76,7 +76,7 @@ class _Trade(msgspec.Struct, gc=False):
     tradeId: Id | None = None
 
     def __post_init__(self) -> None:
-        require_amounts(self.price, self.amount)
+        _require_sizes(self.price, self.amount)
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -170,8 +170,8 @@ class HtxMarketData(MarketDataProtocol):
             PublicTrade(
                 pair,
                 str(trade.tradeId or ""),
-                f"{trade.price:f}",
-                f"{trade.amount:f}",
+                f"{trade.price.copy_abs():f}",
+                f"{trade.amount.copy_abs():f}",
                 Side.BUY if trade.direction == "buy" else Side.SELL,
                 trade.ts * _MS,
             )
@@ -193,4 +193,10 @@ class HtxMarketData(MarketDataProtocol):
 
 
 def _texts(levels: list[_Level]) -> list[tuple[str, str]]:
-    return [(str(level.price), str(level.size)) for level in levels]
+    return [(str(level.price.copy_abs()), str(level.size.copy_abs())) for level in levels]
+
+
+def _require_sizes(*values: Decimal) -> None:
+    require_amounts(*values)
+    if any(value < 0 for value in values):
+        raise ValueError("a price or a size below zero")

@@ -28,7 +28,7 @@ from engine.connectors.base import (
     RecordedReply,
     VenueNotice,
 )
-from engine.connectors.decoding import UNREADABLE, Amount, epoch_ns, utf8
+from engine.connectors.decoding import UNREADABLE, Amount, epoch_ns, is_list, utf8
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.kraken_v1 import constants
 from engine.connectors.kraken_v1.symbols import parse_asset_pairs
@@ -92,7 +92,7 @@ class KrakenV1MarketData(MarketDataProtocol):
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
             raw = utf8(data)
-            if raw.startswith(b"["):
+            if is_list(raw):
                 return self._data(_items(raw), data)
             return self._said(_event(raw))
         except UNREADABLE as error:

@@ -19,8 +19,8 @@ PATHS_DEPTH = (
     "/api/v3/market/orderbook/level2",
 )
 PAIRS_A_TOPIC = 100
-PAIRS_A_CONNECTION = 150
-"""A connection takes 300 topics, and each pair needs two."""
+PAIRS_A_CONNECTION = 100
+"""A connection takes 300 topics, and each pair needs three."""
 KEEPALIVE_S = 18.0
 
 CLIENT_ORDER_ID_LIMIT = 40

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from msgspec import Meta
 
-from engine.book.events import DepthDiff, DepthSnapshot
+from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.rules import RangeRule
 from engine.connectors.base import (
     Ack,
@@ -36,7 +36,7 @@ from engine.messages import Side
 
 _NOTHING: tuple[MarketEvent, ...] = ()
 _MS = 1_000_000
-_LEVEL2, _MATCH = "/market/level2:", "/market/match:"
+_LEVEL2, _MATCH, _TICKER = "/market/level2:", "/market/match:", "/market/ticker:"
 _OK = "200000"
 _Change = tuple[str, str, IdText]
 _NsText = Annotated[str, Meta(pattern=r"\A[0-9]{1,18}\Z|\A[0-8][0-9]{18}\Z")]
@@ -73,6 +73,16 @@ class _Match(msgspec.Struct, gc=False):
     time: _NsText
 
 
+class _Quote(msgspec.Struct, gc=False):
+    """Sizes and prices are null where a side is empty."""
+
+    sequence: IdText
+    bestBid: str | None = None
+    bestBidSize: str | None = None
+    bestAsk: str | None = None
+    bestAskSize: str | None = None
+
+
 class _Book(msgspec.Struct):
     sequence: IdText
     bids: list[tuple[str, str]]
@@ -87,13 +97,13 @@ class _Snapshot(msgspec.Struct):
 
 _frame = msgspec.json.Decoder(_Frame).decode
 _update = msgspec.json.Decoder(_Update).decode
+_quote = msgspec.json.Decoder(_Quote).decode
 _match = msgspec.json.Decoder(_Match).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
-_any = msgspec.json.Decoder().decode
 
 
 class KucoinMarketData(MarketDataProtocol):
-    """``/market/level2`` and ``/market/match`` of each pair."""
+    """``/market/level2``, ``/market/match`` and ``/market/ticker`` of each pair."""
 
     silence_after_s = 60.0
     keepalive = (constants.KEEPALIVE_S, '{"id":"keepalive","type":"ping"}')
@@ -154,6 +164,8 @@ class KucoinMarketData(MarketDataProtocol):
             return self._on_update(_update(frame.data))
         if frame.topic.startswith(_MATCH):
             return self._on_match(_match(frame.data))
+        if frame.topic.startswith(_TICKER):
+            return self._on_quote(frame.topic.removeprefix(_TICKER), _quote(frame.data))
         if not frame.topic:
             raise MalformedFrame("a message of no topic", bytes(frame.data))
         return _NOTHING
@@ -175,11 +187,19 @@ class KucoinMarketData(MarketDataProtocol):
         side = Side.BUY if match.side == "buy" else Side.SELL
         return (PublicTrade(pair, match.tradeId, match.price, match.size, side, int(match.time)),)
 
+    def _on_quote(self, symbol: str, quote: _Quote) -> Sequence[MarketEvent]:
+        """Its sequence is the book's own."""
+        pair = self._symbols.pair(symbol)
+        if pair is None or None in (quote.bestBid, quote.bestBidSize, quote.bestAsk, quote.bestAskSize):
+            return _NOTHING
+        sizes = quote.bestBidSize or "", quote.bestAskSize or ""
+        return (BestQuote(pair, int(quote.sequence), quote.bestBid or "", sizes[0], quote.bestAsk or "", sizes[1]),)
+
     def _said(self, frame: _Frame, data: str | bytes) -> Sequence[MarketEvent]:
         if frame.type == "ack":
             return (Ack(frame.id),)
         if frame.type == "error":
-            return (VenueNotice(str(frame.code), str(_any(frame.data)) if bytes(frame.data) else ""),)
+            return (VenueNotice(str(frame.code), bytes(frame.data).decode()),)
         if frame.type in ("welcome", "pong", "notice", "command"):
             return _NOTHING
         raise MalformedFrame(f"no frame is of type {frame.type!r}", data)
@@ -190,7 +210,7 @@ class KucoinMarketData(MarketDataProtocol):
         texts = []
         for at in range(0, len(pairs), constants.PAIRS_A_TOPIC):
             symbols = ",".join(self._symbols.symbol(pair) for pair in pairs[at : at + constants.PAIRS_A_TOPIC])
-            for topic in (_LEVEL2, _MATCH):
+            for topic in (_LEVEL2, _MATCH, _TICKER):
                 request = {"id": f"{topic}{at}", "type": "subscribe", "topic": topic + symbols, "response": True}
                 texts.append(msgspec.json.encode(request).decode())
         return texts
