@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.base import Actor, ActorContext
+from engine.actors.journal_care import JournalCare, JournalSettings
 from engine.actors.mids import Mids
 from engine.actors.settings import connector_of
 from engine.actors.takings import Takings
 from engine.bus import Caller, Down, Overload, SubscriptionState
 from engine.connectors.backoff import Backoff
-from engine.connectors.base import VenueFill
+from engine.connectors.base import Dated, VenueFill
 from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
 from engine.errors import JournalError, VenueError
 from engine.messages import (
@@ -39,6 +40,7 @@ from engine.messages import (
     OrderFate,
     OrderFill,
     Orders,
+    OrderType,
     PlaceOrder,
     Reason,
     SetTrading,
@@ -62,6 +64,7 @@ from engine.orders.effects import (
     Send,
     SendCancel,
 )
+from engine.orders.estimated import BalanceView
 from engine.orders.halt import read_trading
 from engine.orders.journal import Journal
 from engine.orders.records import RecoveredState
@@ -79,6 +82,8 @@ RECENT_FILLS = 20
 CANCEL_ALL_TIMEOUT_S = 10.0
 AUDIT_TIMEOUT_S = 4.0
 
+Answer = Message | Awaitable[Message]
+
 
 class ExchangeActor(Actor):
     """Carries out what the account's core decides: journal first, then the venue, then the streams.
@@ -88,7 +93,8 @@ class ExchangeActor(Actor):
     :class:`GetOrders`, :class:`GetFills`.
 
     Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``, ``risk`` (a
-    :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``, ``reconcile_s``.
+    :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``, ``reconcile_s``, ``journal`` (a
+    :class:`~engine.actors.journal_care.JournalSettings`), ``check_balance``, ``balance_limits`` (by asset).
     """
 
     kind: ClassVar[str] = "exchange"
@@ -122,6 +128,15 @@ class ExchangeActor(Actor):
             self.client.acceptance_horizon_ns,
             recovered,
             self.journal,
+            view=BalanceView(
+                estimating=not self.connector.real_time_balances,
+                limits={asset: Decimal(limit) for asset, limit in params.get("balance_limits", {}).items()},
+            ),
+        )
+        self.core.set_fees(dict.fromkeys(self.pairs, self.connector.fees))
+        self.check_balance = bool(params.get("check_balance", True))
+        self.care = JournalCare(
+            context, self.journal, msgspec.convert(params.get("journal", {}), JournalSettings), self._do_one
         )
         self.orders = context.bus.open_stream(
             "orders", overload=Overload.CLOSE, history=self.journal, incarnation=recovered.incarnation
@@ -169,6 +184,7 @@ class ExchangeActor(Actor):
     async def start(self) -> dict[str, Any]:
         self.metrics.network = NetworkStatus.CONNECTING
         self.context.run(self._come_up(), "venue")
+        self.care.start()
         self.bus.subscribe(self.user_stream, "events", self._on_user_event, on_state=self._on_user_stream)
         return {"account": self.account_name}
 
@@ -178,6 +194,7 @@ class ExchangeActor(Actor):
             await self._leave(order.grace_ns / 1e9 - AUDIT_TIMEOUT_S - 1.0, keep=order.keep_orders)
             if self.ready:
                 await self._audit()
+            await self.care.durable()
         finally:
             await self.client.close()
 
@@ -185,6 +202,7 @@ class ExchangeActor(Actor):
         self.stopping = True
         try:
             await self._leave(grace_s, keep=self.keep_orders)
+            await self.care.durable()
         finally:
             await self.client.close()
 
@@ -210,14 +228,14 @@ class ExchangeActor(Actor):
             case GetAccount():
                 if not self.ready:
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
-                return self.core.snapshot()
+                return self._when_durable(self.core.snapshot())
             case GetOrders():
                 return Orders(orders=self.journal.orders(message.since_ns, message.open_only, message.limit))
             case GetFills():
                 return Fills(fills=self.journal.fills(message.since_ns, message.limit))
         return super().on_message(caller, message)
 
-    def _place(self, command: PlaceOrder) -> Message:
+    def _place(self, command: PlaceOrder) -> Answer:
         now_ns = self._now()
         if self.stopping:
             return self._answer(self.core.refuse(command, Reason.STOPPING, "the engine is stopping", now_ns))
@@ -227,7 +245,15 @@ class ExchangeActor(Actor):
         violation = None if self.gate.idle else self.gate.check(command, self._risk_view(command.pair), now_ns)
         if violation is not None:
             return self._answer(self.core.refuse(command, violation.reason, violation.detail, now_ns))
-        decision = self.core.place(command, now_ns)
+        reference_price = None
+        if command.order_type is OrderType.MARKET:
+            reference_price = self.mids.mid(self.context.connector, command.pair, self.clock.monotonic_ns())
+        decision = self.core.place(
+            command,
+            now_ns,
+            reference_price=reference_price,
+            check_balance=self.check_balance and self._stream_up,
+        )
         if any(isinstance(effect, Send) for effect in decision.effects):
             self._created_mono[command.client_order_id] = command.created_mono_ns
         return self._answer(decision)
@@ -263,14 +289,22 @@ class ExchangeActor(Actor):
             self._do(effects)
         return TradingSet(state=message.state)
 
-    def _answer(self, decision: Decision) -> Message:
+    def _answer(self, decision: Decision) -> Answer:
         """The answer, once its effects are in the journal. JournalError if they are not: then nobody may count on it,
         and the caller asks for the fate.
         """
         self._do(decision.effects)
         if self.context.failed.done():
             raise JournalError(f"not journaled: {self.context.failed.result()}")
-        return decision.answer
+        return self._when_durable(decision.answer)
+
+    def _when_durable(self, message: Message) -> Answer:
+        """A message that speaks of commits is not given before they are durable."""
+        return self._answer_durable(message) if self.care.behind else message
+
+    async def _answer_durable(self, message: Message) -> Message:
+        await self.care.durable()
+        return message
 
     async def _cancel_all(self, command: CancelAll) -> CancelAllResult:
         ids, effects = self.core.cancel_all(command, self._now())
@@ -289,8 +323,7 @@ class ExchangeActor(Actor):
         if self.context.failed.done():
             return
         try:
-            for effect in effects:
-                self._do_one(effect)
+            self.care.take(effects)
         except Exception as error:
             self.context.fail(error)
         self._changed.set()
@@ -397,13 +430,16 @@ class ExchangeActor(Actor):
             sent_mono_ns = mono_ns
             if created_mono_ns:
                 self.metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
-            self._do(self.core.sent(client_order_id, self._now(), self._now()))
+            late = self.core.sent(client_order_id, self._now(), self._now())
+            self._do(late)
+            if late:
+                self.care.sync_now()
 
         if self.clock.monotonic_ns() > until_mono_ns:
             self._failed(order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
             return
         try:
-            result = await self.client.place(order, on_sent)
+            result = await self.client.place(order, on_sent, until_mono_ns)
         except VenueRefused as error:
             self._failed(order, Failure.REFUSED, error.reason, str(error))
         except TransportError as error:
@@ -495,10 +531,11 @@ class ExchangeActor(Actor):
         self.core.rules = rules
         self.core.set_horizon(self.client.acceptance_horizon_ns)
         self.metrics.network = NetworkStatus.CONNECTED
-        self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
+        self._take_balances(balances, self.core.open_orders())
         self._up.set()
         self.log.info("ready", open_orders=len(self.core.open_orders()), last_event=self.core.last_number)
         self._do(self.core.recover(self._now()))
+        self.context.run(self._learn_fees(), "fees")
         await self._keep_reconciled()
 
     async def _keep_reconciled(self) -> None:
@@ -543,8 +580,21 @@ class ExchangeActor(Actor):
             fills = await self.client.fills(effect.pair, since_ns=effect.since_ns)
             for found in fills.value:
                 self._take_fill(found)
-        balances = await self.client.balances()
-        self._do(self.core.balances(balances.value.balances, balances.venue_ns, self._now(), complete=True))
+        orders = self.core.open_orders()
+        self._take_balances(await self.client.balances(), orders)
+
+    def _take_balances(self, told: Dated[VenueBalanceUpdate], orders: list[Order]) -> None:
+        """The venue's whole answer. ``orders``: those that were open when its request began."""
+        self._do(self.core.balances(told.value.balances, told.venue_ns, self._now(), complete=True, orders=orders))
+
+    async def _learn_fees(self) -> None:
+        """The account's own rates; until they are known, and where the venue does not tell, its list's."""
+        try:
+            rates = await self.client.fee_rates(self.pairs)
+        except VenueError as error:
+            self.log.info("the account's fees are taken from the venue's list", error=str(error))
+        else:
+            self.core.set_fees(rates)
 
     def _reconcile_later(self) -> None:
         asyncio.get_running_loop().call_later(POLL_S / 4, self._reconcile.set)
@@ -649,6 +699,7 @@ class ExchangeActor(Actor):
             gauges["recent_fills"] = list(self.recent)
         snapshot = self.core.snapshot()
         gauges["trading"] = self.gate.state.value
+        self.care.collect(self.metrics.counters, gauges)
         gauges["open_orders"] = [_order_row(self.context.connector, order) for order in snapshot.orders]
         gauges["balances"] = msgspec.to_builtins(snapshot.balances)
         gauges.update(self.core.gauges())

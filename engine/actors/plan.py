@@ -107,6 +107,16 @@ def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
     )
 
 
+def with_shared_limits(actor: PlannedActor, shm_dir: Path) -> PlannedActor:
+    """The actor with the memory in which all that use a venue from this host count their requests together."""
+    settings = actor.params.get("settings")
+    if settings is None:
+        return actor
+    options = {"shared_limits": str(shm_dir / "request.limits"), **settings.get("options", {})}
+    params = {**actor.params, "settings": {**settings, "options": options}}
+    return PlannedActor(actor.name, actor.kind, actor.connector, actor.box, params)
+
+
 def _common(config: EngineConfig) -> dict[str, Any]:
     return {"dead_man_grace_s": config.dead_man.grace}
 

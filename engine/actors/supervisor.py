@@ -19,7 +19,7 @@ from engine.actors.base import CLOCK, SUPERVISOR
 from engine.actors.control import Control
 from engine.actors.ground import Ground, LocalGround
 from engine.actors.observed import Observations, profits
-from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint
+from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint, with_shared_limits
 from engine.actors.policy import (
     Action,
     ActorFailed,
@@ -411,6 +411,7 @@ class Supervisor:
             if info is None:
                 return
             planned = with_endpoint(planned, info)
+        planned = with_shared_limits(planned, self.paths.shm)
         self._incarnation = max(self._incarnation + 1, self.clock.time_ns() // 1000)
         spec = ActorSpec(
             name=name,

@@ -441,7 +441,7 @@ class FakeClient(ExchangeClient):
     async def fetch(self, request):
         return await self.venue.call("fetch", request, lambda: b"")
 
-    async def place(self, order, on_sent):
+    async def place(self, order, on_sent, send_by_mono_ns=None):
         requested = self.time.now_ns()
 
         def work():

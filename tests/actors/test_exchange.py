@@ -88,9 +88,9 @@ def test_an_order_is_in_the_journal_before_it_is_sent(exchange_world, order):
         sent = []
         place = running.actor.client.place
 
-        async def checked(placed, on_sent):
+        async def checked(placed, on_sent, send_by_mono_ns):
             sent.append(running.actor.journal.orders()[0].client_order_id)
-            return await place(placed, on_sent)
+            return await place(placed, on_sent, send_by_mono_ns)
 
         running.actor.client.place = checked
         await maker.ask(order())

@@ -257,8 +257,8 @@ def test_an_order_that_waited_too_long_for_a_connection_does_not_leave(
         async with world(tmp_path) as w:
             place = w.exchange.client.place
 
-            async def late(order: Order, on_sent: Callable[[int], None]) -> Any:
-                return await place(order, lambda mono_ns: on_sent(mono_ns + 3 * SECOND))
+            async def late(order: Order, on_sent: Callable[[int], None], send_by_mono_ns: int) -> Any:
+                return await place(order, lambda mono_ns: on_sent(mono_ns + 3 * SECOND), send_by_mono_ns)
 
             monkeypatch.setattr(w.exchange.client, "place", late)
             name = w.place()
