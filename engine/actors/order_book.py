@@ -121,9 +121,7 @@ class OrderBookActor(Actor):
         socket = stream.socket = ReconnectingWebSocket(
             fixed(plan),
             stream,
-            options=WebSocketOptions(
-                ca=self.connector.settings.options.get("ca"), ping_every_s=protocol.ping_every_s
-            ),
+            options=WebSocketOptions(ca=self.connector.settings.options.get("ca"), ping_every_s=protocol.ping_every_s),
             silence_s=protocol.silence_after_s,
             keepalive=protocol.keepalive,
             on_failed=partial(self._connect_failed, plan),
