@@ -211,7 +211,7 @@ def test_many_that_wait_are_let_out_without_asking_again_and_again(run: Any) -> 
             charges += 1
             return charge(*arguments)
 
-        of._budget.charge = counted  # type: ignore[method-assign]
+        of._budget.charge = counted
         await asyncio.gather(*(of.acquire(ONE, Priority.POLL, soon(15)) for _ in range(5000)))
         assert of.waited >= 4000
         assert charges < 5000 + 300

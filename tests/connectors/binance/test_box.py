@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.book import BookSync, OrderBook, SyncState, exponent_of
@@ -21,6 +22,8 @@ from engine.connectors.base import ConnectionPlan, UserRefused, UserSubscribed
 from engine.connectors.binance.exchange import BinanceExchange
 from engine.connectors.feed import FeedResult, MarketDataFeed
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
+from engine.connectors.registry import create
+from engine.connectors.settings import Endpoints
 from engine.messages import Order, OrderState, OrderType, Reason, Side, VenueBalanceUpdate, VenueOrderUpdate
 
 pytestmark = pytest.mark.processes
@@ -515,5 +518,56 @@ def test_everything_over_tls_with_the_boxs_own_certificate(run: Any, own_box: An
             async with exchange_of(box):
                 pass
         assert not refused.value.sent
+
+    run(work())
+
+
+def test_orders_go_by_rest_while_the_order_connection_is_down_and_by_neither_twice(run: Any, own_box: Any) -> None:
+    async def work() -> None:
+        box = own_box()
+        async with exchange_of(box) as client:
+            entry = client.order_entry
+            assert entry is not None
+            first = order()
+            await box.fault({"kind": "drop_reply", "match": "WS order.place"})
+            with pytest.raises(errors.TransportError) as lost:
+                await client.place(first, ignore)
+            assert lost.value.sent
+            assert not entry.is_open
+            sent: list[int] = []
+            second = order()
+            placed = await client.place(second, sent.append)
+            assert (placed.update.state, len(sent)) == (OrderState.OPEN, 1)
+            await client.cancel(second)
+            async with asyncio.timeout(5):
+                while not entry.is_open:  # noqa: ASYNC110 - nobody is told of it
+                    await asyncio.sleep(0.01)
+            third = order()
+            await client.place(third, ignore)
+            await client.cancel(third)
+            await client.cancel(first)
+            ledger = await box.ledger()
+            assert [entry["client_order_id"] for entry in ledger["orders"]] == [
+                one.client_order_id for one in (first, second, third)
+            ]
+            assert (entry.strangers, entry.unreadable) == (0, 0)
+
+    run(work())
+
+
+def test_a_venue_without_its_websocket_api_is_traded_at_by_rest(run: Any, box: Any) -> None:
+    async def work() -> None:
+        settings = msgspec.structs.replace(
+            box.connector(timeout_s=1.0).settings,
+            endpoints=Endpoints(rest=box.info["rest"], ws=box.info["ws"], ws_api="ws://127.0.0.1:1/ws-api/v3"),
+        )
+        client = create(settings).exchange(WallClock())
+        try:
+            await client.start()
+            mine = order()
+            assert (await client.place(mine, ignore)).update.state is OrderState.OPEN
+            await client.cancel(mine)
+        finally:
+            await client.close()
 
     run(work())

@@ -51,7 +51,7 @@ async def struck(box: VenueBox, fault: dict[str, Any]) -> None:
         count(kind)
         happened.set()
 
-    box.faults.count = counting  # type: ignore[method-assign]
+    box.faults.count = counting
     box.inflict([msgspec.convert(fault, Fault)])
     await happened.wait()
 
