@@ -37,7 +37,8 @@ class JournalCare:
 
     With ``durability: process`` that is at once. With ``power`` all commits that came while the disk was busy are
     synced together, on a thread; nothing after a commit is done, told or answered before its sync, and the event loop
-    goes on meanwhile. ``perform`` carries out one effect; what it raises ends the actor, as does a failed sync.
+    goes on meanwhile. ``perform`` carries out one effect, a commit among them; what it raises ends the actor, as does a
+    failed sync.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class JournalCare:
         """Commit, and carry out what follows as soon as it may be."""
         for effect in effects:
             if isinstance(effect, JournalWrite):
-                self.journal.record(effect.writes)
+                self._perform(effect)
                 if self._power and not self._syncing:
                     self._syncing = True
                     self._context.run(self._sync(), "journal sync")

@@ -24,6 +24,7 @@ from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.connectors.symbols import SymbolMap
 from engine.messages import (
+    FeeSchema,
     Fill,
     Order,
     Side,
@@ -374,6 +375,10 @@ class ExchangeClient(PublicClient):
     async def balances(self) -> Dated[VenueBalanceUpdate]:
         """Every asset that is not zero. An asset that is absent is zero."""
 
+    async def fee_rates(self, pairs: Iterable[str]) -> dict[str, FeeSchema]:
+        """What this account pays, by pair; a pair that the venue does not tell of is absent."""
+        return {}
+
 
 # -------------------------------------------------------------------------------------------------- connector
 
@@ -387,6 +392,10 @@ class Connector(ABC):
     key_names: ClassVar[tuple[str, ...]] = ("API_KEY", "API_SECRET")
     client_order_id_limit: ClassVar[int]
     capabilities: ClassVar[tuple[str, ...]] = ("market data", "trading")
+    fees: ClassVar[FeeSchema] = FeeSchema()
+    """What an account without a discount pays, in every pair."""
+    real_time_balances: ClassVar[bool] = True
+    """Whether the private stream tells balances as they change; where it does not they are estimated."""
 
     def __init__(self, settings: ConnectorSettings) -> None:
         self.settings = settings

@@ -31,6 +31,7 @@ from engine.messages import (
     Balance,
     ControlReply,
     ControlRequest,
+    FeeSchema,
     Fill,
     LogLine,
     OrderState,
@@ -492,6 +493,9 @@ class FakeClient(ExchangeClient):
 
 class FakeConnector:
     """A connector whose parts are the test's."""
+
+    fees = FeeSchema()
+    real_time_balances = True
 
     def __init__(self, *, client=None, market_data=None, user_data=None, pairs=(PAIR,)):
         self.settings = ConnectorSettings(connector="box", venue="fake", pairs=tuple(pairs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from engine.connectors.base import Clock, Connector
@@ -13,6 +14,7 @@ from engine.connectors.binance.user_data import BinanceUserData
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.connectors.symbols import split_symbol
 from engine.errors import ConfigError
+from engine.messages import FeeSchema
 
 
 class BinanceConnector(Connector):
@@ -26,6 +28,7 @@ class BinanceConnector(Connector):
     venue = "binance"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    fees: ClassVar[FeeSchema] = FeeSchema(maker=Decimal("0.001"), taker=Decimal("0.001"), buy_from_returns=True)
 
     def __init__(self, settings: ConnectorSettings) -> None:
         super().__init__(settings)
