@@ -18,6 +18,7 @@ NAMES = (
     "tick_lateness",
     "memory",
     "recovery",
+    "throttler",
 )
 
 
