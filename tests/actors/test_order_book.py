@@ -10,7 +10,7 @@ from engine.book import BookReader
 from engine.book.events import DepthDiff, DepthSnapshot
 from engine.book.rules import RangeRule
 from engine.clock import VirtualClock
-from engine.connectors.base import ConnectionPlan, HttpRequest, PublicTrade, Send, VenueNotice
+from engine.connectors.base import ConnectionPlan, HttpRequest, MarketDataProtocol, PublicTrade, Send, VenueNotice
 from engine.connectors.errors import MalformedFrame, MalformedReply, TransportError
 from engine.messages import ActorStats, ActorStopping, NetworkStatus, Side
 
@@ -60,11 +60,8 @@ class Socket:
             self.cut("closed by us")
 
 
-class Protocol:
+class Protocol(MarketDataProtocol):
     """A venue whose frames mean what the test put into ``events``."""
-
-    silence_after_s = 30.0
-    keepalive = None
 
     def __init__(self):
         self.events = ()
@@ -88,6 +85,12 @@ class Protocol:
         if body == b"nonsense":
             raise MalformedReply("nonsense")
         return DepthSnapshot(pair, int(body), [("100.00", "1")], [("101.00", "2")])
+
+    def pairs_of(self, url):
+        raise AssertionError("nothing is recorded here")
+
+    def parse_recorded(self, url, body):
+        raise AssertionError("nothing is recorded here")
 
 
 class Client:

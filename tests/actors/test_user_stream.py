@@ -6,7 +6,7 @@ import pytest
 
 from engine.actors import user_stream as module
 from engine.actors.user_stream import UserStreamActor
-from engine.connectors.base import Send, UserRefused, UserSubscribed, UserTerminated, VenueNotice
+from engine.connectors.base import Send, UserDataProtocol, UserRefused, UserSubscribed, UserTerminated, VenueNotice
 from engine.connectors.errors import MalformedFrame, TransportError
 from engine.messages import (
     Balance,
@@ -64,11 +64,9 @@ class Socket:
             self.cut("closed by us")
 
 
-class Protocol:
+class Protocol(UserDataProtocol):
     """A subscription whose frames mean what the test put into ``events``."""
 
-    silence_after_s = 50.0
-    keepalive = (20.0, "ping")
     events: object = ()
     made = 0
 
