@@ -12,20 +12,20 @@
 from __future__ import annotations
 
 import gzip
-import io
 import sys
 import zlib
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import msgspec
 
 from engine.errors import ConfigError
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_CHUNK = 1 << 20
 KINDS = frozenset({"http", "ws_open", "ws_out", "ws_in", "ws_close"})
 
 
@@ -64,11 +64,11 @@ def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -
     known = False
     try:
         with path.open("rb") as file:
-            for line in _lines(path, file):
+            for line in _lines(file):
                 number += 1
                 if on_progress is not None and number % 1000 == 0:
                     on_progress(file.tell())
-                if line.isspace():
+                if not line.strip():
                     continue
                 record = _decode(line)
                 known = known or record.kind in KINDS
@@ -85,30 +85,45 @@ def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -
         raise ConfigError(f"{path} is not a capture: it holds no record of traffic")
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
     magic = file.read(4)
     file.seek(0)
     if magic.startswith(_GZIP):
         yield from gzip.GzipFile(fileobj=file)
     elif magic == _ZSTD:
-        yield from _zstd_lines(path, file)
+        yield from _zstd_lines(file)
     else:
         yield from file
 
 
-def _zstd_lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+def _zstd_lines(file: IO[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in _zstd_chunks(file):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _zstd_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """The content, frame after frame; EOFError if the last frame has no end."""
     if sys.version_info >= (3, 14):
-        from compression import zstd
+        from compression.zstd import ZstdDecompressor, ZstdError
 
-        try:
-            yield from zstd.ZstdFile(file)
-        except zstd.ZstdError as error:
-            raise EOFError(str(error)) from None
-        return
-    import zstandard
+        begin: Callable[[], Any] = ZstdDecompressor
+    else:
+        import zstandard
 
-    reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        begin, ZstdError = zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
+    frame: Any = None
     try:
-        yield from io.BufferedReader(cast(io.RawIOBase, reader), 1 << 20)
-    except zstandard.ZstdError as error:
+        while data := file.read(_CHUNK):
+            while data:
+                frame = frame or begin()
+                yield frame.decompress(data)
+                data = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
+    except ZstdError as error:
         raise EOFError(str(error)) from None
+    if frame is not None:
+        raise EOFError("the compressed data end too early")
