@@ -9,6 +9,7 @@ are one whole frame, which is nearly all, are cut out here.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -150,7 +151,13 @@ class WebSocketConnection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """True from ``on_open`` to ``on_close``, while messages can be sent."""
-        return self._is_open and self._protocol.state is State.OPEN
+        transport = self._transport
+        return (
+            self._is_open
+            and self._protocol.state is State.OPEN
+            and transport is not None
+            and not transport.is_closing()
+        )
 
     @property
     def close_code(self) -> int | None:
@@ -168,8 +175,11 @@ class WebSocketConnection(asyncio.Protocol):
         if transport.get_write_buffer_size() > MAX_UNSENT:
             self._give_up("the venue does not read what is sent")
             raise TransportError("the venue does not read what is sent", sent=False)
-        self._protocol.send_text(text.encode())
-        self._flush()
+        if self._options.compression:
+            self._protocol.send_text(text.encode())
+            self._flush()
+        else:
+            transport.write(_text_frame(text.encode()))
 
     async def drained(self) -> None:
         """Wait until the socket takes more data."""
@@ -396,6 +406,20 @@ class WebSocketConnection(asyncio.Protocol):
                 transport.write_eof()
             else:
                 transport.close()
+
+
+def _text_frame(payload: bytes) -> bytes:
+    """A whole text message as a client sends it (RFC 6455, 5.2 and 5.3): masked by four random bytes."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x81, 0x80 | size))
+    elif size < 65_536:
+        head = b"\x81\xfe" + size.to_bytes(2, "big")
+    else:
+        head = b"\x81\xff" + size.to_bytes(8, "big")
+    mask = os.urandom(4)
+    masks = int.from_bytes(mask * (size // 4 + 1), "big") >> 8 * (4 - size % 4)
+    return head + mask + (int.from_bytes(payload, "big") ^ masks).to_bytes(size, "big")
 
 
 def _safe(uri: WebSocketURI) -> str:

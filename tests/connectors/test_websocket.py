@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 from websockets.uri import parse_uri
 
 from engine.connectors.errors import TransportError
-from engine.connectors.websocket import WebSocketConnection, WebSocketOptions, connect
+from engine.connectors.websocket import WebSocketConnection, WebSocketOptions, _text_frame, connect
 from engine.errors import ConfigError
 
 
@@ -383,3 +384,17 @@ def test_compression_works_where_it_is_asked_for(run: Any) -> None:
             await connection.close()
 
     run(work())
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 125, 126, 127, 65_535, 65_536, 70_001])
+def test_a_message_of_any_size_is_framed_as_servers_read_it(size: int) -> None:
+    payload = bytes(number % 251 for number in range(size))
+    reader = StreamReader()
+    reader.feed_data(_text_frame(payload))
+    parsing = Frame.parse(reader.read_exact, mask=True)
+    try:
+        while True:
+            next(parsing)
+    except StopIteration as end:
+        frame = end.value
+    assert (frame.opcode, frame.fin, frame.data) == (Opcode.TEXT, True, payload)
