@@ -173,17 +173,38 @@ class RiskConfig(_Section):
     """The kill switch over all accounts.
 
     ``max_loss``: of a quote asset over all accounts since midnight UTC; reaching it halts every account.
-    ``halt_cancels``: a halt cancels open orders as well.
+    ``halt_cancels``: a halt cancels open orders as well. ``check_balance``: an order that its account surely cannot
+    pay is refused before it is sent.
     """
 
     max_loss: dict[Asset, Amount] = {}
     halt_cancels: bool = True
+    check_balance: bool = True
+
+
+class JournalConfig(_Section):
+    """The accounts' journals.
+
+    ``durability``: what an order's journaling outlives before it is sent, the death of its ``process`` or a loss of
+    ``power`` as well. ``keep_days``: how long ended orders stay in the journal before they move to its archive; 0 for
+    ever.
+    """
+
+    durability: Literal["process", "power"] = "process"
+    keep_days: Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)] = 30.0
+
+
+class RecorderConfig(_Section):
+    """``enabled``: an actor of its own writes orders, fills, positions and balances to ``recorder.db``."""
+
+    enabled: bool = True
 
 
 class ConnectorConfig(_Section):
     """One account on one venue. ``name`` is its key in the file and its name in reports.
 
-    ``at`` names a venue in a box; left out, it is the real venue, and trading takes its keys from the
+    ``balance_limits``: by asset, how much of the account the engine may use. ``at`` names a venue in a box;
+    left out, it is the real venue, and trading takes its keys from the
     environment. ``trade`` false: market data alone, no account.
     """
 
@@ -194,6 +215,7 @@ class ConnectorConfig(_Section):
     account: Name = "main"
     trade: bool = True
     risk: AccountRiskConfig = AccountRiskConfig()
+    balance_limits: dict[Asset, Amount] = {}
     place: str | None = None
     options: dict[str, Any] = {}
 
@@ -231,6 +253,8 @@ class EngineConfig(_Section):
     supervision: SupervisionConfig = SupervisionConfig()
     books: BooksConfig = BooksConfig()
     risk: RiskConfig = RiskConfig()
+    journal: JournalConfig = JournalConfig()
+    recorder: RecorderConfig = RecorderConfig()
     venue: VenueConfig | None = None
     venues: dict[Name, VenueConfig] = {}
     connectors: Annotated[dict[ConnectorName, ConnectorConfig], Field(min_length=1)]

@@ -23,6 +23,7 @@ PRELOAD = (
     "engine.actors.order_book",
     "engine.actors.user_stream",
     "engine.actors.exchange",
+    "engine.actors.recorder",
     "engine.actors.risk",
     "engine.actors.strategy",
     "engine.actors.venue",

@@ -65,6 +65,9 @@ def plan(config: EngineConfig, run_id: int, state_dir: Path) -> list[PlannedActo
     trading = [connector for connector in config.connectors.values() if connector.trade]
     if trading:
         actors.append(_risk(config, trading))
+    if trading and config.recorder.enabled:
+        settings = {"exchanges": [exchange_name(connector) for connector in trading]}
+        actors.append(PlannedActor("recorder", "recorder", params={"recorder": settings, **_common(config)}))
     actors.extend(plan_strategy(config, strategy) for strategy in config.strategies.values())
     return actors
 
@@ -196,6 +199,9 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
             "risk": connector.risk.model_dump(mode="json", exclude_none=True),
             "halt_cancels": config.risk.halt_cancels,
             "stale_after_ns": round(config.books.stale_after * 1e9),
+            "journal": {"durability": config.journal.durability, "keep_days": config.journal.keep_days},
+            "check_balance": config.risk.check_balance,
+            "balance_limits": {asset: f"{limit:f}" for asset, limit in connector.balance_limits.items()},
             "keep_orders": config.stop.open_orders == "keep",
         }
         actors.append(PlannedActor(user_stream_name(connector), "user_stream", connector.name, box, common))

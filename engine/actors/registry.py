@@ -13,6 +13,7 @@ KINDS = {
     "user_stream": "engine.actors.user_stream:UserStreamActor",
     "exchange": "engine.actors.exchange:ExchangeActor",
     "risk": "engine.actors.risk:RiskActor",
+    "recorder": "engine.actors.recorder:RecorderActor",
     "strategy": "engine.actors.strategy:StrategyActor",
     "venue": "engine.actors.venue:VenueActor",
 }

@@ -63,7 +63,7 @@ from engine.runtime.paths import EnginePaths
 
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
-STOP_ORDER = (("strategy",), ("exchange",), ("risk",), ("user_stream", "order_book"), ("clock",), ("venue",))
+STOP_ORDER = (("strategy",), ("exchange",), ("risk", "recorder"), ("user_stream", "order_book"), ("clock",), ("venue",))
 RECENT_EVENTS = 200
 ENDED = (ActorState.STOPPED, ActorState.FAILED)
 BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED)

@@ -1,16 +1,18 @@
-"""Commands that show a running engine: status, orders, fills, balances, view.
+"""Commands that show a running engine: status, orders, fills, balances, positions, view.
 
-Orders and fills are read from the journals where no engine runs.
+Orders and fills are read from the journals where no engine runs; positions and the history of balances are what the
+recorder wrote.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.commands import journals
 from engine.commands.common import (
+    CommandError,
     Subparsers,
     add_command,
     local_time,
@@ -19,6 +21,9 @@ from engine.commands.common import (
     print_tables,
     since,
 )
+
+if TYPE_CHECKING:
+    from engine.recorder_store import RecorderReader
 
 Row = Mapping[str, Any]
 
@@ -33,7 +38,16 @@ def register(subparsers: Subparsers) -> None:
         parser.add_argument(
             "--since", type=since, default=0, metavar="T", help="an ISO time, epoch seconds, or 10m, 2h ago"
         )
-    add_command(subparsers, "balances", _balances, "show each account's balances", json_output=True)
+    positions = add_command(
+        subparsers, "positions", _positions, "show what each account's fills add up to, by pair", json_output=True
+    )
+    positions.add_argument(
+        "--since", type=since, default=None, metavar="T", help="after each fill since then, instead of as it stands"
+    )
+    balances = add_command(subparsers, "balances", _balances, "show each account's balances", json_output=True)
+    balances.add_argument(
+        "--since", type=since, default=None, metavar="T", help="each change since then, instead of as they stand"
+    )
     view = add_command(subparsers, "view", _view, "watch the running engine")
     view.add_argument("--beside-run", action="store_true", help=argparse.SUPPRESS)
 
@@ -67,7 +81,25 @@ def _fills(args: argparse.Namespace) -> int:
 def _balances(args: argparse.Namespace) -> int:
     from engine.commands.client import ask
 
+    if args.since is not None:
+        with _recorder(args) as recorder:
+            return _show(args, recorder.balances(args.since), balance_history_table)
     return _show(args, ask(args.state, "balances"), balances_table)
+
+
+def _positions(args: argparse.Namespace) -> int:
+    with _recorder(args) as recorder:
+        return _show(args, recorder.positions(args.since), positions_table)
+
+
+def _recorder(args: argparse.Namespace) -> RecorderReader:
+    """What the recorder wrote; it is read beside a running engine and without one."""
+    from engine.recorder_store import FILE_NAME, RecorderReader
+
+    path = args.state / FILE_NAME
+    if not path.is_file():
+        raise CommandError(f"there is no {path}; has the engine run with this state folder and its recorder enabled?")
+    return RecorderReader(path)
 
 
 def _view(args: argparse.Namespace) -> int:
@@ -210,6 +242,24 @@ def balances_table(balances: Mapping[str, Mapping[str, Row]]) -> Any:
     for account, assets in sorted(balances.items()):
         for asset, balance in sorted(assets.items()):
             table.add_row(account, asset, balance["total"], balance["available"])
+    return table
+
+
+def positions_table(rows: Sequence[Row]) -> Any:
+    """Positions by account and pair, newest first."""
+    table = new_table("", ["time", "account", "pair", "base"], right=["base"])
+    for row in rows:
+        account = f"{row['connector']}/{row['account']}"
+        table.add_row(local_time(row["time_ns"]), account, row["pair"], row["base"])
+    return table
+
+
+def balance_history_table(rows: Sequence[Row]) -> Any:
+    """Changes of balances, newest first."""
+    table = new_table("", ["time", "account", "asset", "total", "available"], right=["total", "available"])
+    for row in rows:
+        account = f"{row['connector']}/{row['account']}"
+        table.add_row(local_time(row["time_ns"]), account, row["asset"], row["total"], row["available"])
     return table
 
 

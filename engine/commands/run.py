@@ -164,6 +164,8 @@ def _check(args: argparse.Namespace) -> int:
 def _describe(config: EngineConfig, kind: str, connector: str, name: str) -> str:
     if kind == "clock":
         return f"a tick every {config.clock.interval:g} s"
+    if kind == "recorder":
+        return "orders, fills, positions and balances, to recorder.db"
     if kind == "risk":
         limits = ", ".join(f"{limit:f} {asset}" for asset, limit in config.risk.max_loss.items())
         return f"the kill switch; halts at a loss of {limits}" if limits else "the kill switch; no loss limit"
