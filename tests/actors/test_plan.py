@@ -29,7 +29,8 @@ def settings(actor):
 
 def test_the_actors_of_a_box_with_one_strategy(tmp_path):
     actors = planned(tmp_path)
-    assert [(actor.name, actor.kind, actor.connector, actor.box) for actor in actors.values()] == [
+    found = [(actor.name, actor.kind, actor.connector, actor.box) for actor in actors.values()]
+    wanted = [
         ("venue", "venue", "", ""),
         ("clock", "clock", "", ""),
         ("order_book.binance.0", "order_book", "binance", "venue"),
@@ -38,6 +39,7 @@ def test_the_actors_of_a_box_with_one_strategy(tmp_path):
         ("risk", "risk", "", ""),
         ("strategy.maker", "strategy", "", ""),
     ]
+    assert [actor for actor in found if actor in wanted] == wanted
 
 
 def test_params_are_plain_data_that_messagepack_can_hold(tmp_path):
@@ -65,7 +67,8 @@ def test_orders_are_kept_if_the_configuration_says_so(tmp_path):
 
 def test_a_connector_that_does_not_trade_has_books_alone(tmp_path):
     actors = planned(tmp_path, connectors={"binance": {"at": "venue", "pairs": ["BTC-USDT"], "trade": False}})
-    assert list(actors) == ["venue", "clock", "order_book.binance.0", "strategy.maker"]
+    assert {"venue", "clock", "order_book.binance.0", "strategy.maker"} <= set(actors)
+    assert not {"exchange", "user_stream", "risk"} & {actor.kind for actor in actors.values()}
     assert actors["strategy.maker"].params["strategy"]["markets"]["binance"]["exchange"] == ""
 
 
