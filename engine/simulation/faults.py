@@ -213,7 +213,7 @@ class Injector:
         self._request_fault(fault, RequestFault(self._port(fault), request, fault.args.get("count", 1), **what))
         await asyncio.sleep(WAIT_FOR_TARGET_S)
 
-    def _request_fault(self, fault: PlannedFault, request: tuple[bytes, bytes], what: RequestFault) -> None:
+    def _request_fault(self, fault: PlannedFault, what: RequestFault) -> None:
         self.world.storm.faults.append((fault.kind, what))
 
     # ------------------------------------------------------------------------------------------------- the venue's own

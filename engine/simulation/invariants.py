@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,7 @@ from engine.simulation.world import World
 from engine.simulator.orders import Fill as VenueFill
 from engine.simulator.orders import Order as VenueOrder
 from engine.simulator.orders import Status
+from engine.simulator.venue import Saved
 
 UNIT: Final = Decimal("1e-8")
 BOOK_LEVELS: Final = 10
@@ -57,23 +59,37 @@ class Books:
 
 def read_books(world: World, venue: SimulatedVenue) -> Books:
     """Both sides' books of one account, after the run."""
-    with Journal.open_readonly(world.journal_path(venue)) as journal:
+    return compare(venue.connector, world.journal_path(venue), *venue.ledger())
+
+
+def compare(connector: str, journal_path: Path, saved: Saved, balances: dict[str, dict[str, int]]) -> Books:
+    """An account's journal beside what its venue has saved. ``balances``: ``free`` and ``locked`` by asset, in the
+    venue's units.
+    """
+    with Journal.open_readonly(journal_path) as journal:
         orders = journal.orders(limit=10**9)
         fills = journal.fills(limit=10**9)
         events = [_event.decode(body) for _, body in journal.since(0, 10**9)]
         incarnation = journal.incarnation
-    saved, balances = venue.ledger()
-    return Books(venue.connector, orders, fills, events, incarnation, saved.orders, saved.fills, balances)
+    return Books(connector, orders, fills, events, incarnation, saved.orders, saved.fills, balances)
 
 
 def check(world: World, books: Iterable[Books]) -> Iterator[str]:
     """Everything that is broken after a run."""
     all_books = {each.connector: each for each in books}
     for each in all_books.values():
-        for text in (*_orders(each), *_fills(each), *_events(each), *_balances(each, world.report)):
+        for text in check_account(each, world.report):
             yield f"{each.connector}: {text}"
     yield from _strategies(world, all_books)
-    yield from _report(world.report)
+    yield from check_report(world.report)
+
+
+def check_account(books: Books, report: dict[str, Any]) -> Iterator[str]:
+    """What is broken in one account's books. ``report``: the engine's, for the balances that it ended with."""
+    yield from _orders(books)
+    yield from _fills(books)
+    yield from _events(books)
+    yield from _balances(books, report)
 
 
 def _orders(books: Books) -> Iterator[str]:
@@ -189,7 +205,8 @@ def _strategies(world: World, books: dict[str, Books]) -> Iterator[str]:
             yield f"{name} has saved {saved.state}, and its events once each amount to {expected}"
 
 
-def _report(report: dict[str, Any]) -> Iterator[str]:
+def check_report(report: dict[str, Any]) -> Iterator[str]:
+    """What the engine itself reports as broken."""
     for problem in report.get("problems", ()):
         yield f"the report says: {problem}"
     for name in ("fills_missed", "fills_duplicated"):

@@ -28,6 +28,7 @@ from engine.simulation.venue import SimulatedVenue
 from engine.simulation.weather import Storm
 
 QUIET_WITHIN_S: Final = 400.0
+LONGEST_RUN_S: Final = 700.0
 LOOK_EVERY_S: Final = 0.5
 RECONCILE_S: Final = 10.0
 DEAD_MAN_S: Final = 3.0
@@ -81,6 +82,15 @@ class World:
         ``strike`` does what goes wrong and returns when that is over; ``look`` says what is broken while all stands
         still, before the engine stops.
         """
+        try:
+            async with asyncio.timeout(LONGEST_RUN_S):
+                await self._run(strike, look)
+        except TimeoutError:
+            self.find(f"the run does not end within {LONGEST_RUN_S:g} s")
+        finally:
+            self._end_all()
+
+    async def _run(self, strike: Callable[[World], Awaitable[None]], look: Callable[[World], Iterable[str]]) -> None:
         for venue in self.venues.values():
             self.start_venue(venue)
         self.start_engine()
@@ -95,6 +105,17 @@ class World:
                 self.find(text)
             self.tell("world", "quiet: the engine stops")
         await self._stop()
+
+    def _end_all(self) -> None:
+        """Nothing of the run lives on, however it ended."""
+        runtime = self.runtime
+        for name in runtime.residents if runtime is not None else ():
+            assert runtime is not None
+            runtime.send_signal(name, signal.SIGKILL)
+        if self.engine is not None:
+            self.engine.kill()
+        for venue in self.venues.values():
+            venue.kill()
 
     @property
     def now_s(self) -> float:
@@ -273,9 +294,6 @@ class World:
             self.find("the engine does not stop")
         except Exception as error:
             self.find(f"the supervisor failed: {error!r}")
-        self.engine.kill()
-        for venue in self.venues.values():
-            venue.kill()
 
     async def _sleep_until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, at_s - self.now_s))
