@@ -94,18 +94,8 @@ class SimulatedVenue:
         return self.box is None or any(self.box.venue.open_orders.values())
 
     def ledger(self) -> tuple[Saved, dict[str, dict[str, int]]]:
-        """All orders and fills, and (free, locked) by asset. Only while it is down: a ledger has one holder."""
-        ledger = Ledger(self.folder)
-        try:
-            accounts = ledger.accounts(0, 0)
-            balances = {
-                asset: {"free": balance.free, "locked": balance.locked}
-                for account in accounts
-                for asset, balance in account.balances.items()
-            }
-            return ledger.load(), balances
-        finally:
-            ledger.close()
+        """See :func:`read_ledger`. Only while it is down: a ledger has one holder."""
+        return read_ledger(self.folder)
 
     def described(self) -> dict[str, Any]:
         """The venue as the engine's configuration has it."""
@@ -115,3 +105,21 @@ class SimulatedVenue:
 def plain(value: Any) -> Any:
     """As plain data, for a digest."""
     return msgspec.to_builtins(value)
+
+
+def read_ledger(folder: Path) -> tuple[Saved, dict[str, dict[str, int]]]:
+    """All orders and fills that a venue has saved in its folder, and what is free and locked of each asset.
+
+    Raises :class:`~engine.errors.ConfigError` while a venue serves it.
+    """
+    ledger = Ledger(folder)
+    try:
+        accounts = ledger.accounts(0, 0)
+        balances = {
+            asset: {"free": balance.free, "locked": balance.locked}
+            for account in accounts
+            for asset, balance in account.balances.items()
+        }
+        return ledger.load(), balances
+    finally:
+        ledger.close()
