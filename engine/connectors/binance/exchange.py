@@ -294,7 +294,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         on_sent: OnSent | None = None,
     ) -> RestReply | None:
         """The reply by the order connection; None if that is not open, and then nothing was done."""
-        if self.order_entry is None or not self.order_entry.is_open:
+        if self.order_entry is None:
             return None
         try:
             return await self.order_entry.request(
