@@ -7,10 +7,13 @@ CORE    := $(shell find engine -name '*.pyx' -o -name '*.pxd')
 CONFIG  ?= configs/demo.yml
 FOR     ?=
 BENCH   ?=
+SEEDS   ?= 100
+FROM    ?= 1
+SEED    ?=
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench fuzz clean
+.PHONY: help setup run test lint fmt bench fuzz simulate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +23,7 @@ help:
 	@echo "make lint | make fmt    ruff and mypy | format the code"
 	@echo "make bench [BENCH=bus]  benchmarks beside their peers, one JSON object a line"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder"
+	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
 	@echo "make clean              removes what was built (not .venv)"
 
 setup: $(STAMP)
@@ -49,6 +53,9 @@ fuzz: setup
 bench: setup
 	@$(PYTHON) -c 'import sortedcontainers' 2>/dev/null || sh scripts/setup.sh $(VENV) bench
 	@$(PYTHON) -m benchmarks $(BENCH)
+
+simulate: setup
+	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -116,7 +116,7 @@ class Pipe:
         if self._handle is not None or not self._segments or self._sender.connection.pair.frozen:
             return
         arrival_ns, first = self._segments[0]
-        if isinstance(first, bytes) and not self._receiver.is_reading():
+        if isinstance(first, bytes) and not (self._receiver.is_reading() or self._receiver.closed):
             return
         self._handle = self._loop.call_at_ns(arrival_ns, self._deliver, context=self._receiver.context)
 
@@ -234,10 +234,10 @@ class MemoryTransport(asyncio.Transport):
         return max(0, self.outgoing.unread - KERNEL_BUFFER)
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if self._eof_sent:
-            raise RuntimeError("Cannot call write() after write_eof()")
         if self.closed or not data:
             return
+        if self._eof_sent:
+            raise RuntimeError("Cannot call write() after write_eof()")
         self.outgoing.send(bytes(data))
         self._press()
 

@@ -177,8 +177,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._cancelled = 0
         self._instant_ns = -1
         self._turns = 0
-        self._generators: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context]
-        self._generators = weakref.WeakKeyDictionary()
+        # By identity: weak references are gone when a generator is finalised. An entry lasts until its number is reused.
+        self._generators: dict[int, contextvars.Context] = {}
         self.set_task_factory(_make_task)
 
     # ---------------------------------------------------------------------------------------------------------- time
@@ -349,11 +349,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # ----------------------------------------------------------------------------------------------------- generators
 
     def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
-        self._generators[agen] = contextvars.copy_context()
+        self._generators[id(agen)] = contextvars.copy_context()
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
         """One that was left half way is closed in the process that began it, if that lives."""
-        context = self._generators.pop(agen, None)
+        context = self._generators.pop(id(agen), None)
         process = None if context is None else context.get(CURRENT)
         if context is not None and not self.is_closed() and (process is None or not process.gone):
             self.call_soon(self._close_generator, agen, context=context)
