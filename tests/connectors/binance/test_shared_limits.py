@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,10 +85,10 @@ async def clients(info: BoxInfo, seconds: float, **options: Any) -> AsyncIterato
             await client.wait()
 
 
-async def told(client: asyncio.subprocess.Process) -> dict[str, int]:
+async def told(client: asyncio.subprocess.Process) -> Counter[str]:
     """What a client was told until its end."""
     assert client.stdout is not None
-    counts: dict[str, int] = json.loads(await client.stdout.read())
+    counts = Counter(json.loads(await client.stdout.read()))
     assert not [name for name in counts if name.startswith("failed")], counts
     return counts
 
