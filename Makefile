@@ -10,6 +10,7 @@ BENCH   ?=
 SEEDS   ?= 100
 FROM    ?= 1
 SEED    ?=
+JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
@@ -22,6 +23,7 @@ help:
 	@echo "make test [TESTS=path]  the whole suite"
 	@echo "make lint | make fmt    ruff and mypy | format the code"
 	@echo "make bench [BENCH=bus]  benchmarks beside their peers, one JSON object a line"
+	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
 	@echo "make clean              removes what was built (not .venv)"
@@ -47,6 +49,9 @@ fmt: setup
 	@$(VENV)/bin/ruff check --fix engine tests benchmarks scripts setup.py
 	@$(VENV)/bin/ruff format engine tests benchmarks scripts setup.py
 
+chaos: setup
+	@$(PYTHON) -m engine.chaos $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --config configs/two_venues.yml
+
 fuzz: setup
 	@$(PYTHON) -m engine.fuzzing $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
 
@@ -55,7 +60,7 @@ bench: setup
 	@$(PYTHON) -m benchmarks $(BENCH)
 
 simulate: setup
-	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache
