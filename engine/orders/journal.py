@@ -35,7 +35,7 @@ SLOW_COMMIT_NS = 50_000_000
 CHECKPOINT_COMMITS = 500
 """After so many commits the log wants to be moved into the file (:meth:`Journal.checkpoint`)."""
 
-LOG_MOST_COMMITS = 20_000
+LOG_MOST_COMMITS = 10_000
 """After so many the writer moves it itself, inline: whoever was to do it on a thread has not."""
 
 _INSERT_ORDER = f"INSERT INTO orders VALUES ({', '.join('?' * 20)})"
@@ -111,12 +111,16 @@ class Journal(JournalReader):
         """
         started = self._clock.monotonic_ns()
         last = self._last
-        with explained(self.path), transaction(self._connection):
-            for write in writes:
-                if isinstance(write, WriteEvent):
-                    last = self._event(write, last)
-                else:
-                    self._write(write)
+        with explained(self.path):
+            if len(writes) == 1 and isinstance(writes[0], WriteIntent | WriteRefusal):
+                self._write(writes[0])
+            else:
+                with transaction(self._connection):
+                    for write in writes:
+                        if isinstance(write, WriteEvent):
+                            last = self._event(write, last)
+                        else:
+                            self._write(write)
         self._last = last
         elapsed = self._clock.monotonic_ns() - started
         self.commits += 1

@@ -13,6 +13,8 @@ from pathlib import Path
 from engine.errors import JournalError
 from engine.orders.database import BUSY_S, explained
 
+_PASSES = 10
+
 
 class WriteAheadLog:
     """The log of one journal. One thread at a time may call :meth:`sync`, and one :meth:`checkpoint`."""
@@ -33,15 +35,18 @@ class WriteAheadLog:
     def checkpoint(self) -> bool:
         """Move what is in the log into the file, so that the log begins anew; False if something was left.
 
-        Writers and readers go on meanwhile.
+        Writers and readers go on meanwhile. What they add is moved by a further, shorter pass, until there is nothing.
         """
         with explained(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_S)
             try:
-                busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                for _ in range(_PASSES):
+                    busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    if not busy and frames == moved:
+                        return True
             finally:
                 connection.close()
-        return not busy and frames == moved
+        return False
 
     def close(self) -> None:
         """Give the descriptor back. Safe more than once."""
