@@ -177,7 +177,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._cancelled = 0
         self._instant_ns = -1
         self._turns = 0
-        # By identity: weak references are gone when a generator is finalised. An entry lasts until its number is reused.
+        # By identity: weak references are gone when one is finalised. An entry lasts until its number is reused.
         self._generators: dict[int, contextvars.Context] = {}
         self.set_task_factory(_make_task)
 

@@ -6,42 +6,51 @@ import argparse
 import gc
 import hashlib
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from engine.simulation.run import Outcome, run_seed
 
 SHOWN_BROKEN = 20
+_decode = msgspec.json.Decoder(Outcome).decode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 0 when nothing is broken, 1 otherwise."""
     args = _parser().parse_args(argv)
-    return _replay(args.seed) if args.seed is not None else _many(args.first, args.seeds, not args.no_faults)
+    if args.seed is not None:
+        return _replay(args.seed)
+    if args.lines:
+        return _lines(range(args.first, args.first + args.seeds * args.step, args.step), not args.no_faults)
+    return _many(args.first, args.seeds, min(args.jobs, args.seeds), not args.no_faults)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.simulation", description=__doc__)
     parser.add_argument("--seeds", type=_count, default=100, help="how many seeds to run (default 100)")
     parser.add_argument("--from", dest="first", type=int, default=1, help="the first seed (default 1)")
+    parser.add_argument("--jobs", type=_count, default=1, help="how many processes share the seeds (default 1)")
     parser.add_argument("--seed", type=int, help="run this one seed and tell its whole story")
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
+    parser.add_argument("--step", type=_count, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--lines", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def _many(first: int, count: int, faults: bool) -> int:
+def _many(first: int, count: int, jobs: int, faults: bool) -> int:
     """Seeds ``first``…``first + count - 1``; the summary is the last line."""
     began = time.monotonic()
-    gc.collect()
-    gc.freeze()
     total = _Total()
-    for seed in range(first, first + count):
-        outcome = run_seed(seed, faults=faults)
+    seeds = range(first, first + count)
+    for outcome in _shared(seeds, jobs, faults) if jobs > 1 else _alone(seeds, faults):
         total.add(outcome)
         if outcome.broken:
-            print(f"seed {seed} is broken: {outcome.broken[0]}", flush=True)
+            print(f"seed {outcome.seed} is broken: {outcome.broken[0]}", flush=True)
             for line in outcome.broken[1:SHOWN_BROKEN]:
                 print(f"  {line}", flush=True)
     seconds = time.monotonic() - began
@@ -49,6 +58,42 @@ def _many(first: int, count: int, faults: bool) -> int:
         print(f"first broken seed: {total.first_broken}; see it all with: make simulate SEED={total.first_broken}")
     print(json.dumps(total.summary(seconds)), flush=True)
     return 1 if total.broken else 0
+
+
+def _alone(seeds: range, faults: bool) -> Iterator[Outcome]:
+    gc.collect()
+    gc.freeze()
+    for seed in seeds:
+        yield run_seed(seed, faults=faults)
+
+
+def _shared(seeds: range, jobs: int, faults: bool) -> Iterator[Outcome]:
+    """The same outcomes in the same order, from processes that take turns at the seeds."""
+    children = [_child(seeds[index::jobs], faults) for index in range(jobs)]
+    try:
+        for index, seed in enumerate(seeds):
+            child = children[index % jobs]
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            yield _decode(line) if line else Outcome(seed, [f"its process ended with code {child.wait()}"])
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
+def _child(seeds: range, faults: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "engine.simulation", "--lines", "--from", str(seeds.start)]
+    command += ["--seeds", str(len(seeds)), "--step", str(seeds.step), *([] if faults else ["--no-faults"])]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def _lines(seeds: range, faults: bool) -> int:
+    for outcome in _alone(seeds, faults):
+        outcome.story = []
+        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+        sys.stdout.buffer.flush()
+    return 0
 
 
 def _replay(seed: int) -> int:

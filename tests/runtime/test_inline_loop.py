@@ -93,7 +93,7 @@ def test_time_that_stands_still_is_an_error(loop, monkeypatch):
     monkeypatch.setattr("engine.runtime.virtual_loop.MAX_TURNS_AT_ONE_INSTANT", 100)
 
     async def body():
-        while True:
+        while True:  # noqa: ASYNC110 - standing still is what is tested
             await asyncio.sleep(0)
 
     task = loop.create_task(body())

@@ -276,8 +276,8 @@ def test_http_of_aiohttp_runs_over_it_at_both_ends(place):
                 async with session.post(f"http://127.0.0.1:{PORT}/", data=text) as response:
                     assert (await response.json())["got"] == text
             assert len(place.net.connections) == 1
+            timeout = aiohttp.ClientTimeout(total=1)
             with pytest.raises(asyncio.TimeoutError):
-                timeout = aiohttp.ClientTimeout(total=1)
                 await session.post(f"http://127.0.0.1:{PORT}/", data="slow", timeout=timeout)
         await runner.cleanup()
         return place.loop.time()

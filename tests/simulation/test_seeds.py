@@ -1,0 +1,128 @@
+"""The engine under simulation: seeds with faults, each the same every time."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.runtime.paths import EnginePaths
+from engine.simulation.plan import KINDS, make_plan
+from engine.simulation.run import MIN_FILLS, MIN_ORDERS, run_seed
+
+CHUNKS = 10
+PER_CHUNK = 5
+MIN_FAULTS = 3
+
+
+def simulate(*arguments, hash_seed="0"):
+    command = [sys.executable, "-m", "engine.simulation", *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_order_and_no_fill_is_lost_or_doubled_whatever_happens(chunk):
+    for seed in range(1 + chunk * PER_CHUNK, 1 + (chunk + 1) * PER_CHUNK):
+        outcome = run_seed(seed)
+        assert not outcome.broken, f"seed {seed}: {outcome.broken}"
+        assert outcome.orders >= MIN_ORDERS
+        assert outcome.fills >= MIN_FILLS
+        assert outcome.virtual_s >= 60
+        assert sum(outcome.faults.values()) >= MIN_FAULTS, f"seed {seed}: {outcome.faults}"
+
+
+def test_a_seed_is_the_same_in_another_process_with_other_hashes():
+    last = [
+        json.loads(simulate("--seeds", "2", "--from", "7", *jobs, hash_seed=hash_seed).stdout.splitlines()[-1])
+        for hash_seed, jobs in (("1", []), ("4242", ["--jobs", "2"]))
+    ]
+    assert last[0]["digest"] == last[1]["digest"]
+    assert last[0]["broken"] == 0
+    assert {"seeds", "broken", "seconds", "runs_per_minute", "orders", "fills", "kills", "faults", "digest"} <= set(
+        last[0]
+    )
+
+
+def test_a_seed_tells_its_story():
+    done = simulate("--seed", "3")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "trading ends" in done.stdout
+    assert "event 1 created" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["seeds"] == 1
+
+
+def test_what_is_broken_is_found_named_and_fails_the_command(monkeypatch, capsys):
+    from engine.orders.evidence import Evidence
+    from engine.simulation.__main__ import main
+
+    taken = Evidence.take_fill
+
+    def forgetful(self, batch, tracked, fill):
+        if int(fill.trade_id) % 5:
+            taken(self, batch, tracked, fill)
+
+    monkeypatch.setattr(Evidence, "take_fill", forgetful)
+    assert main(["--seeds", "1", "--from", "7", "--no-faults"]) == 1
+    said = capsys.readouterr().out
+    assert "seed 7 is broken" in said
+    assert "fill missed" in said or "not quiet" in said
+    assert json.loads(said.splitlines()[-1])["broken"] == 1
+
+
+def test_plans_are_the_same_for_ever_and_all_kinds_occur():
+    drawn = {fault.kind for seed in range(300) for fault in make_plan(seed).faults}
+    assert drawn == set(KINDS)
+    random.seed(5)
+    assert make_plan(17) == make_plan(17)
+    assert not make_plan(17, faults=False).faults
+
+
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.simulation.run._memory_folder", lambda: str(tmp_path))
+    before = os.listdir("/proc/self/fd")
+    assert not run_seed(11).broken
+    assert not list(tmp_path.iterdir())
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
+
+
+def engine_run(config, state, report, *arguments):
+    command = [sys.executable, "-m", "engine", "run", str(config), "--runtime", "inline", "--state", str(state)]
+    command += ["--report", str(report), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_engine_run_inline_reports_the_same_twice_and_goes_on_where_it_stopped(tmp_path):
+    config = Path(__file__).parents[2] / "configs" / "two_venues.yml"
+    reports = []
+    for name in ("a", "b"):
+        done = engine_run(config, tmp_path / name, tmp_path / "report.json", "--for", "10")
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads((tmp_path / "report.json").read_text()))
+    assert reports[0]["digest"] == reports[1]["digest"]
+    assert reports[0]["runtime"] == "inline"
+    assert reports[0]["ok"]
+    assert reports[0]["seconds"] == pytest.approx(10, abs=0.5)
+    assert reports[0]["orders"]["placed"] > 0
+    assert reports[0]["fills_missed"] == reports[0]["fills_duplicated"] == 0
+    again = engine_run(config, tmp_path / "a", tmp_path / "report.json", "--for", "5")
+    assert again.returncode == 0, again.stderr
+    for name in ("a", "b"):
+        paths = EnginePaths.for_state(tmp_path / name)
+        assert not paths.run.exists()
+        shutil.rmtree(tmp_path / name)
+
+
+def test_engine_run_inline_needs_an_end_and_a_venue_in_a_box(tmp_path):
+    configs = Path(__file__).parents[2] / "configs"
+    done = engine_run(configs / "demo.yml", tmp_path / "s", tmp_path / "report.json")
+    assert (done.returncode, "--for" in done.stderr) == (2, True)
+    done = engine_run(
+        configs / "binance.yml", tmp_path / "s", tmp_path / "r.json", "--set", "connectors.binance.trade=false"
+    )
+    assert done.returncode == 2
+    assert "give it a box" in done.stderr or "box" in done.stderr
