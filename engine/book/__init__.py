@@ -16,8 +16,9 @@ from engine.book.rules import (
     Verdict,
 )
 from engine.book.shared import BookReader, BookWriter
+from engine.book.standing import Standing, SyncCounters
 from engine.book.states import ReadStatus, SyncState
-from engine.book.sync import BookSync, QuoteMismatch, SyncCounters, SyncReason, SyncResult
+from engine.book.sync import BookSync, QuoteMismatch, SyncReason, SyncResult
 from engine.book.views import BestView, DepthView, TopView
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ReadStatus",
     "ReplacingRule",
     "SequenceRule",
+    "Standing",
     "SyncCounters",
     "SyncReason",
     "SyncResult",

@@ -33,6 +33,9 @@ cdef class OrderBook:
     cdef int _read_size(self, object text, int64_t* size) except -1
     cdef int _read_price(self, object text, int64_t* price) except -1
     cdef int _rescale(self, bint prices, int exponent, object text) except -1
+    cdef int set_levels(
+        self, const Level* bids, Py_ssize_t bid_count, const Level* asks, Py_ssize_t ask_count
+    ) except -1
     cdef int _check(self) except -1
     cdef Py_ssize_t _limit(self, object n) except -1
     cdef object _best(self, Ladder* ladder)

@@ -243,6 +243,21 @@ cdef class OrderBook:
         self.invalid_reason = f"{value!r} {what}"
         raise BookError(f"{self.pair}: {value!r} {what}; the book needs a new snapshot")
 
+    # ------------------------------------------------------------------------------------------------- compiled callers
+
+    cdef int set_levels(
+        self, const Level* bids, Py_ssize_t bid_count, const Level* asks, Py_ssize_t ask_count
+    ) except -1:
+        """As :meth:`apply_diff`, of a valid book and of levels that are mantissas at its exponents already.
+
+        Their keys are price × direction of the side. Fastest if each side comes best first, as venues send them.
+        """
+        reserve(&self._bids, self._bids.count + bid_count)
+        reserve(&self._asks, self._asks.count + ask_count)
+        put_levels(&self._bids, bids, bid_count)
+        put_levels(&self._asks, asks, ask_count)
+        return 0
+
     # ------------------------------------------------------------------------------------------------- helpers
 
     cdef int _check(self) except -1:
@@ -334,6 +349,45 @@ cdef Py_ssize_t find(const Ladder* ladder, int64_t key) noexcept nogil:
         else:
             high = middle
     return low
+
+
+cdef void put_levels(Ladder* ladder, const Level* changes, Py_ssize_t count) noexcept nogil:
+    """Sets or removes ``count`` levels, for which there is room. Each search begins where the last one ended."""
+    cdef Level* levels = ladder.levels
+    cdef Py_ssize_t held = ladder.count
+    cdef Py_ssize_t at = held
+    cdef Py_ssize_t low, high, step, middle, n
+    cdef int64_t key
+    for n in range(count):
+        key = changes[n].key
+        if at < held and levels[at].key < key:
+            at = held
+        high = at
+        low = high - 1
+        step = 1
+        while low >= 0 and levels[low].key >= key:
+            high = low
+            low -= step
+            step *= 2
+        low = low + 1 if low >= 0 else 0
+        while low < high:
+            middle = (low + high) >> 1
+            if levels[middle].key < key:
+                low = middle + 1
+            else:
+                high = middle
+        at = low
+        if at < held and levels[at].key == key:
+            if changes[n].size == 0:
+                held -= 1
+                memmove(&levels[at], &levels[at + 1], (held - at) * sizeof(Level))
+            else:
+                levels[at].size = changes[n].size
+        elif changes[n].size != 0:
+            memmove(&levels[at + 1], &levels[at], (held - at) * sizeof(Level))
+            levels[at] = changes[n]
+            held += 1
+    ladder.count = held
 
 
 cdef int set_level(Ladder* ladder, int64_t key, int64_t size) except -1:

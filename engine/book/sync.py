@@ -16,7 +16,8 @@ import msgspec
 from engine.book.audit import Audit, AuditOutcome
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.order_book import OrderBook
-from engine.book.rules import SequenceRule, Verdict
+from engine.book.rules import RangeRule, SequenceRule, Verdict
+from engine.book.standing import Standing
 from engine.book.states import SyncState
 from engine.errors import BookError
 
@@ -64,37 +65,6 @@ class SyncResult(msgspec.Struct, frozen=True):
     mismatches: tuple[QuoteMismatch, ...] = ()
 
 
-class SyncCounters(msgspec.Struct, gc=False):
-    """Counts since the object was made.
-
-    ``updates``: applied messages of the stream. ``snapshots``: applied snapshots. ``gaps``: missing messages
-    found. ``resyncs``: how often a book once built had to be given up. ``rescales``: values finer than the
-    book's exponents. ``crossed``, ``bad_values``: resyncs because the book was crossed, or a value could not
-    be held. ``overflows``: diffs lost from a full buffer. ``dropped``: events without use, old or unasked
-    for. ``bbo_checked``, ``bbo_equal``: quotes compared with the book at their very id, and found equal.
-    ``checksums_ok``, ``checksums_failed``: the venue's checksums that the book met, or did not. ``old_runs``:
-    resyncs because nothing but old messages came. ``audits``, ``audit_mismatches``: snapshots that could be
-    compared with the book, and those that differed.
-    """
-
-    updates: int = 0
-    snapshots: int = 0
-    gaps: int = 0
-    resyncs: int = 0
-    rescales: int = 0
-    crossed: int = 0
-    bad_values: int = 0
-    overflows: int = 0
-    dropped: int = 0
-    bbo_checked: int = 0
-    bbo_equal: int = 0
-    checksums_ok: int = 0
-    checksums_failed: int = 0
-    old_runs: int = 0
-    audits: int = 0
-    audit_mismatches: int = 0
-
-
 _NOTHING = SyncResult()
 _APPLIED = SyncResult(applied=True)
 _BUFFERED = SyncResult(reason=SyncReason.BUFFERED)
@@ -107,7 +77,7 @@ _UNEXPECTED = SyncResult(reason=SyncReason.SNAPSHOT_UNEXPECTED)
 _FAILED = SyncResult(need_snapshot=True, reason=SyncReason.SNAPSHOT_FAILED)
 
 
-class BookSync:
+class BookSync(Standing):
     """One pair's book and its place in the venue's sequence.
 
     ``state`` says what the book is worth, ``update_id`` where it stands (the last one, while out of sync),
@@ -124,24 +94,14 @@ class BookSync:
         "_audit",
         "_awaiting",
         "_buffer",
-        "_checks",
         "_checksum",
         "_depth",
-        "_follows_snapshot",
         "_max_buffer",
         "_max_old_diffs",
         "_max_old_quotes",
         "_max_quotes",
-        "_old_diffs",
-        "_old_quotes",
-        "_quotes",
-        "book",
-        "counters",
         "epoch",
         "rule",
-        "state",
-        "time_ns",
-        "update_id",
     )
 
     def __init__(
@@ -160,7 +120,7 @@ class BookSync:
         self.update_id = 0
         self.time_ns = 0
         self.epoch = 0
-        self.counters = SyncCounters()
+        self._ranged = type(rule) is RangeRule
         self._awaiting = False
         self._follows_snapshot = False
         self._buffer: deque[DepthDiff] = deque()
@@ -222,6 +182,10 @@ class BookSync:
             self.counters.overflows += 1
             return _OVERFLOW
         return _BUFFERED
+
+    def on_advanced(self) -> SyncResult:
+        """A diff that continued the book was put on it by compiled code (:class:`~engine.book.standing.Standing`)."""
+        return self._advance(self.update_id)
 
     def on_snapshot(self, snapshot: DepthSnapshot, epoch: int | None = None) -> SyncResult:
         """Takes a snapshot that was asked for (or any, where the rule says that they replace the book).

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 import msgspec
 
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
+from engine.connectors.hot_path import DiffScanner
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.connectors.symbols import SymbolMap
 from engine.messages import (
@@ -176,6 +177,12 @@ class MarketDataProtocol(ABC):
     @abstractmethod
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         """Read one frame. Streams that nobody asked for give nothing; MalformedFrame if it cannot be read."""
+
+    def hot_path(self) -> tuple[DiffScanner, SymbolMap] | None:
+        """What reads this venue's commonest depth frame in compiled code, and whose symbols are in it. It must
+        decline what it does not read exactly as :meth:`feed` does. None where there is no such thing.
+        """
+        return None
 
     @abstractmethod
     def sequence_rule(self) -> SequenceRule:

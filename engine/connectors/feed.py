@@ -22,6 +22,7 @@ from engine.connectors.base import (
     VenueNotice,
 )
 from engine.connectors.errors import MalformedFrame, MalformedReply
+from engine.connectors.hot_path import FrameIntake
 from engine.errors import VenueError
 
 
@@ -63,29 +64,19 @@ class FeedResult(msgspec.Struct, frozen=True):
     reconnect: bool = False
 
 
-class FeedCounters(msgspec.Struct, gc=False):
-    """``unparsed``: frames that could not be read. ``unknown``: events of pairs that nobody follows."""
-
-    frames: int = 0
-    unparsed: int = 0
-    diffs: int = 0
-    quotes: int = 0
-    trades: int = 0
-    unknown: int = 0
-
-
 _NOTHING = FeedResult()
 _QUIET = frozenset({SyncReason.NONE, SyncReason.CONNECTED, SyncReason.BUFFERED, SyncReason.OLD_DIFF})
 
 
-class MarketDataFeed:
-    """Decodes frames and puts them on the books. ``books`` may be added to and taken from at any time."""
+class MarketDataFeed(FrameIntake):
+    """Decodes frames and puts them on the books. ``books`` may be added to and taken from at any time.
+
+    :meth:`on_frame` is :class:`~engine.connectors.hot_path.FrameIntake`'s: it carries out the commonest frame itself.
+    """
 
     def __init__(self, protocol: MarketDataProtocol, books: dict[str, BookSync]) -> None:
+        super().__init__(books, *(protocol.hot_path() or ()))
         self.protocol = protocol
-        self.books = books
-        self.counters = FeedCounters()
-        self.last_frame_mono_ns = 0
         self._updated: dict[str, FeedResult] = {}
         self._numbers: dict[ConnectionPlan, ConnectionNumbers] = {}
 
@@ -98,15 +89,12 @@ class MarketDataFeed:
         """A connection is gone: its pairs' books are out of sync from here on."""
         return self._collect([(pair, book.on_disconnected()) for pair, book in self._books_of(conn)])
 
-    def on_frame(self, conn: ConnectionPlan, data: str | bytes, received_mono_ns: int) -> FeedResult:
-        """One frame, read from its socket at ``received_mono_ns``. Never raises for what the venue sends."""
-        counters = self.counters
-        counters.frames += 1
-        self.last_frame_mono_ns = received_mono_ns
+    def _on_frame(self, conn: ConnectionPlan, data: str | bytes) -> FeedResult:
+        """Any frame that is not carried out on the hot path."""
         try:
             events = self.protocol.feed(data)
         except MalformedFrame as error:
-            counters.unparsed += 1
+            self.counters.unparsed += 1
             return FeedResult(problems=(FeedProblem("unparsed", "", f"{conn.url}: {error}"),))
         if len(events) == 1:
             return self._on_event(conn, events[0])
@@ -180,13 +168,20 @@ class MarketDataFeed:
     def _result(self, pair: str, result: SyncResult) -> FeedResult:
         """The common case, an applied update, gives one and the same object each time."""
         if result.applied and not result.mismatches and not result.need_snapshot:
-            ready = self._updated.get(pair)
-            if ready is None:
-                ready = self._updated[pair] = FeedResult(updated=(pair,))
-            return ready
+            return self._ready(pair)
         if result.reason in _QUIET and not result.mismatches and not result.need_snapshot:
             return _NOTHING
         return self._collect([(pair, result)])
+
+    def _ready(self, pair: str) -> FeedResult:
+        ready = self._updated.get(pair)
+        if ready is None:
+            ready = self._updated[pair] = FeedResult(updated=(pair,))
+        return ready
+
+    def _settled(self, pair: str, book: BookSync) -> FeedResult:
+        """The hot path moved the book on: quotes that waited for that are compared now."""
+        return self._result(pair, book.on_advanced())
 
     def _collect(self, results: list[tuple[str, SyncResult]]) -> FeedResult:
         """``updated`` also names the pairs whose state changed for the worse: publish that too."""

@@ -31,14 +31,16 @@ class SymbolMap:
 
     It begins with the pairs of the configuration, spelled by the venue's habit, so that streams can be
     opened before the venue's list has been read; :meth:`learn` then corrects and completes it.
+    ``revision`` changes whenever a symbol may have come to mean another pair.
     """
 
-    __slots__ = ("_pair_of", "_spell", "_symbol_of")
+    __slots__ = ("_pair_of", "_spell", "_symbol_of", "revision")
 
     def __init__(self, spell: Callable[[str, str], str], pairs: Iterable[str] = ()) -> None:
         self._spell = spell
         self._symbol_of: dict[str, str] = {}
         self._pair_of: dict[str, str] = {}
+        self.revision = 0
         for pair in pairs:
             self.symbol(pair)
 
@@ -52,6 +54,7 @@ class SymbolMap:
             symbol = self._spell(base, quote)
             self._symbol_of[pair] = symbol
             self._pair_of[symbol] = pair
+            self.revision += 1
         return symbol
 
     def pair(self, symbol: str) -> str | None:
@@ -63,6 +66,7 @@ class SymbolMap:
         for rule in rules:
             self._symbol_of[rule.pair] = rule.symbol
             self._pair_of[rule.symbol] = rule.pair
+        self.revision += 1
 
     def __len__(self) -> int:
         return len(self._symbol_of)

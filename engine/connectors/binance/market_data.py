@@ -26,7 +26,8 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
-from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, is_list, utf8
+from engine.connectors.binance.scanner import BinanceDiffScanner
+from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, is_list
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -143,7 +144,9 @@ class BinanceMarketData(MarketDataProtocol):
 
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
-            raw = utf8(data)
+            raw = data.encode() if isinstance(data, str) else data
+            if not raw.isascii():
+                raw.decode()  # decoders overlook broken UTF-8 in what they skip
             if raw.startswith(_COMBINED):
                 mark = raw.find(b"@", 11, 64)
                 if raw.find(b'"', 11, mark) >= 0:
@@ -157,6 +160,9 @@ class BinanceMarketData(MarketDataProtocol):
             return self._rare(raw)
         except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
+
+    def hot_path(self) -> tuple[BinanceDiffScanner, SymbolMap]:
+        return BinanceDiffScanner(), self._symbols
 
     def sequence_rule(self) -> RangeRule:
         return RangeRule()
