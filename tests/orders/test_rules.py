@@ -96,3 +96,38 @@ def test_a_pair_that_does_not_trade_takes_no_orders() -> None:
     violation = validate(msgspec.structs.replace(RULE, is_trading=False), LIMIT, D(1), D(100))
     assert violation is not None
     assert violation.reason is Reason.NOT_TRADING
+
+
+def test_F35_significant_digits_are_cut_towards_zero_for_either_side() -> None:
+    rule = msgspec.structs.replace(RULE, price_increment=D("0.000001"), price_digits=5, size_digits=3)
+    assert quantise_price(rule, D("123.4567")) == D("123.45")
+    assert quantise_price(rule, D("0.001234567")) == D("0.001234")
+    assert quantise_price(rule, D("1234567")) == D(1234500)
+    assert quantise_size(rule, D("12.3456")) == D("12.300")
+    assert quantise_price(rule, D(0)) == 0
+    assert quantise_price(rule, D("NaN")).is_nan()
+
+
+def test_F35_the_least_order_value_holds_for_market_orders_too() -> None:
+    rule = msgspec.structs.replace(RULE, min_notional=D(0), market_min_notional=False, min_order_value=D(50))
+    limit = validate(rule, LIMIT, D("0.3"), D(100))
+    market = validate(rule, MARKET, D("0.3"), None, reference_price=D(100))
+    assert limit is not None
+    assert market is not None
+    assert limit.detail == market.detail == "notional 30.0 is below BTC-USDT's min_order_value 50 USDT"
+
+
+@pytest.mark.parametrize(
+    ("size", "price", "named"),
+    [
+        ("0.002", "100000", "min_size 0.003"),
+        ("101", "100", "max_size 100"),
+        ("50", "0.99", "min_price 1"),
+        ("1", "1000001", "max_price 1000000"),
+        ("0.003", "3333.3", "min_notional 10"),
+    ],
+)
+def test_S16_a_violation_names_the_rule_with_its_value(size: str, price: str, named: str) -> None:
+    violation = validate(RULE, LIMIT, D(size), D(price))
+    assert violation is not None
+    assert named in violation.detail
