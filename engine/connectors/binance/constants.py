@@ -36,6 +36,7 @@ PATH_ORDER = "/api/v3/order"
 PATH_OPEN_ORDERS = "/api/v3/openOrders"
 PATH_FILLS = "/api/v3/myTrades"
 PATH_ACCOUNT = "/api/v3/account"
+PATH_COMMISSION = "/api/v3/account/commission"
 
 WEIGHT = "REQUEST_WEIGHT_1M"
 RAW = "RAW_REQUESTS_5M"

@@ -20,7 +20,7 @@ from engine.connectors.base import (
     PlaceResult,
     VenueFill,
 )
-from engine.connectors.binance import constants, reports
+from engine.connectors.binance import commission, constants, reports
 from engine.connectors.binance.auth import signed_query
 from engine.connectors.binance.order_entry import NotOpenError, OrderEntry, Write
 from engine.connectors.binance.order_requests import ORDER_TYPES, OrderRequests, check_client_order_id, price_text
@@ -37,7 +37,7 @@ from engine.connectors.settings import Credentials
 from engine.connectors.symbols import SymbolMap
 from engine.connectors.throttler import Priority
 from engine.errors import VenueError
-from engine.messages import Order, OrderType, Side, VenueBalanceUpdate, VenueOrderUpdate
+from engine.messages import FeeSchema, Order, OrderType, Side, VenueBalanceUpdate, VenueOrderUpdate
 
 T = TypeVar("T")
 Params = list[tuple[str, str]]
@@ -54,6 +54,7 @@ _FREE = (constants.WEIGHT,)
 """What successful placing and cancelling has not cost since 2026-04-02; a failure still does."""
 
 _decode_order = msgspec.json.Decoder(reports.OrderReport)
+_decode_commission = msgspec.json.Decoder(commission.Commission)
 _decode_orders = msgspec.json.Decoder(list[reports.OrderReport])
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _decode_list = msgspec.json.Decoder(reports.OrderListReport)
@@ -202,6 +203,14 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         found = reports.balances((entry.asset, entry.free, entry.locked) for entry in account.balances)
         at_ns = self._start_of(reply).venue_ns
         return self._dated(reply, VenueBalanceUpdate(balances=found, venue_time_ns=at_ns))
+
+    async def fee_rates(self, pairs: Iterable[str]) -> dict[str, FeeSchema]:
+        found = {}
+        for pair in pairs:
+            symbol = [("symbol", self._symbols.symbol(pair))]
+            reply = await self._get(constants.PATH_COMMISSION, symbol, weight=commission.WEIGHT)
+            found[pair] = commission.fee_schema(decoded(_decode_commission, reply))
+        return found
 
     # ------------------------------------------------------------------------------------------- in parts
 
