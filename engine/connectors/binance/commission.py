@@ -11,7 +11,7 @@ from engine.messages import FeeSchema
 WEIGHT = 20
 
 
-class Rates(msgspec.Struct, rename="camel"):
+class Rates(msgspec.Struct, rename="camel", frozen=True):
     """Fractions of an execution; ``buyer`` and ``seller`` come on top of ``maker`` and ``taker``."""
 
     maker: Decimal
@@ -24,7 +24,7 @@ class Rates(msgspec.Struct, rename="camel"):
         return max(self.buyer, self.seller)
 
 
-class Discount(msgspec.Struct, rename="camel"):
+class Discount(msgspec.Struct, rename="camel", frozen=True):
     """Standard commission is multiplied by ``discount`` when it is paid in ``discount_asset``."""
 
     enabled_for_account: bool = False
@@ -36,7 +36,7 @@ class Discount(msgspec.Struct, rename="camel"):
 _NONE = Rates(maker=Decimal(0), taker=Decimal(0))
 
 
-class Commission(msgspec.Struct, rename="camel"):
+class Commission(msgspec.Struct, rename="camel", frozen=True):
     """The reply, of one symbol."""
 
     standard_commission: Rates
