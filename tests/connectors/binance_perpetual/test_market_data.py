@@ -14,8 +14,15 @@ from engine.connectors.settings import ConnectorSettings
 from engine.messages import OrderType, Side
 
 DEPTH = {
-    "e": "depthUpdate", "E": 1700, "T": 1690, "s": "BTCUSDT", "U": 5, "u": 7, "pu": 4,
-    "b": [["1.0", "2"]], "a": [["3.0", "0"]],
+    "e": "depthUpdate",
+    "E": 1700,
+    "T": 1690,
+    "s": "BTCUSDT",
+    "U": 5,
+    "u": 7,
+    "pu": 4,
+    "b": [["1.0", "2"]],
+    "a": [["3.0", "0"]],
 }
 DIFF = DepthDiff("BTC-USDT", 5, 7, 4, [("1.0", "2")], [("3.0", "0")], 1_700_000_000)
 

@@ -15,12 +15,20 @@ from engine.messages import Side
 
 AT, AT_NS = "2022-08-04T15:25:05.010758Z", 1_659_626_705_010_758_000
 UPDATE = {
-    "type": "l2update", "product_id": "BTC-USD", "time": AT,
+    "type": "l2update",
+    "product_id": "BTC-USD",
+    "time": AT,
     "changes": [["buy", "10.80", "0.16"], ["sell", "11", "0"]],
 }
 MATCH = {
-    "type": "match", "trade_id": 10, "sequence": 50, "product_id": "BTC-USD", "time": AT,
-    "size": "5.2", "price": "400.2", "side": "sell",
+    "type": "match",
+    "trade_id": 10,
+    "sequence": 50,
+    "product_id": "BTC-USD",
+    "time": AT,
+    "size": "5.2",
+    "price": "400.2",
+    "side": "sell",
 }
 
 

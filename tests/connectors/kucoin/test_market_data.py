@@ -14,7 +14,10 @@ from engine.connectors.settings import ConnectorSettings
 from engine.messages import Side
 
 UPDATE = {
-    "symbol": "BTC-USDT", "sequenceStart": 14, "sequenceEnd": 17, "time": 1700,
+    "symbol": "BTC-USDT",
+    "sequenceStart": 14,
+    "sequenceEnd": 17,
+    "time": 1700,
     "changes": {"asks": [["18906", "0.3", "15"], ["18907", "0.5", "14"]], "bids": [["18891", "0", "17"]]},
 }
 
