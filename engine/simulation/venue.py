@@ -18,6 +18,7 @@ from engine.simulator.config import AccountConfig, BoxConfig, PairConfig
 from engine.simulator.ledger import Ledger
 from engine.simulator.venue import Saved
 
+STEP_S: Final = 0.05
 FIRST_PORT: Final = 40_100
 BALANCES: Final = {"USDT": "1000000", "BTC": "20", "ETH": "300"}
 PRICES: Final = {"BTC-USDT": "60000", "ETH-USDT": "3000"}
@@ -66,6 +67,7 @@ class SimulatedVenue:
         """Come up on the ledger of the last life; ``failed`` is told when it cannot."""
         process = self.process = self.place.process(f"venue.{self.name}")
         box = self.box = VenueBox(self._config, self.now_ns)
+        box.step_s = STEP_S
         process.on_death.append(box.abandon)
 
         async def live() -> None:

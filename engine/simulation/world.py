@@ -30,7 +30,7 @@ from engine.simulation.weather import Storm
 QUIET_WITHIN_S: Final = 400.0
 LONGEST_RUN_S: Final = 700.0
 LOOK_EVERY_S: Final = 0.5
-RECONCILE_S: Final = 10.0
+RECONCILE_S: Final = 6.0
 DEAD_MAN_S: Final = 3.0
 DRAIN_S: Final = 1.5
 MARK_SIZES: Final = {"BTC-USDT": "0.002", "ETH-USDT": "0.04"}

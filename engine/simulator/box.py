@@ -59,6 +59,7 @@ class VenueBox:
         self._cleanup = contextlib.AsyncExitStack()
         self._saved_ns = 0
         self._step_task: asyncio.Task[None] | None = None
+        self.step_s = STEP_SECONDS
         self._ledger_open: Ledger | None = None
         self.faults = Faults()
 
@@ -213,7 +214,7 @@ class VenueBox:
     async def _run(self) -> None:
         while True:
             self.step()
-            await asyncio.sleep(STEP_SECONDS)
+            await asyncio.sleep(self.step_s)
 
     async def _listen(self, server: Server, context: ssl.SSLContext | None) -> int:
         """On the port asked for; where none is, on the last life's, and on any free one if that stays taken."""
