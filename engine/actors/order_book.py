@@ -167,7 +167,7 @@ class OrderBookActor(Actor):
         sync = self.feed.books[pair]
         state = sync.state
         if state is SyncState.SYNCED:
-            self.writers[pair].publish(sync.book, sync.update_id, sync.time_ns, received_mono_ns, state)
+            self.writers[pair].publish_standing(sync, received_mono_ns)
             if pair in self._unsynced_since:
                 self._synced(pair)
             self.metrics.histogram(f"book_latency_ns/{pair}").record(self.clock.monotonic_ns() - received_mono_ns)

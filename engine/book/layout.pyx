@@ -174,8 +174,11 @@ cdef uint64_t* newest_of(uint64_t* first, uint64_t one, uint64_t* second, uint64
     return first if one > two else second
 
 
-cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit) noexcept nogil:
-    """Copies the newest complete slot, up to ``limit`` levels a side; false if none was found within ``TRIES``."""
+cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit, long long* retries) noexcept nogil:
+    """Copies the newest complete slot, up to ``limit`` levels a side; false if none was found within ``TRIES``.
+
+    ``retries`` counts the tries that came to nothing.
+    """
     cdef uint64_t* first = mapped.words + HEADER_WORDS
     cdef uint64_t* second = first + mapped.slot_words
     cdef uint64_t* slot
@@ -186,13 +189,16 @@ cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit) n
         two = load_acquire(second + SEQUENCE)
         slot = newest_of(first, one, second, two)
         if slot == NULL:
+            retries[0] += 1
             continue
         sequence = one if slot == first else two
         if not copy_slot(slot, target, mapped.depth, limit):
+            retries[0] += 1
             continue
         fence_acquire()
         if load_relaxed(slot + SEQUENCE) == sequence:
             return True
+        retries[0] += 1
     return False
 
 

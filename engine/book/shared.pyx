@@ -18,6 +18,7 @@ from engine.book.layout cimport (
     pair_of, slot_words_of, store_relaxed, store_release, store_side, unmap,
 )
 from engine.book.order_book cimport OrderBook
+from engine.book.standing cimport Standing
 
 import contextlib
 import os
@@ -126,6 +127,12 @@ cdef class BookWriter:
         self._end(slot)
         if received_mono_ns > <int64_t>load_relaxed(self._map.words + HEARTBEAT):
             store_release(self._map.words + HEARTBEAT, <uint64_t>received_mono_ns)
+
+    cpdef void publish_standing(self, Standing standing, int64_t received_mono_ns) except *:
+        """As :meth:`publish`, of a book where it stands."""
+        self.publish(
+            standing.book, standing.update_id, standing.time_ns, received_mono_ns, <int>standing.state
+        )
 
     cpdef void set_state(self, int state) except *:
         """Says what the book is worth, its levels unchanged."""
@@ -296,6 +303,31 @@ cdef class BookReader:
         """The pair that the mapped file holds; empty while there is none."""
         return self._pair if self._map.words != NULL else ""
 
+    cdef int best(self, Best* found, int64_t now_mono_ns) except -1:
+        """Reads the best bid and ask without making a Python object: the reader for compiled strategies.
+
+        ``now_mono_ns`` 0: the host's monotonic clock. Answers a :class:`ReadStatus` as a number; where that is BUSY or
+        MISSING, ``found`` is all zeros. The update id is the venue's.
+        """
+        cdef int status = self._read_at(monotonic() if now_mono_ns == 0 else now_mono_ns, 1)
+        cdef const int64_t* words = <const int64_t*>self._copy
+        cdef const int64_t* asks
+        memset(found, 0, sizeof(Best))
+        if status >= BUSY:
+            return status
+        asks = words + LEVELS + 2 * self._map.depth
+        if words[BID_COUNT]:
+            found.bid = words[LEVELS]
+            found.bid_size = words[LEVELS + 1]
+        if words[ASK_COUNT]:
+            found.ask = asks[0]
+            found.ask_size = asks[1]
+        found.update_id = words[UPDATE_ID]
+        found.received_mono_ns = words[RECEIVED]
+        found.price_exponent = <int>words[PRICE_EXPONENT]
+        found.size_exponent = <int>words[SIZE_EXPONENT]
+        return status
+
     def read_raw(self, now_mono_ns=None):
         """(status, bid price, bid size, ask price, ask size, price exponent, size exponent, update id, age in ns).
 
@@ -388,21 +420,22 @@ cdef class BookReader:
     # -------------------------------------------------------------------------------------------------------- steps
 
     cdef int _read(self, object now_mono_ns, int64_t limit) except -1:
+        return self._read_at(monotonic() if now_mono_ns is None else now_mono_ns, limit)
+
+    cdef int _read_at(self, int64_t now, int64_t limit) except -1:
         """Copies up to ``limit`` levels of the newest complete slot into ``_copy``; answers a status.
 
         The counts in the copy are of the levels copied.
         """
-        cdef int64_t now
         cdef int status = MISSING
         cdef int attempt
         self._age = -1
         for attempt in range(2):
             if not self._ready():
                 return MISSING
-            if not copy_newest(&self._map, self._copy, <uint64_t>limit):
+            if not copy_newest(&self._map, self._copy, <uint64_t>limit, &self.retries):
                 status = BUSY
             else:
-                now = monotonic() if now_mono_ns is None else now_mono_ns
                 status = UNSYNCED if self._copy[STATE] != <uint64_t>SYNCED_STATE else FRESH
                 if now - <int64_t>load_acquire(self._map.words + HEARTBEAT) > self.stale_after_ns:
                     status = STALE

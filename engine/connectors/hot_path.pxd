@@ -33,6 +33,9 @@ cdef class FeedCounters:
     cdef public long long trades
     cdef public long long unknown
 
+cdef class Revision:
+    cdef public long long number
+
 cdef class Lane:
     cdef uint64_t symbol_low
     cdef uint64_t symbol_high
@@ -47,7 +50,8 @@ cdef class FrameIntake:
     cdef readonly long long hot
     cdef DiffScanner _scanner
     cdef object _symbols
-    cdef object _revision
+    cdef Revision _revision
+    cdef long long _seen
     cdef list _lanes
     cdef void** _table  # of borrowed lanes, open addressing
     cdef size_t _mask
@@ -60,3 +64,5 @@ cdef class FrameIntake:
     cdef int _forget(self) except -1
     cdef int _make_table(self, size_t size) except -1
     cdef int _make_room(self, Py_ssize_t room) except -1
+
+cdef str symbol_of(const Diff* diff)

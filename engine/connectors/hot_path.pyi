@@ -16,6 +16,10 @@ class FeedCounters:
     trades: int
     unknown: int
 
+@final
+class Revision:
+    number: int
+
 class FrameIntake:
     books: dict[str, BookSync]
     counters: FeedCounters

@@ -35,6 +35,14 @@ cdef class FeedCounters:
 
 
 @cython.final
+cdef class Revision:
+    """A number that changes with what was looked up in something else."""
+
+    def __init__(self):
+        self.number = 0
+
+
+@cython.final
 cdef class Lane:
     """Where the diffs of one symbol go."""
 
@@ -54,6 +62,7 @@ cdef class FrameIntake:
         self._symbols = symbols
         self._lanes = []
         if scanner is not None:
+            self._revision = symbols.revision
             self._forget()
 
     def __dealloc__(self):
@@ -82,9 +91,7 @@ cdef class FrameIntake:
         if lane is None:
             return None
         sync = lane.sync
-        if PyDict_GetItem(self.books, lane.pair) != <PyObject*>sync or not sync.continues_at(
-            diff.first_id, diff.last_id
-        ):
+        if not sync.continues_at(diff.first_id, diff.last_id):
             return None
         diff.room = (diff.end - diff.levels) // SHORTEST_LEVEL + 1
         if diff.room > self._room:
@@ -107,7 +114,7 @@ cdef class FrameIntake:
     cdef Lane _lane_of(self, const Diff* diff):
         cdef size_t at
         cdef Lane lane
-        if self._symbols.revision != self._revision:
+        if self._revision.number != self._seen:
             self._forget()
         at = place_of(diff.symbol_low, diff.symbol_high) & self._mask
         while self._table[at] != NULL:
@@ -121,10 +128,11 @@ cdef class FrameIntake:
         return self._new_lane(diff)
 
     cdef Lane _new_lane(self, const Diff* diff):
-        """None if nobody follows the symbol's pair."""
+        """None if nobody follows the symbol's pair, or the symbol is none of letters and digits."""
         cdef Lane lane
-        cdef object pair = self._symbols.pair(diff.symbol[:diff.symbol_length].decode("ascii"))
-        cdef object sync = self.books.get(pair) if pair is not None else None
+        cdef str symbol = symbol_of(diff)
+        pair = self._symbols.pair(symbol) if symbol is not None else None
+        sync = self.books.get(pair) if pair is not None else None
         if not isinstance(sync, Standing):
             return None
         lane = Lane()
@@ -134,13 +142,13 @@ cdef class FrameIntake:
         lane.sync = sync
         lane.ready = self._ready(pair)
         self._lanes.append(lane)
-        self._make_table(max(self._mask + 1, 4 * len(self._lanes)))
+        self._make_table(4 * <size_t>len(self._lanes))
         return lane
 
     cdef int _forget(self) except -1:
         """Lanes are found anew: symbols or books are not what they were."""
         self._lanes.clear()
-        self._revision = self._symbols.revision
+        self._seen = self._revision.number
         return self._make_table(FIRST_TABLE)
 
     cdef int _make_table(self, size_t size) except -1:
@@ -168,6 +176,12 @@ cdef class FrameIntake:
         self._levels = levels
         self._room = 2 * room
         return 0
+
+
+cdef str symbol_of(const Diff* diff):
+    """None if it is none of ASCII letters and digits: what is written otherwise may be spelled in two ways."""
+    cdef bytes symbol = diff.symbol[:diff.symbol_length]
+    return symbol.decode("ascii") if symbol.isalnum() else None
 
 
 cdef size_t place_of(uint64_t low, uint64_t high) noexcept nogil:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from engine.connectors.hot_path import Revision
 from engine.errors import ConfigError
 from engine.messages import TradingRule
 
@@ -31,7 +32,7 @@ class SymbolMap:
 
     It begins with the pairs of the configuration, spelled by the venue's habit, so that streams can be
     opened before the venue's list has been read; :meth:`learn` then corrects and completes it.
-    ``revision`` changes whenever a symbol may have come to mean another pair.
+    The number of ``revision`` changes whenever a symbol may have come to mean another pair.
     """
 
     __slots__ = ("_pair_of", "_spell", "_symbol_of", "revision")
@@ -40,7 +41,7 @@ class SymbolMap:
         self._spell = spell
         self._symbol_of: dict[str, str] = {}
         self._pair_of: dict[str, str] = {}
-        self.revision = 0
+        self.revision = Revision()
         for pair in pairs:
             self.symbol(pair)
 
@@ -54,7 +55,7 @@ class SymbolMap:
             symbol = self._spell(base, quote)
             self._symbol_of[pair] = symbol
             self._pair_of[symbol] = pair
-            self.revision += 1
+            self.revision.number += 1
         return symbol
 
     def pair(self, symbol: str) -> str | None:
@@ -66,7 +67,7 @@ class SymbolMap:
         for rule in rules:
             self._symbol_of[rule.pair] = rule.symbol
             self._pair_of[rule.symbol] = rule.pair
-        self.revision += 1
+        self.revision.number += 1
 
     def __len__(self) -> int:
         return len(self._symbol_of)

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy
 
 from engine.book.decimals cimport PARSED, parse
 from engine.book.order_book cimport Level
-from engine.connectors.hot_path cimport SHORTEST_LEVEL, Diff, DiffScanner
+from engine.connectors.hot_path cimport SHORTEST_LEVEL, Diff, DiffScanner, symbol_of
 
 cdef extern from *:
     """
@@ -46,6 +46,18 @@ cdef extern from *:
                         + (((x >> 16) & 0x000000FF000000FFULL) * 0x0000271000000001ULL)) >> 32);
     }
 
+    /* How many of the eight bytes come before the first quotation mark. */
+    static inline int before_quote(uint64_t word) {
+        uint64_t x = word ^ 0x2222222222222222ULL;
+        uint64_t quote = (x - 0x0101010101010101ULL) & ~x & 0x8080808080808080ULL;
+        return quote ? __builtin_ctzll(quote) >> 3 : 8;
+    }
+
+    /* The word's first ``count`` (0 to 8) bytes, zeros behind them. */
+    static inline uint64_t first_bytes(uint64_t word, int count) {
+        return count == 8 ? word : word & ~(~0ULL << (8 * count));
+    }
+
     /* Whether the bytes from number ``from`` up to ``count``, which are digits, are all zeros. */
     static inline int zeros_behind(uint64_t word, int from, int count) {
         uint64_t x = (word ^ 0x3030303030303030ULL) << (64 - 8 * count);
@@ -55,12 +67,13 @@ cdef extern from *:
     uint64_t eight(const char* at, const char* end) noexcept nogil
     int digits_of(uint64_t word) noexcept nogil
     int64_t value_of(uint64_t word, int count) noexcept nogil
+    int before_quote(uint64_t word) noexcept nogil
+    uint64_t first_bytes(uint64_t word, int count) noexcept nogil
     bint zeros_behind(uint64_t word, int start, int count) noexcept nogil
 
 cdef int64_t LATEST_MS = 9_223_372_036_854  # in nanoseconds it still fits in 64 bits
 
 cdef enum:
-    MOST_ID_DIGITS = 18
     LAST_AT = 64  # the protocol looks for the @ of a stream's name this far
 
 cdef int64_t[19] POWERS
@@ -91,14 +104,14 @@ cdef class BinanceDiffScanner(DiffScanner):
         diff.end = end
         if (
             not skip(&at, end, b'{"e":"depthUpdate","E":', 23)
-            or not read_id(&at, &time_ms)
+            or not read_id(&at, end, &time_ms)
             or time_ms > LATEST_MS
             or not skip(&at, end, b',"s":"', 6)
-            or not read_symbol(&at, diff)
+            or not read_symbol(&at, end, diff)
             or not skip(&at, end, b'","U":', 6)
-            or not read_id(&at, &diff.first_id)
+            or not read_id(&at, end, &diff.first_id)
             or not skip(&at, end, b',"u":', 5)
-            or not read_id(&at, &diff.last_id)
+            or not read_id(&at, end, &diff.last_id)
             or not skip(&at, end, b',"b":[', 6)
         ):
             return False
@@ -121,7 +134,7 @@ cdef class BinanceDiffScanner(DiffScanner):
         cdef Diff diff
         cdef Py_ssize_t n
         cdef const char* data = frame
-        if not self.head(data, len(frame), &diff):
+        if not self.head(data, len(frame), &diff) or symbol_of(&diff) is None:
             return None
         diff.room = (diff.end - diff.levels) // SHORTEST_LEVEL + 1
         diff.bids = <Level*>malloc(diff.room * sizeof(Level))
@@ -131,7 +144,7 @@ cdef class BinanceDiffScanner(DiffScanner):
             if not self.body(&diff, price_exponent, size_exponent):
                 return None
             return (
-                diff.symbol[:diff.symbol_length].decode("ascii"),
+                symbol_of(&diff),
                 diff.first_id,
                 diff.last_id,
                 diff.time_ns,
@@ -157,39 +170,52 @@ cdef inline bint is_digit(char letter) noexcept nogil:
     return b"0" <= letter <= b"9"
 
 
-cdef inline bint read_id(const char** start, int64_t* value) noexcept nogil:
-    """Reads a JSON integer that is not negative and surely fits."""
+cdef inline bint read_id(const char** start, const char* end, int64_t* value) noexcept nogil:
+    """Reads a JSON integer that is not negative and has at most 18 digits, so that it fits."""
     cdef const char* at = start[0]
-    cdef int64_t found = 0
-    while is_digit(at[0]):
-        if at - start[0] == MOST_ID_DIGITS:
-            return False
-        found = found * 10 + (at[0] - 48)
-        at += 1
-    if at == start[0] or (start[0][0] == b"0" and at - start[0] > 1):
+    cdef uint64_t word = eight(at, end)
+    cdef int digits = digits_of(word)
+    cdef int64_t found
+    if digits == 0 or (at[0] == b"0" and digits > 1):
         return False
+    found = value_of(word, digits)
+    at += digits
+    if digits == 8:
+        word = eight(at, end)
+        digits = digits_of(word)
+        if digits:
+            found = found * POWERS[digits] + value_of(word, digits)
+            at += digits
+        if digits == 8:
+            for digits in range(3):
+                if not is_digit(at[0]):
+                    break
+                if digits == 2:
+                    return False
+                found = found * 10 + (at[0] - 48)
+                at += 1
     start[0] = at
     value[0] = found
     return True
 
 
-cdef inline bint read_symbol(const char** start, Diff* diff) noexcept nogil:
-    """Reads up to 16 capital letters and digits."""
+cdef inline bint read_symbol(const char** start, const char* end, Diff* diff) noexcept nogil:
+    """Reads up to 15 bytes before a quotation mark; who looks them up knows which they may be."""
     cdef const char* at = start[0]
-    cdef uint64_t[2] words
-    cdef Py_ssize_t length = 0
-    while b"A" <= at[length] <= b"Z" or is_digit(at[length]):
-        length += 1
-    if length == 0 or length > 16:
-        return False
-    words[0] = words[1] = 0
-    memcpy(&words[0], at, length)
+    cdef uint64_t low = eight(at, end), high = 0
+    cdef int length = before_quote(low)
+    if length == 8:
+        high = eight(at + 8, end)
+        length += before_quote(high)
+        high = first_bytes(high, length - 8)
+    else:
+        low = first_bytes(low, length)
     diff.symbol = at
     diff.symbol_length = length
-    diff.symbol_low = words[0]
-    diff.symbol_high = words[1]
+    diff.symbol_low = low
+    diff.symbol_high = high
     start[0] = at + length
-    return True
+    return 0 < length < 16
 
 
 cdef Py_ssize_t read_levels(
