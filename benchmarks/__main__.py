@@ -11,6 +11,7 @@ from benchmarks.common import Options
 
 NAMES = (
     "book_raw_diff",
+    "book_read",
     "bus",
     "frame_to_strategy",
     "strategy_to_wire",

@@ -20,7 +20,7 @@ def test_a_benchmark_prints_one_json_object_a_line_and_nothing_else() -> None:
     ended = run("book_raw_diff", "--quick")
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(text) for text in ended.stdout.splitlines()]
-    assert {found["case"] for found in lines} == {"published", "applied"}
+    assert {"published", "applied", "general", "by levels a side"} == {found["case"] for found in lines}
     for found in lines:
         assert found["bench"] == "book_raw_diff"
         assert found["unit"] == "us"
