@@ -5,6 +5,8 @@ Every check returns what is broken, a line each.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from engine.book import BookReader
-from engine.messages import Order, OrderEvent, OrderEventKind, OrderFill, OrderState
+from engine.messages import Order, OrderEvent, OrderEventKind, OrderFill, OrderState, Side
 from engine.orders.journal import Journal
 from engine.orders.strategy_store import StrategyStore
+from engine.recorder_store import FILE_NAME
 from engine.simulation.strategies import empty_state, folded, same
 from engine.simulation.venue import SimulatedVenue
 from engine.simulation.world import World
@@ -81,6 +84,7 @@ def check(world: World, books: Iterable[Books]) -> Iterator[str]:
         for text in check_account(each, world.report):
             yield f"{each.connector}: {text}"
     yield from _strategies(world, all_books)
+    yield from _recorder(world, all_books)
     yield from check_report(world.report)
 
 
@@ -203,6 +207,32 @@ def _strategies(world: World, books: dict[str, Books]) -> Iterator[str]:
         expected = {**empty_state(), **folded(events)}
         if not same(saved.state, expected):
             yield f"{name} has saved {saved.state}, and its events once each amount to {expected}"
+
+
+def _recorder(world: World, books: dict[str, Books]) -> Iterator[str]:
+    """The recorder has each order as it ended, each fill once, and the positions that they amount to."""
+    path = world.paths.state / FILE_NAME
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as recorded:
+        orders = dict(recorded.execute("SELECT client_order_id, state FROM orders").fetchall())
+        fills = recorded.execute("SELECT connector, pair, trade_id, client_order_id, price, size FROM fills").fetchall()
+        positions = recorded.execute("SELECT connector, pair, base FROM positions ORDER BY id").fetchall()
+    for each in books.values():
+        missing = [order for order in each.orders if orders.get(order.client_order_id) != order.state.value]
+        for order in missing[:3]:
+            told = orders.get(order.client_order_id)
+            yield f"recorder: order {order.client_order_id} is {told}, not {order.state.value}"
+        rows = [row for row in fills if row[0] == each.connector]
+        ours = Counter((row[1], row[2], row[3], Decimal(row[4]), Decimal(row[5])) for row in rows)
+        theirs = Counter((f.pair, f.fill.trade_id, f.client_order_id, f.fill.price, f.fill.size) for f in each.fills)
+        if ours != theirs:
+            yield f"recorder: {len(theirs - ours)} fills of {each.connector} are missing, {len(ours - theirs)} made up"
+        held: dict[str, Decimal] = {}
+        for fill in each.fills:
+            signed = fill.fill.size if fill.side is Side.BUY else -fill.fill.size
+            held[fill.pair] = held.get(fill.pair, Decimal(0)) + signed
+        last = {row[1]: Decimal(row[2]) for row in positions if row[0] == each.connector}
+        if last != held:
+            yield f"recorder: positions of {each.connector} are {last}, not {held}"
 
 
 def check_report(report: dict[str, Any]) -> Iterator[str]:

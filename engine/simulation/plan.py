@@ -14,7 +14,7 @@ LAST_FAULT_S: Final = 50.0
 VENUES: Final = ("a", "b")
 CONNECTORS: Final = {"a": "binance", "b": "binance:us"}
 PAIRS: Final = {"binance": ("BTC-USDT", "ETH-USDT"), "binance:us": ("BTC-USDT",)}
-KILLED_KINDS: Final = ("exchange", "strategy", "order_book", "user_stream", "clock", "risk")
+KILLED_KINDS: Final = ("exchange", "strategy", "order_book", "user_stream", "clock", "risk", "recorder")
 PAUSED_KINDS: Final = ("exchange", "strategy", "user_stream", "order_book")
 CUT_KINDS: Final = ("exchange", "user_stream", "order_book")
 
