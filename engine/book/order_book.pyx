@@ -355,20 +355,19 @@ cdef int reserve(Ladder* ladder, Py_ssize_t count) except -1:
     return 0
 
 
-cdef Py_ssize_t find(const Ladder* ladder, int64_t key) noexcept nogil:
-    """Index of the first level whose key is not below ``key``: gallops from the best level, then bisects."""
-    cdef Py_ssize_t high = ladder.count
+cdef Py_ssize_t find(const Level* levels, Py_ssize_t high, int64_t key) noexcept nogil:
+    """Index of the first level whose key is not below ``key``, at most ``high``: gallops down from there, then bisects."""
     cdef Py_ssize_t step = 1
     cdef Py_ssize_t low = high - 1
     cdef Py_ssize_t middle
-    while low >= 0 and ladder.levels[low].key >= key:
+    while low >= 0 and levels[low].key >= key:
         high = low
         low -= step
         step *= 2
     low = low + 1 if low >= 0 else 0
     while low < high:
         middle = (low + high) // 2
-        if ladder.levels[middle].key < key:
+        if levels[middle].key < key:
             low = middle + 1
         else:
             high = middle
@@ -376,19 +375,24 @@ cdef Py_ssize_t find(const Ladder* ladder, int64_t key) noexcept nogil:
 
 
 cdef void put_levels(Ladder* ladder, const Level* changes, Py_ssize_t count) noexcept nogil:
-    """Sets or removes ``count`` levels, for which there is room: in one pass where they are few, in order, and near."""
-    cdef Py_ssize_t held = ladder.count
+    """Sets or removes ``count`` levels, for which there is room: in one pass those near the top, if all are in order."""
     cdef Py_ssize_t n
-    cdef bint ordered = 2 <= count <= WINDOW
-    if ordered and held > WINDOW:
-        ordered = ladder.levels[held - WINDOW].key <= changes[count - 1].key
-    if ordered:
-        for n in range(1, count):
-            ordered &= changes[n].key < changes[n - 1].key
-    if ordered:
-        merge(ladder, changes, count)
-    else:
+    cdef Py_ssize_t near = count
+    cdef bint ordered = True
+    for n in range(1, count):
+        ordered &= changes[n].key < changes[n - 1].key
+    if not ordered:
         put_each(ladder, changes, count)
+        return
+    if ladder.count > WINDOW:
+        while near > 0 and changes[near - 1].key < ladder.levels[ladder.count - WINDOW].key:
+            near -= 1
+    if near < 2 or near > WINDOW:
+        put_each(ladder, changes, count)
+        return
+    if near < count:
+        put_each(ladder, changes + near, count - near)  # all below what is merged
+    merge(ladder, changes, near)
 
 
 cdef void merge(Ladder* ladder, const Level* changes, Py_ssize_t count) noexcept nogil:
@@ -419,27 +423,13 @@ cdef void put_each(Ladder* ladder, const Level* changes, Py_ssize_t count) noexc
     cdef Level* levels = ladder.levels
     cdef Py_ssize_t held = ladder.count
     cdef Py_ssize_t at = held
-    cdef Py_ssize_t low, high, step, middle, n
+    cdef Py_ssize_t n
     cdef int64_t key
     for n in range(count):
         key = changes[n].key
         if at < held and levels[at].key < key:
             at = held
-        high = at
-        low = high - 1
-        step = 1
-        while low >= 0 and levels[low].key >= key:
-            high = low
-            low -= step
-            step *= 2
-        low = low + 1 if low >= 0 else 0
-        while low < high:
-            middle = (low + high) >> 1
-            if levels[middle].key < key:
-                low = middle + 1
-            else:
-                high = middle
-        at = low
+        at = find(levels, at, key)
         if at < held and levels[at].key == key:
             if changes[n].size == 0:
                 held -= 1
@@ -454,7 +444,7 @@ cdef void put_each(Ladder* ladder, const Level* changes, Py_ssize_t count) noexc
 
 
 cdef int set_level(Ladder* ladder, int64_t key, int64_t size) except -1:
-    cdef Py_ssize_t i = find(ladder, key)
+    cdef Py_ssize_t i = find(ladder.levels, ladder.count, key)
     cdef bint present = i < ladder.count and ladder.levels[i].key == key
     if size == 0:
         if present:
