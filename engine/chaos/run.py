@@ -162,6 +162,8 @@ class _Chaos:
             status = self.victim.status()
             if status and condition(status):
                 return True
+            if self.striker.lost:
+                return False
             time.sleep(0.1)
         states = {actor["name"]: actor["state"] for actor in self.victim.status().get("actors", ())}
         self.broken.append(f"not within {timeout_s:.0f} s: {what}; {states or self.victim.tail(3)}")

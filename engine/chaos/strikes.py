@@ -86,6 +86,11 @@ class Striker:
         self._start_at: float | None = None
         self._starts = 0
 
+    @property
+    def lost(self) -> bool:
+        """The engine has ended by itself, and was started again in vain."""
+        return bool(self.broken) and self._start_at is None and self.victim.exit_code is not None
+
     def strike(self, strike: Strike) -> None:
         """Do it now. One whose target is not there at the moment strikes nobody."""
         if strike.action == "fault":
