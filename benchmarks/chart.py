@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-LEFT, WIDTH, ROW, TOP = 300, 420, 26, 44
+LEFT, WIDTH, ROW, TOP = 320, 420, 26, 44
 
 
 def bars(path: Path, title: str, rows: list[tuple[str, float]]) -> None:
