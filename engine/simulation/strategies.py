@@ -70,6 +70,10 @@ class Busy(Strategy):
         for key, value in empty_state().items():
             self.state.setdefault(key, value)
 
+    def on_start(self) -> None:
+        if self.checkpoint_every:
+            self.checkpoint()
+
     def on_stop(self) -> None:
         if self.checkpoint_every:
             self.checkpoint()

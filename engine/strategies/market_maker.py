@@ -35,6 +35,8 @@ class MarketMaker(Strategy):
 
     def on_start(self) -> None:
         self.log.info("market maker starts", pairs=self.pairs, position=self.state["position"])
+        # No order yet, so no fill either: from here on a restart is given every fill, the first one included.
+        self.checkpoint()
 
     def on_tick(self, tick: Tick) -> None:
         for pair in self.pairs:

@@ -304,6 +304,13 @@ def test_fills_are_counted_and_saved_with_their_number():
     assert [msgspec.msgpack.decode(state)["position"] for state in desk.saved] == [{PAIR: "0.003"}, {PAIR: "0.002"}]
 
 
+def test_a_place_in_the_events_is_saved_before_the_first_order():
+    desk = FakeDesk()
+    made(desk).on_start()
+    assert [msgspec.msgpack.decode(state) for state in desk.saved] == [{"position": {}}]
+    assert desk.placed == []
+
+
 def test_a_saved_position_is_taken_up():
     maker = made(FakeDesk(), {"position": {PAIR: "0.125"}})
     assert maker.position(PAIR) == Decimal("0.125")
