@@ -47,7 +47,7 @@ def _many(first: int, count: int, jobs: int, faults: bool) -> int:
     began = time.monotonic()
     total = _Total()
     seeds = range(first, first + count)
-    for outcome in _shared(seeds, jobs, faults) if jobs > 1 else _alone(seeds, faults):
+    for outcome in shared(seeds, jobs, faults) if jobs > 1 else _alone(seeds, faults):
         total.add(outcome)
         if outcome.broken:
             print(f"seed {outcome.seed} is broken: {outcome.broken[0]}", flush=True)
@@ -67,7 +67,7 @@ def _alone(seeds: range, faults: bool) -> Iterator[Outcome]:
         yield run_seed(seed, faults=faults)
 
 
-def _shared(seeds: range, jobs: int, faults: bool) -> Iterator[Outcome]:
+def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
     """The same outcomes in the same order, from processes that take turns at the seeds."""
     children = [_child(seeds[index::jobs], faults) for index in range(jobs)]
     try:
