@@ -202,7 +202,7 @@ def test_the_client_order_id_goes_to_the_venue_as_it_is(stage):
     stage(body)
 
 
-def test_W6_a_crash_between_the_request_and_its_answer(stage):
+def test_W9_a_crash_between_the_request_and_its_answer(stage):
     """The order was carried out, its answer never read: the next life finds it by its id, and places nothing."""
 
     async def body(world):
