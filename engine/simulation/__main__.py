@@ -6,6 +6,7 @@ import argparse
 import gc
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import msgspec
 from engine.simulation.run import Outcome, run_seed
 
 SHOWN_BROKEN = 20
+LEAVES_S = 10.0
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
@@ -78,8 +80,18 @@ def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
             yield _decode(line) if line else Outcome(seed, [f"its process ended with code {child.wait()}"])
     finally:
         for child in children:
-            child.kill()
-            child.communicate()
+            child.send_signal(signal.SIGINT)
+        for child in children:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """One that was interrupted removes its files first."""
+    try:
+        child.communicate(timeout=LEAVES_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
 
 
 def _child(seeds: range, faults: bool) -> subprocess.Popen[bytes]:
@@ -89,10 +101,13 @@ def _child(seeds: range, faults: bool) -> subprocess.Popen[bytes]:
 
 
 def _lines(seeds: range, faults: bool) -> int:
-    for outcome in _alone(seeds, faults):
-        outcome.story = []
-        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
-        sys.stdout.buffer.flush()
+    try:
+        for outcome in _alone(seeds, faults):
+            outcome.story = []
+            sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+            sys.stdout.buffer.flush()
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
     return 0
 
 
