@@ -6,19 +6,18 @@ import argparse
 import gc
 import hashlib
 import json
-import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from engine.simulation.run import Outcome, run_seed
+from engine.simulation.run import Outcome, memory_folder, run_seed
 
 SHOWN_BROKEN = 20
-LEAVES_S = 10.0
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.seed is not None:
         return _replay(args.seed)
     if args.lines:
-        return _lines(range(args.first, args.first + args.seeds * args.step, args.step), not args.no_faults)
+        return _lines(range(args.first, args.first + args.seeds * args.step, args.step), not args.no_faults, args.lines)
     return _many(args.first, args.seeds, min(args.jobs, args.seeds), not args.no_faults)
 
 
@@ -40,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="run this one seed and tell its whole story")
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
     parser.add_argument("--step", type=_count, default=1, help=argparse.SUPPRESS)
-    parser.add_argument("--lines", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--lines", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
 
@@ -62,52 +61,40 @@ def _many(first: int, count: int, jobs: int, faults: bool) -> int:
     return 1 if total.broken else 0
 
 
-def _alone(seeds: range, faults: bool) -> Iterator[Outcome]:
+def _alone(seeds: range, faults: bool, folder: str | None = None) -> Iterator[Outcome]:
     gc.collect()
     gc.freeze()
     for seed in seeds:
-        yield run_seed(seed, faults=faults)
+        yield run_seed(seed, faults=faults, folder=folder)
 
 
 def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
     """The same outcomes in the same order, from processes that take turns at the seeds."""
-    children = [_child(seeds[index::jobs], faults) for index in range(jobs)]
-    try:
-        for index, seed in enumerate(seeds):
-            child = children[index % jobs]
-            assert child.stdout is not None
-            line = child.stdout.readline()
-            yield _decode(line) if line else Outcome(seed, [f"its process ended with code {child.wait()}"])
-    finally:
-        for child in children:
-            child.send_signal(signal.SIGINT)
-        for child in children:
-            _end(child)
+    with tempfile.TemporaryDirectory(prefix="engine-simulations-", dir=memory_folder()) as folder:
+        children = [_child(seeds[index::jobs], faults, folder) for index in range(jobs)]
+        try:
+            for index, seed in enumerate(seeds):
+                child = children[index % jobs]
+                assert child.stdout is not None
+                line = child.stdout.readline()
+                yield _decode(line) if line else Outcome(seed, [f"its process ended with code {child.wait()}"])
+        finally:
+            for child in children:
+                child.kill()
+                child.communicate()
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """One that was interrupted removes its files first."""
-    try:
-        child.communicate(timeout=LEAVES_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
-
-
-def _child(seeds: range, faults: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "engine.simulation", "--lines", "--from", str(seeds.start)]
+def _child(seeds: range, faults: bool, folder: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "engine.simulation", "--lines", folder, "--from", str(seeds.start)]
     command += ["--seeds", str(len(seeds)), "--step", str(seeds.step), *([] if faults else ["--no-faults"])]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
 
-def _lines(seeds: range, faults: bool) -> int:
-    try:
-        for outcome in _alone(seeds, faults):
-            outcome.story = []
-            sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
-            sys.stdout.buffer.flush()
-    except (KeyboardInterrupt, BrokenPipeError):
-        return 130
+def _lines(seeds: range, faults: bool, folder: str) -> int:
+    for outcome in _alone(seeds, faults, folder):
+        outcome.story = []
+        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+        sys.stdout.buffer.flush()
     return 0
 
 

@@ -42,15 +42,15 @@ class Outcome:
     story: list[tuple[float, str, str]] = field(default_factory=list)
 
 
-def run_seed(seed: int, *, faults: bool = True, logs: bool = False) -> Outcome:
-    """Run a seed to its end. ``logs``: with every actor's log in the story."""
-    folder = Path(tempfile.mkdtemp(prefix="engine-simulation-", dir=_memory_folder()))
+def run_seed(seed: int, *, faults: bool = True, logs: bool = False, folder: str | None = None) -> Outcome:
+    """Run a seed to its end. ``logs``: with every actor's log in the story. ``folder``: where its files live, within."""
+    home = Path(tempfile.mkdtemp(prefix="engine-simulation-", dir=folder or memory_folder()))
     try:
         with repeatable(f"run/{seed}"):
             share_logging("info" if logs else "critical")
-            return _run(World(make_plan(seed, faults), folder), logs)
+            return _run(World(make_plan(seed, faults), home), logs)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _run(world: World, logs: bool) -> Outcome:
@@ -133,6 +133,7 @@ def _log_line(line: dict[str, Any], start_ns: int) -> tuple[float, str, str]:
     return at - start_ns / 1e9, line["actor"], f"{line['level']} {line['event']} {fields}"
 
 
-def _memory_folder() -> str | None:
+def memory_folder() -> str | None:
+    """A folder in memory, where there is one."""
     shared = Path("/dev/shm")
     return str(shared) if shared.is_dir() else None

@@ -83,7 +83,7 @@ def test_plans_are_the_same_for_ever_and_all_kinds_occur():
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.simulation.run._memory_folder", lambda: str(tmp_path))
+    monkeypatch.setattr("engine.simulation.run.memory_folder", lambda: str(tmp_path))
     before = os.listdir("/proc/self/fd")
     assert not run_seed(11).broken
     assert not list(tmp_path.iterdir())
