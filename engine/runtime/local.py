@@ -52,6 +52,8 @@ REPLY_TIMEOUT_S: Final = 5.0
 SPAWN_TIMEOUT_S: Final = 60.0
 STATUS_WAIT_S: Final = 1.0
 LEAVE_TIMEOUT_S: Final = 2.0
+FIRST_TRIES: Final = 3
+"""How often the first fork server is started if each is killed before it is ready; one that fails by itself is not."""
 RESTART_WAITS_S: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
 
 
@@ -60,6 +62,10 @@ log = structlog.get_logger("engine.runtime")
 
 class _ServerLost(Exception):
     """The fork server died before it answered; no child of the request is left."""
+
+
+class _ServerKilled(RuntimeFailure):
+    """Somebody killed a fork server that was not ready yet."""
 
 
 @dataclass(slots=True)
@@ -136,7 +142,15 @@ class LocalRuntime(Runtime):
             set_child_subreaper(True)
         except OSError as error:
             raise RuntimeFailure(f"this host cannot watch processes by pidfd: {error}; it needs Linux 5.4") from error
-        await self._start_server()
+        for tries_left in reversed(range(FIRST_TRIES)):
+            try:
+                await self._start_server()
+            except _ServerKilled as failure:
+                if not tries_left:
+                    raise
+                log.warning("the fork server is started again", error=str(failure))
+            else:
+                return
 
     async def spawn(self, spec: ActorSpec) -> int:
         check_name(spec.name)
@@ -326,7 +340,8 @@ class LocalRuntime(Runtime):
             server.kill()
             raise RuntimeFailure(f"the fork server was not ready within {READY_TIMEOUT_S} s; see {output}")
         if self._server is not server:
-            raise RuntimeFailure(f"the fork server ended before it was ready; see {output}")
+            kind = _ServerKilled if server.returncode < 0 else RuntimeFailure
+            raise kind(f"the fork server ended before it was ready; see {output}")
 
     def _take_reports(self, server: ServerProcess) -> None:
         for received in server.reports():

@@ -41,7 +41,8 @@ _ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREAD
 
 
 class ServerProcess:
-    """A started fork server: its process, its link and its pidfd. ``ready`` once it said so.
+    """A started fork server: its process, its link and its pidfd. ``ready`` once it said so. ``returncode``, once it is
+    closed: how it ended, below 0 if by a signal.
 
     It leads a session of its own, so that a terminal's signals pass it by, and knows of the environment only
     what is on a list: actors get their credentials in their specs, and nobody finds them in ``/proc``.
@@ -51,6 +52,7 @@ class ServerProcess:
         self.token = secrets.token_hex(8)
         self.output = output
         self.ready = False
+        self.returncode = 0
         self._alive = True
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own_pidfd = os.pidfd_open(os.getpid())
@@ -90,13 +92,12 @@ class ServerProcess:
         if self._alive:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def close(self) -> int:
-        """Reap the dead server and let go of it; returns how it ended, like ``Popen.returncode``."""
-        returncode = self._process.wait()
+    def close(self) -> None:
+        """Reap the dead server and let go of it."""
+        self.returncode = self._process.wait()
         self._alive = False
         os.close(self.pidfd)
         self.link.close()
-        return returncode
 
     def _start(self, command: int, supervisor: int, extra: Mapping[str, str]) -> subprocess.Popen[bytes]:
         descriptor = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, RuntimeFailure
+from engine.runtime import local as local_module
 from engine.runtime.base import Exit
 
 pytestmark = pytest.mark.processes
@@ -195,6 +196,36 @@ def test_no_actor_follows_the_fork_server_into_death(run, runtime, reports, make
             assert (await reports.next())[1:3] == ("a0", 2)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("killed", [2, 3])
+def test_a_fork_server_killed_before_it_was_ready_is_started_again_a_few_times(
+    run, runtime, reports, make_spec, monkeypatch, killed
+):
+    made = []
+
+    class Doomed(local_module.ServerProcess):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self.pid)
+            if len(made) <= killed:
+                self.kill()
+
+    async def scenario():
+        local = runtime()
+        if killed >= local_module.FIRST_TRIES:
+            with pytest.raises(RuntimeFailure, match="ended before it was ready"):
+                await local.start()
+            await local.close()
+            return
+        async with local:
+            assert local.fork_server_pid == made[-1]
+            await local.spawn(make_spec("one", "live"))
+            assert (await reports.next())[1] == "one"
+
+    monkeypatch.setattr(local_module, "ServerProcess", Doomed)
+    run(scenario())
+    assert len(made) == 3
 
 
 def test_an_end_is_known_at_once_while_there_is_no_fork_server(run, runtime, reports, make_spec):
