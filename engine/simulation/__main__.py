@@ -70,7 +70,7 @@ def _alone(seeds: range, faults: bool, folder: str | None = None) -> Iterator[Ou
 
 def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
     """The same outcomes in the same order, from processes that take turns at the seeds."""
-    with tempfile.TemporaryDirectory(prefix="engine-simulations-", dir=memory_folder()) as folder:
+    with tempfile.TemporaryDirectory(prefix="engine-sims-", dir=memory_folder()) as folder:
         children = [_child(seeds[index::jobs], faults, folder) for index in range(jobs)]
         try:
             for index, seed in enumerate(seeds):

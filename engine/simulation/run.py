@@ -43,8 +43,8 @@ class Outcome:
 
 
 def run_seed(seed: int, *, faults: bool = True, logs: bool = False, folder: str | None = None) -> Outcome:
-    """Run a seed to its end. ``logs``: with every actor's log in the story. ``folder``: where its files live, within."""
-    home = Path(tempfile.mkdtemp(prefix="engine-simulation-", dir=folder or memory_folder()))
+    """Run a seed to its end. ``logs``: with every actor's log in the story. ``folder``: its files live within."""
+    home = Path(tempfile.mkdtemp(prefix="engine-sim-", dir=folder or memory_folder()))
     try:
         with repeatable(f"run/{seed}"):
             share_logging("info" if logs else "critical")

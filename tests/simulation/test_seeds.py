@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,12 @@ def test_plans_are_the_same_for_ever_and_all_kinds_occur():
     assert not make_plan(17, faults=False).faults
 
 
-def test_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.simulation.run.memory_folder", lambda: str(tmp_path))
-    before = os.listdir("/proc/self/fd")
-    assert not run_seed(11).broken
-    assert not list(tmp_path.iterdir())
-    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
+def test_nothing_is_left_behind():
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        before = os.listdir("/proc/self/fd")
+        assert not run_seed(11, folder=folder).broken
+        assert not os.listdir(folder)
+        assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
 
 
 def engine_run(config, state, report, *arguments):
