@@ -165,13 +165,15 @@ def test_what_was_not_sent_counts_nowhere_and_is_said_to_be_so(run: Any) -> None
         (429, {"serverTime": 1000, "retryAfter": 31_000}, errors.RateLimited, 30),
         (418, {"serverTime": 1000, "retryAfter": 61_000}, errors.Banned, 60),
         (418, None, errors.Banned, 120),
-        (429, {"retryAfter": now_ms() + 600_000}, errors.RateLimited, 600),
+        (429, {"retryAfter": "in ten minutes"}, errors.RateLimited, 600),
     ],
 )
 def test_a_venue_that_says_stop_is_obeyed(
     run: Any, status: int, data: Any, kind: type[errors.RateLimited], seconds: float
 ) -> None:
     async def talk(socket: web.WebSocketResponse, request: dict[str, Any]) -> None:
+        if data and data["retryAfter"] == "in ten minutes":
+            data["retryAfter"] = now_ms() + 600_000
         error = {"code": -1003, "msg": "Way too much", **({"data": data} if data else {})}
         await socket.send_json({"id": request["id"], "status": status, "error": error})
 

@@ -131,6 +131,6 @@ def test_a_client_that_does_not_read_is_dropped_and_slows_nobody(
             assert (await lively.receive()).type is aiohttp.WSMsgType.TEXT
         writer.transport.abort()
 
-    monkeypatch.setattr("engine.simulator.sockets.MAX_QUEUED", 300)
-    monkeypatch.setattr("engine.simulator.market._MAX_CATCH_UP_NS", 10**10)
+    monkeypatch.setattr("engine.simulator.sockets.MAX_QUEUED", 1500)
+    monkeypatch.setattr("engine.simulator.market._MAX_CATCH_UP_NS", 10**8)
     in_box(scenario, activity=2000.0)
