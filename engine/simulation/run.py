@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web_app
 
 from engine.actors.inline import share_logging
 from engine.actors.inline_run import repeatable
@@ -70,6 +71,7 @@ def _run(world: World, logs: bool) -> Outcome:
     finally:
         quiet.setLevel(level)
         quiet.disabled = False
+        _forget_applications()
         gc.collect()
         sys.unraisablehook = unraisable
     orders = sum(len(each.orders) for each in books)
@@ -88,6 +90,13 @@ def _run(world: World, logs: bool) -> Outcome:
     if logs:
         outcome.story = _with_logs(world, books)
     return outcome
+
+
+def _forget_applications() -> None:
+    """Empty a cache of the web server's that would keep every venue of every run, with its world."""
+    cached = getattr(web_app, "_cached_build_middleware", None)
+    if cached is not None:
+        cached.cache_clear()
 
 
 def _digest(world: World, books: list[invariants.Books]) -> str:
