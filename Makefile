@@ -14,7 +14,7 @@ JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench fuzz simulate clean
+.PHONY: help setup run test lint fmt bench chaos fuzz simulate clean
 .DEFAULT_GOAL := help
 
 help:
