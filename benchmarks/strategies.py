@@ -9,7 +9,7 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
-from engine.messages import OrderEvent, OrderEventKind, OrderType
+from engine.messages import OrderEvent, OrderEventKind, OrderType, Tick
 from engine.strategies import Strategy
 
 FAR = Decimal("0.9")
@@ -19,6 +19,15 @@ _ENDS = (OrderEventKind.CANCELLED, OrderEventKind.FAILED, OrderEventKind.EXPIRED
 
 class Idle(Strategy):
     """Does nothing."""
+
+
+class Blocker(Strategy):
+    """Blocks its process for ``params["block_s"]`` seconds in its first tick, and never again."""
+
+    def on_tick(self, tick: Tick) -> None:
+        if not self.state:
+            self.state["blocked"] = True
+            time.sleep(float(self.params["block_s"]))
 
 
 class Watcher(Strategy):
