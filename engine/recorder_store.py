@@ -6,6 +6,7 @@ balances and funding, which no journal has. ``<state>/recorder.db``, written by 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -156,6 +157,7 @@ class RecorderStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._connection = open_database(path, _SCHEMA, shared=True)
 
     def positions_reached(self) -> dict[str, StreamPosition]:
@@ -166,7 +168,7 @@ class RecorderStore:
 
     def write(self, batch: Batch) -> None:
         """All of it or nothing. What is recorded already is not recorded again."""
-        with explained(self._path), transaction(self._connection):
+        with self._lock, explained(self._path), transaction(self._connection):
             for event in batch.events:
                 self._event(event)
             for row in batch.balances:
@@ -181,7 +183,9 @@ class RecorderStore:
             )
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the file, after a write that is under way on another thread."""
+        with self._lock:
+            self._connection.close()
 
     def _event(self, event: OrderEvent) -> None:
         order, fill = event.order, event.fill

@@ -5,7 +5,6 @@ import stat
 from decimal import Decimal
 
 import pytest
-import structlog
 
 from engine.attached import forget_attached, load_attached, save_attached
 from engine.config import StrategyConfig, parse_config
@@ -27,10 +26,20 @@ def strategy(name="extra", **fields):
     return StrategyConfig(**{"name": name, "strategy": MAKER, "pairs": ["binance/BTC-USDT"], **fields})
 
 
+class ErrorLog:
+    """Keeps what is told as an error."""
+
+    def __init__(self):
+        self.errors = []
+
+    def error(self, event, **fields):
+        self.errors.append(fields["error"])
+
+
 def loaded(state, config):
-    with structlog.testing.capture_logs() as logs:
-        found = load_attached(state, config, structlog.get_logger())
-    return found, [line["error"] for line in logs]
+    log = ErrorLog()
+    found = load_attached(state, config, log)
+    return found, log.errors
 
 
 def test_nothing_was_attached(tmp_path, config):

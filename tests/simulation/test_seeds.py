@@ -1,5 +1,6 @@
 """The engine under simulation: seeds with faults, each the same every time."""
 
+import gc
 import json
 import os
 import random
@@ -88,6 +89,7 @@ def test_nothing_is_left_behind():
         before = os.listdir("/proc/self/fd")
         assert not run_seed(11, folder=folder).broken
         assert not os.listdir(folder)
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
 
 
