@@ -153,7 +153,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
 
 class RecorderStore:
-    """The database, for its one writer; used by one thread at a time. Raises :class:`JournalError`."""
+    """The database, for its one writer; threads that use it take turns. Raises :class:`JournalError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -162,7 +162,7 @@ class RecorderStore:
 
     def positions_reached(self) -> dict[str, StreamPosition]:
         """The last event recorded of each exchange actor."""
-        with explained(self._path):
+        with self._lock, explained(self._path):
             rows = self._connection.execute("SELECT exchange, incarnation, number FROM accounts").fetchall()
         return {row[0]: StreamPosition(incarnation=row[1], number=row[2]) for row in rows}
 
