@@ -1,12 +1,9 @@
-from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
 cdef class LimitCells:
-    cdef Py_buffer _view
     cdef uint64_t *_words
     cdef uint64_t _mark
-    cdef bint _held
 
     cdef uint64_t *_entry(self, int entry) except NULL
     cpdef int claim(self, uint64_t key) except -1

@@ -1,5 +1,3 @@
-from typing_extensions import Buffer
-
 MEMORY_SIZE: int
 BUCKETS: int
 ENTRIES: int
@@ -7,7 +5,7 @@ NO_ROOM_IN_WINDOW: int
 NO_ROOM_IN_INTERVAL: int
 
 class LimitCells:
-    def __init__(self, memory: Buffer, mark: int) -> None: ...
+    def __init__(self, descriptor: int, mark: int) -> None: ...
     def clear(self) -> None: ...
     @property
     def is_marked(self) -> bool: ...

@@ -12,8 +12,10 @@ before it is used: a process that is killed between the two leaves a unit too ma
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_SetFromErrno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 from engine.errors import ConfigError
 
@@ -119,19 +121,24 @@ cdef inline uint64_t sum_of(uint64_t *buckets, int64_t bucket) noexcept nogil:
 
 @cython.final
 cdef class LimitCells:
-    """The words of one memory. ``memory`` is writable and lasts as long as this object; ``mark`` says whose it is."""
+    """The words of one memory; ``mark`` says whose it is.
 
-    def __cinit__(self, memory, uint64_t mark):
-        PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
-        self._held = True
-        if self._view.len < MEMORY_SIZE or <size_t>self._view.buf % 8:
-            raise ConfigError(f"a memory of counts has {MEMORY_SIZE} aligned bytes, not {self._view.len}")
-        self._words = <uint64_t *>self._view.buf
+    They are those of the file that ``descriptor`` has open for writing, of at least ``MEMORY_SIZE`` bytes; the
+    descriptor may be closed once this object is made. A negative one is memory of this process alone.
+    OSError if the file cannot be mapped.
+    """
+
+    def __cinit__(self, int descriptor, uint64_t mark):
+        cdef int flags = MAP_SHARED if descriptor >= 0 else MAP_PRIVATE | MAP_ANONYMOUS
+        cdef void *memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+        if memory == MAP_FAILED:
+            PyErr_SetFromErrno(OSError)
+        self._words = <uint64_t *>memory
         self._mark = mark
 
     def __dealloc__(self):
-        if self._held:
-            PyBuffer_Release(&self._view)
+        if self._words != NULL:
+            munmap(self._words, MEMORY_SIZE)
 
     @property
     def is_marked(self):

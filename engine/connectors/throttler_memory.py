@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +21,7 @@ def open_memory(path: str | Path | None = None) -> LimitCells:
     """
     mark = int.from_bytes(blake2b(_LAYOUT + _boot(), digest_size=8).digest(), "little")
     if path is None:
-        cells = LimitCells(mmap.mmap(-1, MEMORY_SIZE), mark)
+        cells = LimitCells(-1, mark)
         cells.clear()
         return cells
     try:
@@ -31,11 +30,11 @@ def open_memory(path: str | Path | None = None) -> LimitCells:
             # Only what follows is locked, and the lock ends with its holder: counting itself needs none.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.posix_fallocate(descriptor, 0, MEMORY_SIZE)
-            cells = LimitCells(mmap.mmap(descriptor, MEMORY_SIZE), mark)
+            cells = LimitCells(descriptor, mark)
             if not cells.is_marked:
                 cells.clear()
         finally:
-            # Not by closing it alone: the mapping keeps a descriptor of its own.
+            # Not by closing it alone: a mapping keeps the open file, and with it the lock, for as long as it lasts.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.connectors.throttler_budget import ACCOUNT, Budget, Grant, Priority, RateLimit, Refusal
-from engine.connectors.throttler_cells import BUCKETS, ENTRIES, MEMORY_SIZE, LimitCells
+from engine.connectors.throttler_cells import BUCKETS, ENTRIES, LimitCells
 from engine.connectors.throttler_memory import key_of, open_memory
 from engine.errors import ConfigError
 
@@ -252,11 +253,21 @@ def test_a_memory_holds_so_many_limits_and_says_so() -> None:
         cells.claim(0)
 
 
-def test_a_memory_that_is_too_small_is_refused() -> None:
-    with pytest.raises(ConfigError):
-        LimitCells(bytearray(MEMORY_SIZE - 8), 1)
-    with pytest.raises(BufferError):
-        LimitCells(bytes(MEMORY_SIZE), 1)
+def test_a_file_that_cannot_be_mapped_is_an_error(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "limits", os.O_RDONLY | os.O_CREAT, 0o600)
+    try:
+        with pytest.raises(PermissionError):
+            LimitCells(descriptor, 1)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_memory_keeps_no_descriptor_open(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    cells = open_memory(path)
+    assert str(path) not in [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+    cells.claim(5)
+    assert open_memory(path).claim(5) == cells.claim(5)
 
 
 def test_counts_do_not_pass_the_end_of_a_word() -> None:

@@ -123,13 +123,13 @@ def test_S18_a_refused_cancel_is_no_end_and_is_tried_again(stage, way):
     async def body(world):
         trader = await world.trading(order_entry=way)
         client_order_id = await trader.opened()
-        world.inflict("reject", status=403, code=-1015, msg="not now", match=CANCEL[way], count=2)
+        world.inflict("reject", status=403, code=-1015, msg="not now", match=CANCEL[way], count=10_000)
         await trader.cancel(client_order_id)
-        await world.until(lambda: world.box.faults.struck.get("reject"))
+        await world.until(lambda: world.box.faults.struck.get("reject", 0) >= 2)
         assert trader.kinds(client_order_id) == ["created"]
+        world.forgive()
         await world.until(lambda: trader.ended(client_order_id))
         assert trader.kinds(client_order_id) == ["created", "cancelled"]
-        assert world.box.faults.struck["reject"] == 2
 
     stage(body)
 
@@ -139,12 +139,13 @@ def test_S19_a_cancel_that_finds_no_order_ends_nothing_while_the_venue_still_has
     async def body(world):
         trader = await world.trading(order_entry=way)
         client_order_id = await trader.opened()
-        world.inflict("reject", status=400, code=-2011, msg="Unknown order sent.", match=CANCEL[way])
+        world.inflict("reject", status=400, code=-2011, msg="Unknown order sent.", match=CANCEL[way], count=10_000)
         await trader.cancel(client_order_id)
-        await world.until(lambda: world.box.faults.struck.get("reject"))
+        await world.until(lambda: world.box.faults.struck.get("reject", 0) >= 2)
         (order,) = (await trader.account()).orders
         assert not order.state.is_final
         assert trader.kinds(client_order_id) == ["created"]
+        world.forgive()
         await world.until(lambda: trader.ended(client_order_id))
         assert trader.kinds(client_order_id) == ["created", "cancelled"]
 

@@ -89,8 +89,7 @@ def test_nothing_is_left_behind():
         assert not run_seed(11, folder=folder).broken
         assert not os.listdir(folder)
         gc.collect()
-        # The shared request limits of a killed virtual process are unmapped when its client is collected.
-        assert not [link for link in open_files() if folder in link and "request.limits" not in link]
+        assert not [link for link in open_files() if folder in link]
 
 
 def open_files():
