@@ -7,8 +7,10 @@ chooses incarnations::
 
     add ─▶ Spawn ─▶ spawned ─▶ started ─▶ (tick_seen, answered)* ─▶ exited ─▶ Spawn … or failed, or stopped
 
-Stall time counts only from a tick that the supervisor itself saw. The clock alone is judged by the ticks'
-absence. Time during which the supervisor itself was held up counts for nobody.
+Stall time counts only from a tick that the supervisor itself saw, and nobody is judged by a tick before the next one
+came: a clock that ended in the middle of a tick had told the supervisor, perhaps, and not the others. The clock alone
+is judged by the ticks' absence, and the time of their absence counts for nobody else; nor does time during which the
+supervisor itself was held up.
 """
 
 from __future__ import annotations
@@ -193,6 +195,7 @@ class _Actor:
     kill_at: int | None = None
     kill_reason: str = ""
     waiting_since: int | None = None
+    waiting_for: int = -1
     last_answer: int = -1
     last_life: int = 0
     excuses: int = 0
@@ -225,6 +228,7 @@ class SupervisorPolicy:
         self._down: set[str] = set()
         self._actions: list[Action] = []
         self._last_n = -1
+        self._last_tick: int | None = None
         self._now: int | None = None
         self._shutting_down = False
 
@@ -315,14 +319,17 @@ class SupervisorPolicy:
         """The supervisor itself received tick ``n``."""
         self._observe(now)
         self._interval_ns = interval_ns or self._interval_ns
-        self._last_n = max(self._last_n, n)
+        missed = 0 if self._last_tick is None else now - self._last_tick - self._interval_ns
+        self._last_n, self._last_tick = max(self._last_n, n), now
         for actor in self._actors.values():
             if actor.running_since is None:
                 continue
             if actor.is_clock:
                 self._heard_clock(actor, now)
             elif actor.waiting_since is None and actor.last_answer < n:
-                actor.waiting_since = now
+                actor.waiting_since, actor.waiting_for = now, n
+            elif actor.waiting_since is not None and missed > self._interval_ns and actor.excuses < SETTLE_TIMES:
+                actor.waiting_since, actor.waiting_for, actor.excuses = now, n, actor.excuses + 1
 
     def answered(self, name: str, incarnation: int, n: int, now: int) -> None:
         """The actor handled tick ``n``, and with it all before.
@@ -337,7 +344,7 @@ class SupervisorPolicy:
             self._heard_clock(actor, now)
         elif n > actor.last_answer:
             actor.last_answer, actor.excuses = n, 0
-            actor.waiting_since = now if n < self._last_n else None
+            actor.waiting_since, actor.waiting_for = (now, self._last_n) if n < self._last_n else (None, -1)
             if actor.state is ActorState.STALE:
                 self._change(actor, ActorState.RUNNING)
 
@@ -414,8 +421,13 @@ class SupervisorPolicy:
             if actor.is_clock:
                 found.append(actor.last_life + self._clock_limit(actor))
             elif actor.waiting_since is not None:
-                found.append(actor.waiting_since + actor.policy.stall_ns)
+                stalled = actor.waiting_since + actor.policy.stall_ns
+                found.append(stalled if self._was_told(actor) else max(stalled, (self._now or 0) + HEARTBEAT_NS))
         return found
+
+    def _was_told(self, actor: _Actor) -> bool:
+        """The clock has gone on from the tick that the actor's answer is missing to: then all were given it."""
+        return self._last_n > actor.waiting_for
 
     def _clock_limit(self, actor: _Actor) -> int:
         return max(actor.policy.stall_ns, CLOCK_INTERVALS * self._interval_ns)
@@ -439,7 +451,7 @@ class SupervisorPolicy:
                 self._give_up(actor, now, f"no tick for {silence / SECOND_NS:.1f} s")
         elif actor.waiting_since is not None:
             silence = now - actor.waiting_since
-            if silence >= actor.policy.stall_ns:
+            if silence >= actor.policy.stall_ns and self._was_told(actor):
                 self._give_up(actor, now, f"no answer to ticks for {silence / SECOND_NS:.1f} s")
             elif silence >= actor.policy.stale_ns and actor.state is ActorState.RUNNING:
                 self._change(actor, ActorState.STALE, f"no answer to ticks for {silence / SECOND_NS:.1f} s")
