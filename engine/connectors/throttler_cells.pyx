@@ -40,11 +40,12 @@ cdef enum:
     WINDOW = 2
     FIRST_BUCKET = 4
     _BUCKETS = 60
+    _SIZE = 64 * 128 * 8
     _PLAUSIBLE = 600
     _NO_WINDOW = -1
     _NO_INTERVAL = -2
 
-MEMORY_SIZE = ROW * ROWS * 8
+MEMORY_SIZE = _SIZE
 ENTRIES = ROWS - 1
 BUCKETS = _BUCKETS
 NO_ROOM_IN_WINDOW = _NO_WINDOW
@@ -130,7 +131,7 @@ cdef class LimitCells:
 
     def __cinit__(self, int descriptor, uint64_t mark):
         cdef int flags = MAP_SHARED if descriptor >= 0 else MAP_PRIVATE | MAP_ANONYMOUS
-        cdef void *memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, flags, descriptor, 0)
+        cdef void *memory = mmap(NULL, _SIZE, PROT_READ | PROT_WRITE, flags, descriptor, 0)
         if memory == MAP_FAILED:
             PyErr_SetFromErrno(OSError)
         self._words = <uint64_t *>memory
@@ -138,7 +139,7 @@ cdef class LimitCells:
 
     def __dealloc__(self):
         if self._words != NULL:
-            munmap(self._words, MEMORY_SIZE)
+            munmap(self._words, _SIZE)
 
     @property
     def is_marked(self):
