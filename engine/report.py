@@ -36,6 +36,8 @@ _BOOK_COUNTS = (
     "checksums_failed",
     "bbo_checked",
     "bbo_equal",
+    "audits",
+    "audit_mismatches",
 )
 _NO_STATS = ActorStats(actor="", incarnation=0)
 
@@ -288,6 +290,8 @@ def _book_line(book: Mapping[str, Any]) -> str:
     checksums = book["checksums_ok"] + book["checksums_failed"]
     if checksums:
         parts.append(f"checksum right in {book['checksums_ok']} of {checksums}")
+    if book["audits"]:
+        parts.append(f"as the venue's in {book['audits'] - book['audit_mismatches']} of {book['audits']} audits")
     if book["stale_seconds"] >= 0.05:
         parts.append(f"stale {book['stale_seconds']:.1f} s")
     return f"{', '.join(parts)}, {_spread(book['latency_us'])}"

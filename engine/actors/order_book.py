@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 from engine.actors.base import Actor, ActorContext
 from engine.actors.settings import connector_of
-from engine.book import BookSync, BookWriter, OrderBook, SyncState
+from engine.book import BookSync, BookWriter, OrderBook, SyncReason, SyncState
 from engine.book.decimals import exponent_of
 from engine.bus import Overload
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan, PublicTrade
 from engine.connectors.errors import TransportError
-from engine.connectors.feed import FeedResult, MarketDataFeed, SnapshotNeed
+from engine.connectors.feed import FeedProblem, FeedResult, MarketDataFeed, SnapshotNeed
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
 from engine.connectors.websocket import WebSocketOptions
 from engine.errors import VenueError
@@ -25,6 +25,19 @@ from engine.messages import BookUpdated, NetworkStatus, StopActor, Trade, Tradin
 HEARTBEAT_S = 0.1
 SNAPSHOT_CALM_NS = 10_000_000_000
 """A pair that asked for no snapshot for so long gets one at once; otherwise it waits, longer each time."""
+PUSHED_WITHIN_S = 10.0
+"""A snapshot in the stream that has not come by then is asked for again."""
+AUDIT_LEAD_S = 2.0
+"""For so long before it is asked for may the book that a venue gives without a number or time be what it was."""
+AUDIT_SETTLE_S = 1.0
+"""So long after the answer to an audit the stream has passed the moment that the answer is about."""
+LONGEST_PONG = 200
+
+_COUNTED = (
+    *("updates", "snapshots", "gaps", "resyncs", "rescales", "crossed", "bad_values", "old_runs", "overflows"),
+    *("dropped", "bbo_checked", "bbo_equal", "checksums_ok", "checksums_failed", "audits", "audit_mismatches"),
+)
+_INFORMS = frozenset({SyncReason.RESCALED, SyncReason.AUDIT_SKIPPED})
 
 
 class OrderBookActor(Actor):
@@ -42,12 +55,15 @@ class OrderBookActor(Actor):
         self.connector = connector_of(context.params)
         self.pairs = [str(pair) for pair in context.params["pairs"]]
         self.depth = int(context.params["depth"])
-        self.client = self.connector.public(self.clock)
+        self.client = self.connector.books(self.clock)
         self.feed = MarketDataFeed(self.connector.market_data(), {})
+        self.rules: dict[str, TradingRule] = {}
         self.writers: dict[str, BookWriter] = {}
         self.books = context.bus.open_stream("book", overload=Overload.MERGE)
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
         self.sockets: list[ReconnectingWebSocket] = []
+        self._streams: dict[str, _Stream] = {}
+        self._needs: dict[str, SnapshotNeed] = {}
         self._backoff = {pair: Backoff() for pair in self.pairs}
         self._snapshot_asked: dict[str, int] = {}
         self._unsynced_since: dict[str, int] = {}
@@ -71,7 +87,7 @@ class OrderBookActor(Actor):
         now_ns = self.clock.monotonic_ns()
         for pair, sync in self.feed.books.items():
             self._count_stale(pair, now_ns)
-            for name in ("updates", "gaps", "resyncs", "rescales", "bbo_checked", "bbo_equal"):
+            for name in _COUNTED:
                 counters[f"{name}/{pair}"] = getattr(sync.counters, name)
             gauges[f"bids/{pair}"], gauges[f"asks/{pair}"] = sync.book.bid_count, sync.book.ask_count
             gauges[f"book_state/{pair}"] = sync.state.name.lower()
@@ -105,9 +121,12 @@ class OrderBookActor(Actor):
         for plan in self.feed.protocol.connections(followed):
             self._connect(plan)
         self.context.run(self._beat(), "heartbeat")
+        if followed and self.feed.protocol.audit_request(followed[0]) is not None:
+            self.context.run(self._audit_in_turn(followed), "audits")
 
     def _make_book(self, rule: TradingRule) -> None:
         exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
+        self.rules[rule.pair] = rule
         self.feed.books[rule.pair] = BookSync(OrderBook(rule.pair, *exponents), self.feed.protocol.sequence_rule())
         path = Path(self.context.spec.shm_dir) / f"{self.context.connector}.{rule.pair}.book"
         self.writers[rule.pair] = BookWriter(
@@ -128,6 +147,7 @@ class OrderBookActor(Actor):
             monotonic_ns=self.clock.monotonic_ns,
         )
         self.sockets.append(socket)
+        self._streams |= dict.fromkeys(plan.pairs, stream)
         socket.start()
 
     def _connect_failed(self, plan: ConnectionPlan, error: str, delay_s: float) -> None:
@@ -158,10 +178,21 @@ class OrderBookActor(Actor):
         for trade in result.trades:
             self._publish_trade(trade, received_mono_ns)
         for need in result.snapshots:
-            self.context.run(self._fetch_snapshot(need), "snapshot")
+            self._needs[need.pair] = need
+            get = self._fetch_snapshot if need.request is not None else self._await_pushed
+            self.context.run(get(need), "snapshot")
         for problem in result.problems:
-            self.metrics.count(f"problems/{problem.kind}")
-            self.log.warning("market data problem", kind=problem.kind, pair=problem.pair, detail=problem.detail)
+            self._tell_problem(problem)
+
+    def _tell_problem(self, problem: FeedProblem) -> None:
+        """Counted and logged once; that the book's state changed is published like every change."""
+        self.metrics.count(f"problems/{problem.kind}")
+        more = {}
+        if problem.kind == SyncReason.BAD_VALUE:
+            rule = self.rules[problem.pair]
+            more = {"price_increment": str(rule.price_increment), "size_increment": str(rule.size_increment)}
+        say = self.log.info if problem.kind in _INFORMS else self.log.warning
+        say("market data problem", kind=problem.kind, pair=problem.pair, detail=problem.detail, **more)
 
     def _publish(self, pair: str, received_mono_ns: int) -> None:
         sync = self.feed.books[pair]
@@ -216,8 +247,7 @@ class OrderBookActor(Actor):
         )
 
     async def _fetch_snapshot(self, need: SnapshotNeed) -> None:
-        if need.request is None:
-            return
+        assert need.request is not None
         await self._wait_for_turn(need.pair)
         answer: bytes | VenueError
         try:
@@ -225,6 +255,52 @@ class OrderBookActor(Actor):
         except VenueError as error:
             answer = error
         self.handle(self.feed.on_snapshot(need.pair, answer, need.epoch), self.clock.monotonic_ns())
+
+    async def _await_pushed(self, need: SnapshotNeed) -> None:
+        """Until the stream has brought the pair's snapshot: ask for it, by another subscription, ever more seldom.
+
+        Nothing is asked for where the subscription was made just now, unless it brings none in time.
+        """
+        texts = need.resubscribe
+        while self._is_awaited(need):
+            if texts:
+                await self._wait_for_turn(need.pair)
+                if not self._is_awaited(need):
+                    return
+                self.metrics.count(f"resubscribed/{need.pair}")
+                self._streams[need.pair].obey(FeedResult(send=texts))
+            await asyncio.sleep(PUSHED_WITHIN_S)
+            texts = self.feed.protocol.resubscribe(need.pair)
+
+    def _is_awaited(self, need: SnapshotNeed) -> bool:
+        sync = self.feed.books[need.pair]
+        return self._needs.get(need.pair) is need and sync.epoch == need.epoch and sync.awaiting_snapshot
+
+    async def _audit_in_turn(self, pairs: list[str]) -> None:
+        """Compare each book with the venue's own, one after the other, each once in the protocol's time."""
+        while True:
+            for pair in pairs:
+                began_ns = self.clock.monotonic_ns()
+                await self._audit(pair)
+                took_s = (self.clock.monotonic_ns() - began_ns) / 1e9
+                await asyncio.sleep(max(0.0, self.feed.protocol.audit_every_s / len(pairs) - took_s))
+
+    async def _audit(self, pair: str) -> None:
+        protocol = self.feed.protocol
+        request = protocol.audit_request(pair)
+        epoch = self.feed.begin_audit(pair)
+        if request is None or epoch is None:
+            return
+        answer: bytes | VenueError
+        if protocol.audit_any_moment:
+            await asyncio.sleep(AUDIT_LEAD_S)
+        try:
+            answer = await self.client.fetch(request)
+        except VenueError as error:
+            answer = error
+        else:
+            await asyncio.sleep(AUDIT_SETTLE_S)
+        self.handle(self.feed.on_audit(pair, answer, epoch), self.clock.monotonic_ns())
 
     async def _wait_for_turn(self, pair: str) -> None:
         """A venue that keeps sending what a book cannot hold must not be asked for snapshots without end."""
@@ -267,12 +343,15 @@ class _Stream:
         self._actor.log.info("market stream open", url=self._plan.url, pairs=list(self._plan.pairs))
         self._actor.handle(self._actor.feed.on_open(self._plan), self._actor.clock.monotonic_ns())
 
-    def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+    def on_frame(self, data: bytes, received_mono_ns: int) -> bool:
+        """Whether it was data: a pong says that the venue's end lives, not that it still sends."""
         actor = self._actor
         try:
             actor.on_frame(self._plan, self, data, received_mono_ns)
         except Exception as error:
             actor.context.fail(error)
+        protocol = actor.feed.protocol
+        return protocol.keepalive is None or len(data) > LONGEST_PONG or not protocol.is_pong(data)
 
     def on_close(self, reason: str) -> None:
         actor = self._actor

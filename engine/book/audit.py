@@ -39,11 +39,13 @@ class Audit:
 
     By id where the venue has ids: only the state at the snapshot's very id is compared. By the venue's times
     where it has none: a state holds from its own time to the next one's, ``tolerance_ns`` more on both ends,
-    and any state that holds at the snapshot's time may equal it.
+    and any state that holds at the snapshot's time may equal it. ``any_moment``: the snapshot has neither, and
+    any state remembered may equal it.
     """
 
-    def __init__(self, by_id: bool, levels: int, tolerance_ns: int) -> None:
+    def __init__(self, by_id: bool, levels: int, tolerance_ns: int, any_moment: bool = False) -> None:
         self._by_id = by_id
+        self._any_moment = any_moment
         self._levels = levels
         self._tolerance = 0 if by_id else tolerance_ns
         self._states: deque[_State] = deque(maxlen=_MOST_REMEMBERED)
@@ -56,15 +58,17 @@ class Audit:
         """The outcome, and for people why."""
         at = snapshot.update_id if self._by_id else snapshot.time_ns
         what = "id" if self._by_id else "time"
-        if at == 0:
+        if at == 0 and not self._any_moment:
             return AuditOutcome.NOT_COMPARABLE, f"the snapshot has no {what}"
-        candidates = self._candidates(at)
+        candidates = list(self._states) if self._any_moment else self._candidates(at)
         try:
             wanted = self._best(snapshot.bids, reverse=True), self._best(snapshot.asks, reverse=False)
         except (InvalidOperation, ValueError, IndexError):
             return AuditOutcome.NOT_COMPARABLE, "the snapshot cannot be read"
         if any((_numbers(state.bids), _numbers(state.asks)) == wanted for state in candidates):
             return AuditOutcome.EQUAL, ""
+        if self._any_moment:
+            return AuditOutcome.DIFFERENT, f"the book was the snapshot at none of {len(candidates)} moments around it"
         if not candidates:
             return AuditOutcome.NOT_COMPARABLE, f"the book did not stand at {what} {at}"
         if not self._by_id and self._states[-1].at <= at + self._tolerance:

@@ -38,6 +38,8 @@ class SyncReason(StrEnum):
     CHECKSUM = "checksum"
     OLD_RUN = "old_run"
     AUDIT = "audit"
+    AUDIT_SKIPPED = "audit_skipped"
+    RESCALED = "rescaled"
     SNAPSHOT_TOO_OLD = "snapshot_too_old"
     SNAPSHOT_UNEXPECTED = "snapshot_unexpected"
     SNAPSHOT_FAILED = "snapshot_failed"
@@ -240,14 +242,15 @@ class BookSync(Standing):
         self.counters.gaps += 1
         return self._give_up(SyncReason.GAP, detail)
 
-    def begin_audit(self, *, levels: int = 10, tolerance_ns: int = 0) -> None:
+    def begin_audit(self, *, levels: int = 10, tolerance_ns: int = 0, any_moment: bool = False) -> None:
         """A snapshot is about to be asked for, to compare ``levels`` levels of each side with the book.
 
         For books whose rule cannot see every loss. From here on the book's best levels are remembered, since
         the answer will be about a moment that the stream has passed. ``tolerance_ns``: how far the times of
-        stream and snapshot may differ; only where the rule has no numbers.
+        stream and snapshot may differ; only where the rule has no numbers. ``any_moment``: the snapshot tells
+        neither number nor time, and whatever the book was until :meth:`on_audit` may equal it.
         """
-        self._audit = Audit(self.rule.numbered, levels, tolerance_ns)
+        self._audit = Audit(self.rule.numbered, levels, tolerance_ns, any_moment)
         self._checks = True
         if self.state is SyncState.SYNCED:
             self._audit.remember(self.book, self.update_id, self.time_ns)
@@ -262,11 +265,11 @@ class BookSync(Standing):
         self._checks = self._needs_checks()
         if audit is None or snapshot is None or self.state is not SyncState.SYNCED:
             return SyncResult(
-                reason=SyncReason.AUDIT, detail="not comparable: no audit, no snapshot or no book in sync"
+                reason=SyncReason.AUDIT_SKIPPED, detail="not comparable: no audit, no snapshot or no book in sync"
             )
         outcome, detail = audit.compare(snapshot)
         if outcome is AuditOutcome.NOT_COMPARABLE:
-            return SyncResult(reason=SyncReason.AUDIT, detail=f"not comparable: {detail}")
+            return SyncResult(reason=SyncReason.AUDIT_SKIPPED, detail=f"not comparable: {detail}")
         self.counters.audits += 1
         if outcome is AuditOutcome.EQUAL:
             return SyncResult(reason=SyncReason.AUDIT)
@@ -322,6 +325,7 @@ class BookSync(Standing):
         self._depth = snapshot.depth
         self._checks = self._needs_checks()
         self.state = SyncState.SYNCED
+        rescales = self.counters.rescales
         try:
             self.book.apply_snapshot(snapshot.bids, snapshot.asks)
         except BookError as error:
@@ -344,12 +348,14 @@ class BookSync(Standing):
         self._buffer.extend(pending)
         if result.need_snapshot:
             return msgspec.structs.replace(result, mismatches=mismatches)
-        return SyncResult(applied=True, mismatches=mismatches) if mismatches else _APPLIED
+        done = self._rescaled() if self.counters.rescales != rescales else _APPLIED
+        return msgspec.structs.replace(done, mismatches=mismatches) if mismatches else done
 
     def _advance(self, update_id: int) -> SyncResult:
         """The book was changed and stands at ``update_id``: checks it there."""
         self.update_id = update_id
         book = self.book
+        rescaled = self.counters.rescales != book.rescales
         self.counters.rescales = book.rescales
         if book.is_crossed:
             self.counters.crossed += 1
@@ -358,12 +364,17 @@ class BookSync(Standing):
                 SyncReason.CROSSED, f"at {update_id} bid {bid} ({bid_size}) meets ask {ask} ({ask_size})"
             )
         quotes = self._quotes
-        result = _APPLIED
+        result = self._rescaled() if rescaled else _APPLIED
         while quotes and quotes[0].update_id <= update_id:
             quote = quotes.popleft()
             if quote.update_id == update_id:
                 result = self._with_mismatch(result, quote)
         return result
+
+    def _rescaled(self) -> SyncResult:
+        book = self.book
+        detail = f"prices in steps of 1e{book.price_exponent}, sizes of 1e{book.size_exponent} from here on"
+        return SyncResult(applied=True, reason=SyncReason.RESCALED, detail=detail)
 
     def _give_up(self, reason: SyncReason, detail: str, keep: Iterable[DepthDiff] = ()) -> SyncResult:
         """The book is no longer the venue's: out of sync at once, buffering until a new snapshot."""

@@ -5,7 +5,8 @@
     Connector ─── symbols                        pairs and the venue's spelling of them
        ├── market_data()  → MarketDataProtocol   public streams, pure: frames in, typed events out
        ├── user_data()    → UserDataProtocol     the private stream, pure
-       ├── public(clock)  → PublicClient         REST without a key: rules, snapshots, the venue's time
+       ├── books(clock)   → MarketDataClient     REST without a key: rules, snapshots
+       ├── public(clock)  → PublicClient         the same, and the venue's time
        └── exchange(clock)→ ExchangeClient       REST with a key: orders, fills, balances
 
 The two protocols never touch a socket: actors own the sockets (:mod:`engine.connectors.websocket`) and pass
@@ -49,6 +50,7 @@ __all__ = [
     "Endpoints",
     "ExchangeClient",
     "HttpRequest",
+    "MarketDataClient",
     "MarketDataProtocol",
     "MarketEvent",
     "OnSent",
@@ -164,11 +166,19 @@ class MarketDataProtocol(ABC):
     send every so many seconds, where the venue wants one. ``ping_every_s``: where the venue answers pings of the
     WebSocket protocol, one is sent every so many seconds and must be answered before the next: a connection that died
     without a word is found out long before a quiet market could be told from it by its silence.
+
+    ``audit_every_s``, ``audit_levels``, ``audit_tolerance_s``: how often each book is compared with
+    :meth:`audit_request`, how many levels of it, and how far the times of stream and answer may differ.
+    ``audit_any_moment``: the answer has neither number nor time, and may be the book of any moment around it.
     """
 
     silence_after_s: ClassVar[float] = 30.0
     ping_every_s: ClassVar[float] = 0.0
     keepalive: ClassVar[tuple[float, str] | None] = None
+    audit_every_s: ClassVar[float] = 60.0
+    audit_levels: int = 10
+    audit_tolerance_s: ClassVar[float] = 0.0
+    audit_any_moment: ClassVar[bool] = False
 
     @abstractmethod
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
@@ -177,6 +187,12 @@ class MarketDataProtocol(ABC):
     @abstractmethod
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         """Read one frame. Streams that nobody asked for give nothing; MalformedFrame if it cannot be read."""
+
+    def is_pong(self, data: bytes) -> bool:
+        """Whether a frame is nothing but the answer to our :attr:`keepalive`, which says that the venue's end of the
+        connection lives and not that it still sends data. Asked of short frames alone, and only with a keep-alive.
+        """
+        return False
 
     def hot_path(self) -> tuple[DiffScanner, SymbolMap] | None:
         """What reads this venue's commonest depth frame in compiled code, and whose symbols are in it. It must
@@ -307,22 +323,16 @@ class VenueFill(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str = ""
 
 
-class PublicClient(ABC):
-    """Requests that need no key. Every method raises errors of :mod:`engine.connectors.errors`."""
-
-    time: TimeSynchronizer
+class MarketDataClient(ABC):
+    """The requests that books need. Every method raises errors of :mod:`engine.connectors.errors`."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Open a connection and learn the venue's time. May be called again after an error."""
+        """Open a connection. May be called again after an error."""
 
     @abstractmethod
     async def close(self) -> None:
         """End all connections. Safe at any time, and more than once."""
-
-    @abstractmethod
-    async def server_time_ms(self) -> int:
-        """The venue's time, milliseconds since the epoch."""
 
     @abstractmethod
     async def trading_rules(self, pairs: Iterable[str] | None = None) -> dict[str, TradingRule]:
@@ -331,6 +341,16 @@ class PublicClient(ABC):
     @abstractmethod
     async def fetch(self, request: HttpRequest) -> bytes:
         """Carry out a protocol's request and give the reply's body (of a snapshot, say)."""
+
+
+class PublicClient(MarketDataClient):
+    """Requests that need no key, of a venue that is traded on: :meth:`start` also learns the venue's time."""
+
+    time: TimeSynchronizer
+
+    @abstractmethod
+    async def server_time_ms(self) -> int:
+        """The venue's time, milliseconds since the epoch."""
 
 
 class ExchangeClient(PublicClient):
@@ -440,6 +460,10 @@ class Connector(ABC):
         """The private stream's protocol; ConfigError without credentials. Make a new one for each
         connection.
         """
+
+    def books(self, clock: Clock) -> MarketDataClient:
+        """A REST client for what books need."""
+        return self.public(clock)
 
     @abstractmethod
     def public(self, clock: Clock) -> PublicClient:

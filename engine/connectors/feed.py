@@ -9,6 +9,7 @@ import msgspec
 
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.rules import ConnectionNumbers, Verdict
+from engine.book.states import SyncState
 from engine.book.sync import BookSync, SyncReason, SyncResult
 from engine.connectors.base import (
     Ack,
@@ -114,6 +115,37 @@ class MarketDataFeed(FrameIntake):
             return self._snapshot_failed(pair, book, epoch, str(error))
         return self._result(pair, book.on_snapshot(snapshot, epoch))
 
+    def begin_audit(self, pair: str) -> int | None:
+        """A book is about to be asked for with ``audit_request``; the epoch to give back with the answer. None if there
+        is nothing to compare now.
+        """
+        book, protocol = self.books.get(pair), self.protocol
+        if book is None or book.state is not SyncState.SYNCED:
+            return None
+        book.begin_audit(
+            levels=protocol.audit_levels,
+            tolerance_ns=round(protocol.audit_tolerance_s * 1e9),
+            any_moment=protocol.audit_any_moment,
+        )
+        return book.epoch
+
+    def on_audit(self, pair: str, answer: bytes | str | VenueError, epoch: int) -> FeedResult:
+        """The answer to an ``audit_request``, or the error that came instead. A book that differs is given up."""
+        book = self.books.get(pair)
+        if book is None or book.epoch != epoch:
+            return _NOTHING
+        try:
+            snapshot = None if isinstance(answer, VenueError) else self.protocol.parse_snapshot(pair, answer)
+        except MalformedReply as error:
+            self.counters.unparsed += 1
+            snapshot, answer = None, error
+        result = book.on_audit(snapshot)
+        if isinstance(answer, VenueError):
+            return FeedResult(problems=(FeedProblem(SyncReason.AUDIT_SKIPPED, pair, str(answer)),))
+        if result.reason is SyncReason.AUDIT and not result.need_snapshot:
+            return _NOTHING
+        return self._collect([(pair, result)])
+
     # ----------------------------------------------------------------------------------------------- steps
 
     def _on_event(self, conn: ConnectionPlan, event: MarketEvent) -> FeedResult:
@@ -167,7 +199,7 @@ class MarketDataFeed(FrameIntake):
 
     def _result(self, pair: str, result: SyncResult) -> FeedResult:
         """The common case, an applied update, gives one and the same object each time."""
-        if result.applied and not result.mismatches and not result.need_snapshot:
+        if result.applied and not result.mismatches and not result.need_snapshot and result.reason in _QUIET:
             return self._ready(pair)
         if result.reason in _QUIET and not result.mismatches and not result.need_snapshot:
             return _NOTHING

@@ -35,8 +35,9 @@ class ReconnectingWebSocket:
     ``plan`` is asked before each attempt (for a fresh signature, say; a VenueError from it counts as a failed
     attempt, as does every other error of the engine's own). Its ``opening`` texts are sent before
     ``on_open`` is called. A connection without a data frame for ``silence_s`` is cut (pings and pongs do not
-    count; 0: never), one that lasted ``stable_s`` resets the back-off. ``keepalive``: a text sent every so
-    many seconds. ``monotonic_ns``: the clock that silence and frames are timed by.
+    count, nor do frames of which the handler says that they are no data; 0: never), one that lasted
+    ``stable_s`` resets the back-off. ``keepalive``: a text sent every so many seconds. ``monotonic_ns``: the
+    clock that silence and frames are timed by.
     """
 
     def __init__(

@@ -34,11 +34,14 @@ _WHOLE_FRAMES = (0x80 | Opcode.TEXT, 0x80 | Opcode.BINARY)
 
 
 class WebSocketHandler(Protocol):
-    """Who hears of a connection. All are called from the event loop's reading, so they must be quick."""
+    """Who hears of a connection. All are called from the event loop's reading, so they must be quick.
+
+    ``on_frame`` answers False for a frame that is no data: a connection with nothing else counts as silent.
+    """
 
     def on_open(self) -> None: ...
 
-    def on_frame(self, data: bytes, received_mono_ns: int) -> None: ...
+    def on_frame(self, data: bytes, received_mono_ns: int) -> bool | None: ...
 
     def on_close(self, reason: str) -> None: ...
 
@@ -306,8 +309,8 @@ class WebSocketConnection(asyncio.Protocol):
             if size < end:
                 break
             if data[at] in _WHOLE_FRAMES and not self._fragments:
-                self.last_data_mono_ns = now
-                on_frame(data[start:end], now)
+                if on_frame(data[start:end], now) is not False:
+                    self.last_data_mono_ns = now
             else:
                 self._feed_protocol(data[at:end], now)
             at = end
@@ -342,8 +345,8 @@ class WebSocketConnection(asyncio.Protocol):
             if frame.fin:
                 whole = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
                 self._fragments.clear()
-                self.last_data_mono_ns = now
-                self._handler.on_frame(whole, now)
+                if self._handler.on_frame(whole, now) is not False:
+                    self.last_data_mono_ns = now
 
     def _on_opened(self) -> None:
         self._is_open = True

@@ -508,6 +508,9 @@ class FakeConnector:
     def user_data(self):
         return self._user_data()
 
+    def books(self, clock):
+        return self._client
+
     def public(self, clock):
         return self._client
 

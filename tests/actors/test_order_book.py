@@ -8,7 +8,7 @@ from engine.actors import order_book as module
 from engine.actors.order_book import OrderBookActor
 from engine.book import BookReader
 from engine.book.events import DepthDiff, DepthSnapshot
-from engine.book.rules import RangeRule
+from engine.book.rules import ContiguousRule, RangeRule
 from engine.clock import VirtualClock
 from engine.connectors.base import ConnectionPlan, HttpRequest, MarketDataProtocol, PublicTrade, Send, VenueNotice
 from engine.connectors.errors import MalformedFrame, MalformedReply, TransportError
@@ -46,7 +46,7 @@ class Socket:
         self.handler.on_close(reason)
 
     def frame(self, data=b"frame", at=0):
-        self.handler.on_frame(data, at)
+        return self.handler.on_frame(data, at)
 
     def send(self, text):
         self.sent.append(text)
@@ -63,6 +63,9 @@ class Socket:
 class Protocol(MarketDataProtocol):
     """A venue whose frames mean what the test put into ``events``."""
 
+    audited = False
+    rule = RangeRule
+
     def __init__(self):
         self.events = ()
         self.update_id = 0
@@ -76,10 +79,21 @@ class Protocol(MarketDataProtocol):
         return self.events
 
     def sequence_rule(self):
-        return RangeRule()
+        return self.rule()
+
+    pushes = False
 
     def snapshot_request(self, pair):
-        return HttpRequest(path=f"/{pair}")
+        return None if self.pushes else HttpRequest(path=f"/{pair}")
+
+    def resubscribe(self, pair):
+        return (f"un {pair}", f"sub {pair}") if self.pushes else ()
+
+    def audit_request(self, pair):
+        return HttpRequest(path=f"/audit/{pair}") if self.audited else None
+
+    def is_pong(self, data):
+        return data == b"pong"
 
     def parse_snapshot(self, pair, body):
         if body == b"nonsense":
@@ -553,5 +567,157 @@ def test_a_book_has_a_heartbeat_while_nothing_happens(book_world, monkeypatch):
         await world.until(lambda: world.clock.monotonic_ns() - start > 250 * MS)
         assert reader.read_best().status.name == "FRESH"
         reader.close()
+
+    book_world(body)
+
+
+def pushing(desk):
+    """From here on the desk's venue sends its snapshots in the stream."""
+    desk.protocol.pushes = True
+    desk.protocol.rule = ContiguousRule
+
+
+def push(desk, update_id, pair=PAIR):
+    desk.protocol.events = (DepthSnapshot(pair, update_id, [("100.00", "1")], [("101.00", "2")]),)
+    desk.sockets[pair].frame()
+
+
+async def connected(world, desk):
+    """The actor with its sockets open and no book in sync yet."""
+    await desk.start()
+    await world.until(lambda: Socket.made)
+    desk.sockets = {socket.handler._plan.pairs[0]: socket for socket in Socket.made}
+    for socket in Socket.made:
+        socket.open()
+
+
+def test_a_snapshot_that_the_stream_brings_is_asked_for_on_the_pairs_own_connection(book_world):
+    async def body(world, desk):
+        pushing(desk)
+        await connected(world, desk)
+        for pair in (PAIR, OTHER):
+            push(desk, 1, pair)
+        assert (desk.state(), desk.state(OTHER)) == ("synced", "synced")
+        desk.diff(3)
+        await world.until(lambda: desk.sockets[PAIR].sent)
+        assert (desk.state(), desk.state(OTHER)) == ("buffering", "synced")
+        assert desk.sockets[PAIR].sent == [f"un {PAIR}", f"sub {PAIR}"]
+        assert desk.sockets[OTHER].sent == []
+        push(desk, 7)
+        assert desk.state() == "synced"
+        desk.actor.collect()
+        counters = desk.actor.metrics.counters
+        assert (counters[f"gaps/{PAIR}"], counters[f"resyncs/{PAIR}"], counters[f"resubscribed/{PAIR}"]) == (1, 1, 1)
+        assert (counters[f"gaps/{OTHER}"], counters[f"resyncs/{OTHER}"]) == (0, 0)
+        assert desk.client.fetched == []
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_a_snapshot_that_does_not_come_in_the_stream_is_asked_for_until_it_does(book_world, monkeypatch):
+    monkeypatch.setattr(module, "PUSHED_WITHIN_S", 0.002)
+
+    async def body(world, desk):
+        pushing(desk)
+        await connected(world, desk)
+        await world.until(lambda: len(desk.sockets[PAIR].sent) >= 6)
+        assert desk.actor._backoff[PAIR].given >= 2
+        push(desk, 1)
+        sent = len(desk.sockets[PAIR].sent)
+        desk.diff(2)
+        await world.until(lambda: not [task for task in desk.actor.context._tasks if "snapshot" in task.get_name()])
+        assert len(desk.sockets[PAIR].sent) == sent
+
+    book_world(body)
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_books_are_audited_and_one_that_differs_is_built_anew_alone(book_world, monkeypatch, differs):
+    monkeypatch.setattr(module, "AUDIT_SETTLE_S", 0.0)
+    monkeypatch.setattr(Protocol, "audited", True)
+    monkeypatch.setattr(Protocol, "audit_every_s", 0.01, raising=False)
+
+    async def body(world, desk):
+        desk.client.answers = []
+        await desk.synced()
+        desk.sockets[OTHER].open()
+        await world.until(lambda: desk.state(OTHER) == "synced")
+        if differs:
+            desk.diff(2, bids=[("100.50", "3")])
+            desk.diff(2, pair=OTHER)
+            desk.protocol.update_id = 2  # at which the venue's book has no such level
+
+        def counted(name, pair=PAIR):
+            desk.actor.collect()
+            return desk.actor.metrics.counters[f"{name}/{pair}"]
+
+        await world.until(lambda: counted("audit_mismatches") if differs else counted("audits"))
+        before = counted("audits", OTHER)
+        await world.until(lambda: counted("audits", OTHER) > before)
+        await world.until(lambda: desk.state() == "synced")
+        assert (counted("audit_mismatches"), counted("resyncs")) == (differs, differs)
+        assert (counted("audit_mismatches", OTHER), counted("resyncs", OTHER)) == (0, 0)
+        assert desk.actor.feed.books[PAIR].book.best_bid()[0] == Decimal(100)
+
+    logs = book_world(body, pairs=(PAIR, OTHER))
+    told = [line for line in logs if line["event"] == "market data problem" and line["kind"] == "audit"]
+    assert [line["pair"] for line in told] == ([PAIR] if differs else [])
+
+
+def test_an_audit_without_an_answer_says_so_and_changes_nothing(book_world, monkeypatch):
+    monkeypatch.setattr(Protocol, "audited", True)
+
+    async def body(world, desk):
+        await desk.synced()
+        desk.client.answers = [TransportError("down", sent=False)]
+        await desk.actor._audit(PAIR)
+        desk.actor.collect()
+        assert desk.actor.metrics.counters["audits/BTC-USDT"] == 0
+        assert desk.actor.metrics.counters["problems/audit_skipped"] >= 1
+        assert desk.state() == "synced"
+
+    book_world(body)
+
+
+def test_a_rescale_is_counted_published_and_told_once(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        heard = await listen(world, "book")
+        await world.until(lambda: desk.actor.books.readers)
+        desk.diff(2, bids=[("100.005", "3")])
+        desk.diff(3, bids=[("100.005", "2")])
+        await world.until(lambda: (len(heard) == 1 and heard[0].update_id == 3) or len(heard) == 2)
+        desk.actor.collect()
+        assert desk.actor.metrics.counters["rescales/BTC-USDT"] == 1
+        assert desk.actor.metrics.counters["problems/rescaled"] == 1
+
+    logs = book_world(body)
+    (told,) = [line for line in logs if line["event"] == "market data problem"]
+    assert (told["kind"], told["pair"], told["log_level"]) == ("rescaled", PAIR, "info")
+    assert "1e-3" in told["detail"]
+
+
+def test_a_value_that_cannot_be_held_names_pair_value_and_rule(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.client.answers = [TransportError("down", sent=False)] * 1000
+        desk.diff(2, bids=[("100.00", "12345678901234567890.1")])
+        assert desk.state() == "buffering"
+
+    logs = book_world(body)
+    told = next(line for line in logs if line["event"] == "market data problem")
+    assert (told["kind"], told["pair"]) == ("bad_value", PAIR)
+    assert "12345678901234567890.1" in told["detail"]
+    assert (told["price_increment"], told["size_increment"]) == ("0.01", "0.0001")
+
+
+def test_a_pong_is_no_data(book_world, monkeypatch):
+    monkeypatch.setattr(Protocol, "keepalive", (1.0, "ping"))
+
+    async def body(world, desk):
+        await desk.synced()
+        assert desk.socket.keepalive == (1.0, "ping")
+        assert desk.socket.frame(b"pong") is False
+        assert desk.socket.frame(b"frame") is True
 
     book_world(body)

@@ -283,3 +283,14 @@ def test_a_snapshot_that_cannot_be_read_is_not_comparable() -> None:
     sync = synced(RangeRule())
     sync.begin_audit()
     assert "cannot be read" in sync.on_audit(DepthSnapshot(PAIR, 100, [("x", "1")], [])).detail
+
+
+@pytest.mark.parametrize(("bid_size", "mismatches"), [("2", 0), ("3", 0), ("4", 0), ("9", 1)])
+def test_a_snapshot_of_no_known_moment_may_be_the_book_of_any_moment_around_it(bid_size: str, mismatches: int) -> None:
+    sync = synced(UnnumberedRule())
+    sync.on_diff(timed("2", 10))
+    sync.begin_audit(any_moment=True)
+    sync.on_diff(timed("3", 20))
+    sync.on_diff(timed("4", 30))
+    assert sync.on_audit(book_at(0, bid_size)).need_snapshot is bool(mismatches)
+    assert (sync.counters.audits, sync.counters.audit_mismatches) == (1, mismatches)

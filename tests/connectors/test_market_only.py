@@ -83,3 +83,19 @@ def test_a_snapshot_that_is_none_is_a_malformed_reply(venue: str) -> None:
 def test_options_that_make_no_sense_are_refused(venue: str, options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="must be one of"):
         create(ConnectorSettings(connector="mine", venue=venue, options=options)).market_data()
+
+
+@pytest.mark.parametrize(
+    ("venue", "pong", "frame"),
+    [
+        ("okx", b"pong", b'{"event":"subscribe"}'),
+        ("kraken_v1", b'{"event":"pong","reqid":7}', b'{"event":"heartbeat"}'),
+        ("kucoin", b'{"id":"keepalive","type":"pong"}', b'{"type":"message"}'),
+    ],
+)
+def test_the_answer_to_a_keep_alive_is_told_from_data(venue: str, pong: bytes, frame: bytes) -> None:
+    protocol = create(ConnectorSettings(connector="mine", venue=venue, pairs=PAIRS)).market_data()
+    assert protocol.keepalive is not None
+    assert protocol.is_pong(pong)
+    assert not protocol.is_pong(frame)
+    assert list(protocol.feed(pong)) == []

@@ -139,6 +139,30 @@ def test_pings_are_answered_with_their_payload_and_are_no_data(run: Any) -> None
     run(work())
 
 
+def test_a_frame_that_its_consumer_calls_no_data_leaves_the_connection_silent(run: Any, raw_server: Any) -> None:
+    class Choosy(Listener):
+        def on_frame(self, data: bytes, received_mono_ns: int) -> bool:
+            super().on_frame(data, received_mono_ns)
+            return data != b"pong"
+
+    async def work() -> None:
+        ticks = iter(range(1, 1_000_000))
+        whole = frame(Opcode.TEXT, b"pong")
+        parts = frame(Opcode.TEXT, b"po", fin=False) + frame(Opcode.CONT, b"ng")
+        for sent in (whole, parts):
+            listener = Choosy()
+            async with raw_server(sent) as url:
+                connection = await connect(
+                    url, listener, WebSocketOptions(close_timeout_s=0.05), monotonic_ns=lambda: next(ticks)
+                )
+                opened = connection.last_data_mono_ns
+                await listener.until(lambda heard=listener: heard.frames == [b"pong"])
+                assert connection.last_data_mono_ns == opened
+                await connection.close()
+
+    run(work())
+
+
 def test_fragments_are_put_together_around_control_frames(run: Any, raw_server: Any) -> None:
     async def work() -> None:
         parts = frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.PING, b"p")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.connectors.base import HttpRequest
 from engine.connectors.binance_perpetual import constants
 from engine.connectors.binance_perpetual.market_data import BinancePerpetualMarketData
 from engine.connectors.market_only import MarketDataConnector
@@ -17,6 +18,7 @@ class BinancePerpetualConnector(MarketDataConnector):
     venue = "binance_perpetual"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 
     @staticmethod
     def spell(base: str, quote: str) -> str:

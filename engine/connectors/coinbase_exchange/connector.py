@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.connectors.base import HttpRequest
 from engine.connectors.coinbase_exchange import constants
 from engine.connectors.coinbase_exchange.market_data import CoinbaseExchangeMarketData
 from engine.connectors.market_only import MarketDataConnector
@@ -16,6 +17,7 @@ class CoinbaseExchangeConnector(MarketDataConnector):
     venue = "coinbase_exchange"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 
     @staticmethod
     def spell(base: str, quote: str) -> str:

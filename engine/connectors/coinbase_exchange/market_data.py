@@ -85,6 +85,7 @@ class CoinbaseExchangeMarketData(MarketDataProtocol):
     """``level2`` and ``matches`` of each product."""
 
     silence_after_s = 60.0
+    audit_tolerance_s = 0.1
 
     def __init__(self, ws: str, symbols: SymbolMap) -> None:
         self._ws = ws

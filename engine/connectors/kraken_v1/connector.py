@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.connectors.base import HttpRequest
 from engine.connectors.kraken_v1 import constants
 from engine.connectors.kraken_v1.market_data import KrakenV1MarketData
 from engine.connectors.kraken_v1.symbols import pair_of
@@ -17,6 +18,7 @@ class KrakenV1Connector(MarketDataConnector):
     venue = "kraken_v1"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 
     @staticmethod
     def spell(base: str, quote: str) -> str:

@@ -7,6 +7,8 @@ from engine.connectors.settings import Endpoints
 DOMAINS = {"": Endpoints(rest="https://api.kraken.com", ws="wss://ws.kraken.com")}
 
 PATH_RULES = "/0/public/AssetPairs"
+PATH_DEPTH = "/0/public/Depth"
+AUDIT_LEVELS = 100
 DEPTHS = (10, 25, 100, 500, 1000)
 DEPTH = 100
 PAIRS_A_CONNECTION = 100

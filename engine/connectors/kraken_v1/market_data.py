@@ -22,6 +22,7 @@ from engine.book.rules import ChecksumRule
 from engine.connectors.base import (
     Ack,
     ConnectionPlan,
+    HttpRequest,
     MarketDataProtocol,
     MarketEvent,
     PublicTrade,
@@ -50,6 +51,15 @@ class _Book(msgspec.Struct, gc=False, rename={"snapshot_asks": "as", "snapshot_b
     c: Annotated[str, Meta(pattern=r"\A[0-9]{1,10}\Z")] | None = None
 
 
+class _RestBook(msgspec.Struct):
+    bids: list[tuple[str, str, float]]
+    asks: list[tuple[str, str, float]]
+
+
+class _RestReply(msgspec.Struct):
+    result: dict[str, _RestBook]
+
+
 class _Event(msgspec.Struct):
     event: str
     status: str = ""
@@ -64,6 +74,7 @@ _text = msgspec.json.Decoder(str).decode
 _book = msgspec.json.Decoder(_Book).decode
 _trades = msgspec.json.Decoder(list[_Trade]).decode
 _event = msgspec.json.Decoder(_Event).decode
+_rest_reply = msgspec.json.Decoder(_RestReply).decode
 
 
 class KrakenV1MarketData(MarketDataProtocol):
@@ -71,11 +82,13 @@ class KrakenV1MarketData(MarketDataProtocol):
 
     silence_after_s = 10.0
     keepalive = (constants.KEEPALIVE_S, '{"event":"ping"}')
+    audit_any_moment = True
 
     def __init__(self, ws: str, symbols: SymbolMap, *, depth: int = constants.DEPTH) -> None:
         self._ws = ws.rstrip("/")
         self._symbols = symbols
         self._depth = depth
+        self.audit_levels = min(depth, constants.AUDIT_LEVELS)
 
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
         each = constants.PAIRS_A_CONNECTION
@@ -100,6 +113,9 @@ class KrakenV1MarketData(MarketDataProtocol):
         except ValueError as error:
             raise MalformedFrame(str(error), data) from error
 
+    def is_pong(self, data: bytes) -> bool:
+        return b'"pong"' in data
+
     def sequence_rule(self) -> ChecksumRule:
         return ChecksumRule(KrakenChecksum())
 
@@ -109,8 +125,23 @@ class KrakenV1MarketData(MarketDataProtocol):
     def resubscribe(self, pair: str) -> tuple[str, ...]:
         return self._ask("unsubscribe", (pair,), "book"), self._ask("subscribe", (pair,), "book")
 
+    def audit_request(self, pair: str) -> HttpRequest:
+        """The checksum sees ten levels of a side; what is below them is compared with the book by REST ("Get Order
+        Book"), which tells neither a number nor a time.
+        """
+        symbol = self._symbols.symbol(pair).replace("/", "")
+        return HttpRequest(path=constants.PATH_DEPTH, query=f"pair={symbol}&count={self.audit_levels}")
+
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
-        raise MalformedReply(f"snapshot of {pair}: this venue sends its books in the stream")
+        """Of :meth:`audit_request`."""
+        try:
+            (book,) = _rest_reply(body).result.values()
+        except UNREADABLE as error:
+            raise MalformedReply(f"book of {pair}: {error}") from error
+        except ValueError as error:
+            raise MalformedReply(f"book of {pair}: not the book of one pair") from error
+        sides = [[(price, size) for price, size, _ in side] for side in (book.bids, book.asks)]
+        return DepthSnapshot(pair, 0, sides[0], sides[1])
 
     def pairs_of(self, url: str) -> tuple[str, ...]:
         return ()

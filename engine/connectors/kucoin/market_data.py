@@ -126,6 +126,9 @@ class KucoinMarketData(MarketDataProtocol):
         except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
 
+    def is_pong(self, data: bytes) -> bool:
+        return b'"pong"' in data
+
     def sequence_rule(self) -> RangeRule:
         return RangeRule()
 

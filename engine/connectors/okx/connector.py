@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.connectors.base import HttpRequest
 from engine.connectors.market_only import MarketDataConnector
 from engine.connectors.okx import constants
 from engine.connectors.okx.market_data import OkxMarketData
@@ -16,6 +17,9 @@ class OkxConnector(MarketDataConnector):
     venue = "okx"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    rules_requests = tuple(
+        HttpRequest(path=constants.PATH_RULES, query=f"instType={kind}") for kind in ("SPOT", "SWAP", "FUTURES")
+    )
 
     @staticmethod
     def spell(base: str, quote: str) -> str:

@@ -114,6 +114,9 @@ class OkxMarketData(MarketDataProtocol):
         except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
 
+    def is_pong(self, data: bytes) -> bool:
+        return data == b"pong"
+
     def sequence_rule(self) -> PreviousIdRule:
         return PreviousIdRule(replacing=True, resets=True, timed=True, checksum=OkxChecksum())
 

@@ -49,7 +49,7 @@ def test_every_comparable_quote_is_equal_and_nothing_is_missing(
             result = feed.on_frame(connections[record["conn"]], record["data"], 0)
             seen_trades += len(result.trades)
             problems += result.problems
-    assert problems == []
+    assert {problem.kind for problem in problems} <= {"rescaled"}
     assert feed.counters.unparsed == 0
     assert seen_trades == trades
     assert set(feed.books) == pairs

@@ -8,7 +8,7 @@ import pytest
 
 from engine.book import ChecksumRule, DepthDiff, DepthSnapshot
 from engine.connectors.base import Ack, MarketDataProtocol, PublicTrade, VenueNotice
-from engine.connectors.errors import MalformedFrame
+from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.registry import create
 from engine.connectors.settings import ConnectorSettings
 from engine.messages import Side
@@ -107,3 +107,14 @@ def test_asset_pairs(protocol: MarketDataProtocol) -> None:
     rule = rules["DOGE-BTC"]
     assert list(rules) == ["DOGE-BTC"]
     assert (rule.symbol, rule.price_increment, rule.min_size) == ("XDG/XBT", Decimal("1E-8"), Decimal(50))
+
+
+def test_the_book_by_rest_is_asked_for_by_the_venues_name_and_read(protocol: MarketDataProtocol) -> None:
+    request = protocol.audit_request("BTC-USD")
+    assert request is not None
+    assert (request.path, request.query) == ("/0/public/Depth", "pair=XBTUSD&count=100")
+    body = {"error": [], "result": {"XXBTZUSD": {"asks": [[*ASK[:2], 1534614248]], "bids": [[*BID[:2], 1534614249]]}}}
+    snapshot = protocol.parse_snapshot("BTC-USD", json.dumps(body))
+    assert snapshot == DepthSnapshot("BTC-USD", 0, [tuple(BID[:2])], [tuple(ASK[:2])])
+    with pytest.raises(MalformedReply):
+        protocol.parse_snapshot("BTC-USD", json.dumps({"error": ["EQuery:Unknown asset pair"]}))
