@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 from engine.messages import OrderState
@@ -19,6 +19,9 @@ _NAMED = {
 }
 NAMES = ("placed", "acknowledged", "refused", "filled", "cancelled", "expired", "failed", "unknown", "open")
 
+KEPT_FAILED = 1000
+"""Failed orders never known to have reached the venue that are still looked for, as one may turn up after all."""
+
 
 class Tally:
     """The counts of :meth:`engine.orders.journal_reader.JournalReader.counts`, kept up to date write by write.
@@ -30,6 +33,11 @@ class Tally:
     def __init__(self, counts: Mapping[str, int], open_orders: Iterable[tuple[str, OrderState, bool]]) -> None:
         self._counts = Counter({name: counts.get(name, 0) for name in NAMES})
         self._open = {order_id: (state, acknowledged) for order_id, state, acknowledged in open_orders}
+        self._failed: OrderedDict[str, OrderState] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many orders it keeps in mind."""
+        return len(self._open) + len(self._failed)
 
     def note(self, writes: Iterable[Write]) -> None:
         """Count what was just committed."""
@@ -49,13 +57,21 @@ class Tally:
 
     def _moved(self, write: WriteOrder) -> None:
         order_id, state = write.order.client_order_id, write.order.state
-        before = self._open.get(order_id)
+        before = self._open.get(order_id) or self._turned_up(order_id)
         if before is None:
             return
         self._counts[_NAMED[before[0]]] -= 1
         self._counts[_NAMED[state]] += 1
         self._counts["acknowledged"] += write.acknowledged and not before[1]
-        if state.is_final and write.acknowledged:
-            del self._open[order_id]
-        else:
+        if not state.is_final:
             self._open[order_id] = (state, write.acknowledged)
+            return
+        self._open.pop(order_id, None)
+        if not write.acknowledged:
+            self._failed[order_id] = state
+            if len(self._failed) > KEPT_FAILED:
+                self._failed.popitem(last=False)
+
+    def _turned_up(self, order_id: str) -> tuple[OrderState, bool] | None:
+        state = self._failed.pop(order_id, None)
+        return None if state is None else (state, False)

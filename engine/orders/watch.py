@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from engine.orders.order import Need, TrackedOrder
 
 _SECOND = 1_000_000_000
+_SPARE = 256
+"""How many entries of its agenda may be outdated, beside as many as there are orders, before it is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +38,22 @@ class Watch:
         self.horizon_ns = horizon_ns
         self._orders: dict[str, TrackedOrder] = {}
         self._at: dict[str, int] = {}
+        self._agenda: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
         return len(self._at)
 
     def __contains__(self, client_order_id: str) -> bool:
         return client_order_id in self._at
+
+    @property
+    def planned(self) -> int:
+        """How many instants it keeps, outdated ones among them."""
+        return len(self._agenda)
+
+    def at(self, client_order_id: str) -> int:
+        """When a watched order is asked about next. Raises KeyError for one that is not watched."""
+        return self._at[client_order_id]
 
     def update(self, tracked: TrackedOrder, now_ns: int) -> None:
         """Take up, keep or drop an order after it changed; a new need starts a new back-off."""
@@ -54,23 +67,40 @@ class Watch:
             self._at.pop(tracked.id, None)
             return
         self._orders[tracked.id] = tracked
-        self._at[tracked.id] = self._first(tracked, need, now_ns)
+        self._put(tracked.id, self._first(tracked, need, now_ns))
 
     def hurry(self, tracked: TrackedOrder, now_ns: int) -> None:
         """Ask about a watched order now."""
         if tracked.id in self._at:
-            self._at[tracked.id] = min(now_ns, self._at[tracked.id])
+            self._put(tracked.id, min(now_ns, self._at[tracked.id]))
 
     def due(self, now_ns: int) -> list[TrackedOrder]:
         """The orders to ask about now; each is put off by its back-off."""
+        soonest = self.next_due()
+        if soonest is None or soonest > now_ns:
+            return []
         ready = [self._orders[key] for key, at in self._at.items() if at <= now_ns]
         for tracked in ready:
-            self._at[tracked.id] = self._again(tracked, now_ns)
+            self._put(tracked.id, self._again(tracked, now_ns))
         return ready
 
     def next_due(self) -> int | None:
         """When the next question is due, None if none is."""
-        return min(self._at.values(), default=None)
+        agenda = self._agenda
+        while agenda:
+            at, key = agenda[0]
+            if self._at.get(key) == at:
+                return at
+            heappop(agenda)
+        return None
+
+    def _put(self, key: str, at: int) -> None:
+        """Set an order's instant. What the agenda had of it before is outdated, and passed over when it comes up."""
+        self._at[key] = at
+        heappush(self._agenda, (at, key))
+        if len(self._agenda) > 2 * len(self._at) + _SPARE:
+            self._agenda = [(at, key) for key, at in self._at.items()]
+            heapify(self._agenda)
 
     def _first(self, tracked: TrackedOrder, need: Need, now_ns: int) -> int:
         match need:

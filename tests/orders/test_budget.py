@@ -189,3 +189,21 @@ def test_an_open_order_locks_its_rest_and_its_fee() -> None:
     assert locked_by(resting(price=None)) == ("USDT", 0)
     assert locked_by(resting(price="NaN")) == ("USDT", 0)
     assert locked_by(resting(SELL), FeeSchema(), D(5)) == ("USDT", D(20))
+
+
+@given(
+    price=st.decimals("0.0001", "1e6", allow_nan=False, places=4),
+    filled=st.decimals("0", "2", allow_nan=False, places=4),
+    rate=st.decimals("-0.001", "0.01", allow_nan=False, places=5),
+    asset=st.sampled_from(["", "BNB", "USDT", "BTC"]),
+    from_returns=st.booleans(),
+    order_type=st.sampled_from([OrderType.LIMIT, OrderType.LIMIT_MAKER]),
+)
+def test_an_open_buy_locks_what_it_would_need_as_a_candidate_of_its_rest(
+    price: Decimal, filled: Decimal, rate: Decimal, asset: str, from_returns: bool, order_type: OrderType
+) -> None:
+    schema = FeeSchema(maker=rate, taker=rate * 2, fee_asset=asset, buy_from_returns=from_returns)
+    order = msgspec.structs.replace(resting(), price=price, filled=filled, order_type=order_type)
+    rest = max(order.size - filled, D(0))
+    wanted = OrderCandidate(pair=PAIR, side=BUY, size=rest, price=price, order_type=order_type)
+    assert locked_by(order, schema) == ("USDT", needs_of(wanted, schema).of(rest).get("USDT", D(0)))

@@ -12,7 +12,7 @@ from engine.clock import VirtualClock
 from engine.messages import Order, OrderState, OrderType, Reason, Refused, Side
 from engine.orders.journal import Journal
 from engine.orders.records import Write, WriteIntent, WriteOrder, WriteRefusal
-from engine.orders.tally import Tally
+from engine.orders.tally import KEPT_FAILED, Tally
 
 
 def order(number: int) -> Order:
@@ -59,3 +59,14 @@ def test_the_tally_equals_the_journal_over_any_restart(tmp_path: Path, restart_a
             if step < 5 or restart_after <= 1:
                 # A failed order that turns up after all is not looked for once the actor has started anew.
                 assert tally.counts() == journal.counts("1")
+
+
+def test_failed_orders_that_never_turn_up_are_let_go_of() -> None:
+    tally = Tally({}, ())
+    for number in range(3 * KEPT_FAILED):
+        tally.note([WriteIntent(order=order(number), send_by_ns=0), moved(number, OrderState.FAILED, False)])
+    tally.note([moved(3 * KEPT_FAILED - 1, OrderState.FAILED, True)])
+    counts = tally.counts()
+    assert (counts["placed"], counts["failed"], counts["open"]) == (3 * KEPT_FAILED, 3 * KEPT_FAILED, 0)
+    assert counts["acknowledged"] == 1, "one that turns up soon is still counted"
+    assert len(tally) <= KEPT_FAILED
