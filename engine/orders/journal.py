@@ -11,14 +11,14 @@ import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import ClassVar, Protocol, assert_never
 
 import msgspec
 
 from engine.errors import JournalError
 from engine.metrics import Histogram
 from engine.orders.database import explained, transaction, verify
-from engine.orders.journal_reader import JournalReader, order_values
+from engine.orders.journal_reader import JournalReader, fill_values, order_values, refusal_values
 from engine.orders.records import (
     Write,
     WriteEvent,
@@ -64,6 +64,9 @@ class Journal(JournalReader):
     by a newer engine, or cannot be read.
     """
 
+    copies: ClassVar[bool] = False
+    """Whether its file may be the copy of a journal that is kept elsewhere."""
+
     def __init__(self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = "") -> None:
         self._clock = clock
         self._run_id = run_id
@@ -74,21 +77,14 @@ class Journal(JournalReader):
         self.commit_ns = Histogram()
         self.sync_ns = Histogram()
         self._checkpointed = 0
+        self._owner = (connector, account)
         self._log = WriteAheadLog(Path(path))
         self._lock = _lock(Path(path))
         try:
-            super().__init__(path, readonly=False)
+            self._open(Path(path))
         except BaseException:
             os.close(self._lock)
-            raise
-        try:
-            verify(self._connection, self.path)
-            self._connection.execute("PRAGMA wal_autocheckpoint=0")
-            self._claim(connector, account)
-            self._incarnation = super().incarnation
-            self._last = super().last()
-        except BaseException:
-            self.close()
+            self._lock = -1
             raise
 
     @staticmethod
@@ -110,18 +106,8 @@ class Journal(JournalReader):
         one are refused.
         """
         started = self._clock.monotonic_ns()
-        last = self._last
         with explained(self.path):
-            if len(writes) == 1 and isinstance(writes[0], WriteIntent | WriteRefusal):
-                self._write(writes[0])
-            else:
-                with transaction(self._connection):
-                    for write in writes:
-                        if isinstance(write, WriteEvent):
-                            last = self._event(write, last)
-                        else:
-                            self._write(write)
-        self._last = last
+            self._last = self._commit(writes)
         elapsed = self._clock.monotonic_ns() - started
         self.commits += 1
         self.slow_commits += elapsed > SLOW_COMMIT_NS
@@ -164,6 +150,35 @@ class Journal(JournalReader):
             os.close(self._lock)
             self._lock = -1
 
+    def _open(self, path: Path) -> None:
+        super().__init__(path, readonly=False)
+        try:
+            verify(self._connection, self.path)
+            self._connection.execute("PRAGMA wal_autocheckpoint=0")
+            self._claim(*self._owner)
+            self._incarnation = super().incarnation
+            self._last = super().last()
+        except BaseException:
+            super().close()
+            raise
+
+    def _commit(self, writes: Sequence[Write]) -> int:
+        """Write all of them or none; the number of the last event since."""
+        if len(writes) == 1 and isinstance(writes[0], WriteIntent | WriteRefusal):
+            self._write(writes[0])
+            return self._last
+        with transaction(self._connection):
+            return self._write_all(writes)
+
+    def _write_all(self, writes: Sequence[Write]) -> int:
+        last = self._last
+        for write in writes:
+            if isinstance(write, WriteEvent):
+                last = self._event(write, last)
+            else:
+                self._write(write)
+        return last
+
     def _write(self, write: WriteIntent | WriteOrder | WriteFill | WriteRefusal) -> None:
         match write:
             case WriteIntent():
@@ -173,18 +188,7 @@ class Journal(JournalReader):
             case WriteFill():
                 self._fill(write)
             case WriteRefusal():
-                refused = write.refused
-                self._connection.execute(
-                    _INSERT_REFUSAL,
-                    (
-                        refused.client_order_id,
-                        write.strategy,
-                        refused.reason.value,
-                        refused.detail,
-                        write.time_ns,
-                        self._run_id,
-                    ),
-                )
+                self._connection.execute(_INSERT_REFUSAL, refusal_values(write, self._run_id))
             case _:
                 assert_never(write)
 
@@ -225,24 +229,7 @@ class Journal(JournalReader):
         self._connection.execute(_INSERT_ORDER, (*order_values(write.order), *flags, run[0]))
 
     def _fill(self, write: WriteFill) -> None:
-        of, fill = write.fill, write.fill.fill
-        self._connection.execute(
-            _INSERT_FILL,
-            (
-                of.pair,
-                fill.trade_id,
-                of.client_order_id,
-                of.strategy,
-                of.side.value,
-                str(fill.price),
-                str(fill.size),
-                str(fill.fee),
-                fill.fee_asset,
-                fill.is_maker,
-                fill.time_ns,
-                fill.fee_estimated,
-            ),
-        )
+        self._connection.execute(_INSERT_FILL, fill_values(write))
 
     def _event(self, write: WriteEvent, last: int) -> int:
         number = write.event.number
@@ -264,9 +251,15 @@ class Journal(JournalReader):
             }
             with explained(self.path), transaction(self._connection):
                 self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        elif (found["connector"], found["account"]) != (connector, account):
+            return
+        if (found["connector"], found["account"]) != (connector, account):
             raise JournalError(
                 f"{self.path}: the journal of {found['connector']}/{found['account']}, not of {connector}/{account}"
+            )
+        if "store" in found and not self.copies:
+            raise JournalError(
+                f"{self.path}: a copy of a journal in PostgreSQL, which another host may be writing; give its connector "
+                "`journal:` again, or move the file and its archive away to begin anew"
             )
 
 

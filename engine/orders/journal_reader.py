@@ -23,7 +23,7 @@ from engine.messages import (
 )
 from engine.orders.database import BUSY_S, explained, open_database
 from engine.orders.journal_schema import ARCHIVE, SCHEMA
-from engine.orders.records import RecoveredState, StoredOrder
+from engine.orders.records import RecoveredState, StoredOrder, WriteFill, WriteRefusal
 from engine.orders.rules import EXACT
 
 _ORDER = (
@@ -61,8 +61,8 @@ _BOTH = """
         WHERE NOT EXISTS (SELECT 1 FROM main.fills AS h WHERE h.pair = a.pair AND h.trade_id = a.trade_id
             AND h.client_order_id = a.client_order_id);
     CREATE TEMP VIEW events AS
-        SELECT number, body FROM main.events
-        UNION ALL SELECT number, body FROM archive.events AS a
+        SELECT number, time_ns, body, client_order_id FROM main.events
+        UNION ALL SELECT number, time_ns, body, client_order_id FROM archive.events AS a
         WHERE NOT EXISTS (SELECT 1 FROM main.events AS h WHERE h.number = a.number);
     CREATE TEMP VIEW refusals AS
         SELECT * FROM main.refusals
@@ -291,6 +291,31 @@ def order_values(order: Order) -> Iterable[object]:
         order.created_ns,
         order.updated_ns,
     )
+
+
+def fill_values(write: WriteFill) -> tuple[object, ...]:
+    """A fill's columns."""
+    of, fill = write.fill, write.fill.fill
+    return (
+        of.pair,
+        fill.trade_id,
+        of.client_order_id,
+        of.strategy,
+        of.side.value,
+        str(fill.price),
+        str(fill.size),
+        str(fill.fee),
+        fill.fee_asset,
+        fill.is_maker,
+        fill.time_ns,
+        fill.fee_estimated,
+    )
+
+
+def refusal_values(write: WriteRefusal, run_id: str) -> tuple[object, ...]:
+    """A refusal's columns."""
+    refused = write.refused
+    return (refused.client_order_id, write.strategy, refused.reason.value, refused.detail, write.time_ns, run_id)
 
 
 def _open_both(path: Path, archive: Path) -> sqlite3.Connection:

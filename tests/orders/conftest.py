@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -35,6 +36,11 @@ from engine.orders.effects import (
     SendCancel,
 )
 from engine.orders.journal import Journal
+from engine.orders.lease import LeaseRow
+from engine.orders.postgres import PostgresStore
+from engine.orders.records import Write
+from engine.orders.replicated import ReplicatedJournal
+from engine.simulation.postgres_server import PostgresServer, postgres_server
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -68,14 +74,17 @@ class Desk:
         self.fetches: list[FetchFills] = []
         self.published: list[OrderEvent] = []
         self.others: list[Effect] = []
-        self.journal = self._open()
+        self.journal = self.open()
         self.account = self._recover()
 
-    def _open(self) -> Journal:
+    def open(self) -> Journal:
         return Journal(self.path, "binance", "main", self.clock, run_id="run")
 
     def _recover(self) -> Account:
         return Account("binance", "main", {PAIR: RULE}, "e-", HORIZON, self.journal.recover(), self.journal)
+
+    def close(self) -> None:
+        self.journal.close()
 
     @property
     def now(self) -> int:
@@ -110,7 +119,7 @@ class Desk:
     def crash(self) -> None:
         """The process dies and comes back; the first thing that it does is to recover."""
         self.journal.close()
-        self.journal = self._open()
+        self.journal = self.open()
         self.account = self._recover()
 
     def restart(self) -> None:
@@ -186,11 +195,83 @@ class Desk:
         return any(isinstance(effect, FetchOpenOrders) for effect in self.others)
 
 
+class PushedJournal(ReplicatedJournal):
+    """A journal at PostgreSQL whose every commit is there when ``record`` returns."""
+
+    def __init__(self, path: Path, clock: VirtualClock, store: PostgresStore, runner: asyncio.Runner) -> None:
+        self.runner = runner
+        super().__init__(path, "binance", "main", clock, store, run_id="run")
+
+    def record(self, writes: Sequence[Write]) -> None:
+        super().record(writes)
+        assert self.runner.run(self.push()) == self.commits
+
+
+class PostgresDesk(Desk):
+    """A desk whose journal is at PostgreSQL; each crash is a new epoch."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self.address = address
+        self.runner = asyncio.Runner()
+        self.stores: list[PostgresStore] = []
+        super().__init__(path)
+
+    def open(self) -> Journal:
+        store = PostgresStore(self.address, "binance", "main", self.clock.time_ns())
+        self.stores.append(store)
+        journal = PushedJournal(self.path, self.clock, store, self.runner)
+        try:
+            self.runner.run(self._take(store, journal))
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    async def _take(self, store: PostgresStore, journal: ReplicatedJournal) -> None:
+        await store.open()
+        row: LeaseRow | None = await store.look()
+        assert row is not None
+        row = await store.take(row, f"holder-{len(self.stores)}", "seat", SECOND)
+        assert row is not None
+        await journal.catch_up(row.epoch)
+
+    def close(self) -> None:
+        for store in self.stores:
+            self.runner.run(store.close())
+        self.runner.close()
+        super().close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that lists ``STORES`` has its tests of a desk run on each of them."""
+    if "desk" in metafunc.fixturenames:
+        stores = getattr(metafunc.module, "STORES", ("sqlite",))
+        only = metafunc.definition.get_closest_marker("stores")
+        metafunc.parametrize("desk", only.args if only else stores, indirect=True)
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    desk = Desk(tmp_path / "main.db")
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    if request.param == "postgres":
+        desk: Desk = PostgresDesk(tmp_path / "main.db", request.getfixturevalue("database"))
+    else:
+        desk = Desk(tmp_path / "main.db")
     yield desk
-    desk.journal.close()
+    desk.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """The address of an empty database."""
+    address = postgres.database()
+    yield address
+    postgres.drop(address)
 
 
 @pytest.fixture
@@ -201,3 +282,8 @@ def rule() -> TradingRule:
 @pytest.fixture(scope="session")
 def make_desk() -> Callable[[Path], Desk]:
     return Desk
+
+
+@pytest.fixture(scope="session")
+def make_postgres_desk() -> Callable[[Path, str], PostgresDesk]:
+    return PostgresDesk

@@ -23,6 +23,7 @@ from engine.orders.journal import Journal
 from engine.orders.records import WriteEvent
 
 Desk = Any
+STORES = ("sqlite", "postgres")
 S = OrderState
 
 

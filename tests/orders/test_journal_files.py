@@ -16,6 +16,7 @@ from engine.orders.journal import Journal
 from engine.orders.journal_reader import JournalReader
 
 Desk = Any
+STORES = ("sqlite", "postgres")
 S = OrderState
 
 
@@ -42,7 +43,7 @@ def test_a_journal_of_version_1_is_brought_up_to_date_with_all_that_it_has(desk:
     made_old(desk.path)
     with pytest.raises(JournalError, match="start the engine on it once"):
         JournalReader(desk.path)
-    desk.journal = Journal(desk.path, "binance", "main", desk.clock, run_id="run")
+    desk.journal = desk.open()
     after = (desk.journal.since(0, 9999), desk.journal.orders(limit=9999), desk.journal.fills(limit=9999))
     assert after == before
     with sqlite3.connect(desk.path) as connection:
@@ -124,6 +125,7 @@ def test_the_log_is_moved_into_the_file_beside_the_writer_and_used_again(desk: D
     assert len(desk.journal.orders()) == 250
 
 
+@pytest.mark.stores("sqlite")
 def test_a_sync_says_how_many_commits_are_on_disk(desk: Desk) -> None:
     filled(desk, 2)
     assert desk.journal.sync() == desk.journal.commits > 0

@@ -19,6 +19,7 @@ from engine.orders.rotation import Rotation, folded_by_all
 from engine.orders.strategy_store import StrategyStore
 
 Desk = Any
+STORES = ("sqlite", "postgres")
 S = OrderState
 DAY_S = 86_400
 DAY_NS = DAY_S * 1_000_000_000
