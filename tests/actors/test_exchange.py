@@ -160,7 +160,7 @@ def test_an_order_that_breaks_a_rule_never_leaves(exchange_world, order):
             assert reply.reason is reason
         assert venue.count("place") == 0
         assert isinstance(await maker.ask(OrderFate(client_order_id="e-1")), Refused)
-        assert running.actor._created_mono == {}
+        assert running.actor.requests.idle
 
     exchange_world(body)
 
@@ -363,7 +363,7 @@ def test_cancel_all_says_what_it_did(exchange_world, order):
 
 
 def test_cancel_all_names_what_stays_open(exchange_world, order, monkeypatch):
-    from engine.actors import exchange as module
+    from engine.actors import departure as module
 
     monkeypatch.setattr(module, "CANCEL_ALL_TIMEOUT_S", 0.05)
 
@@ -463,12 +463,12 @@ def test_a_stream_that_says_the_same_again_causes_no_pass(exchange_world):
         running = await world.exchange()
         await world.until(lambda: venue.stream.readers)
         venue.subscribed()
-        await world.until(lambda: running.actor._stream_up and not running.actor._reconcile.is_set())
+        await world.until(lambda: running.actor.reconciler.stream_up and not running.actor.reconciler.wanted)
         for _ in range(5):
             venue.session -= 1
             venue.subscribed()
         await world.until(lambda: running.actor.metrics.counters.get("reconciliations", 0) >= 1)
-        assert not running.actor._reconcile.is_set()
+        assert not running.actor.reconciler.wanted
 
     exchange_world(body)
 

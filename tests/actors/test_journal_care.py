@@ -203,7 +203,7 @@ def test_what_the_account_surely_cannot_pay_is_refused_and_never_sent(exchange_w
         running = await world.exchange()
         await world.until(lambda: venue.stream.readers > 0)
         venue.subscribed()
-        await world.until(lambda: running.actor._stream_up)
+        await world.until(lambda: running.actor.reconciler.stream_up)
         bus = await world.bus("strategy.maker")
         assert isinstance(await ask(world, order("e-1"), bus=bus), Accepted)
         refused = await ask(world, order("e-2"), bus=bus)
@@ -222,7 +222,7 @@ def test_without_the_check_or_the_stream_the_venue_decides(exchange_world, order
         running = await world.exchange(**params)
         if not params:
             venue.unsubscribed()
-            await world.until(lambda: not running.actor._stream_up)
+            await world.until(lambda: not running.actor.reconciler.stream_up)
         assert isinstance(await ask(world, order("e-1")), Accepted)
 
     exchange_world(body)
@@ -233,7 +233,7 @@ def test_a_balance_limit_is_shown_and_holds(exchange_world, order):
         running = await world.exchange(balance_limits={"USDT": "150"})
         await world.until(lambda: venue.stream.readers > 0)
         venue.subscribed()
-        await world.until(lambda: running.actor._stream_up)
+        await world.until(lambda: running.actor.reconciler.stream_up)
         bus = await world.bus("strategy.maker")
         assert (await ask(world, GetAccount(), bus=bus)).balances["USDT"].available == 150
         assert isinstance(await ask(world, order("e-1"), bus=bus), Accepted)

@@ -174,7 +174,7 @@ class World:
 
     def _heard_stream(self) -> bool:
         self._stream.on_tick(TICK)  # what the clock brings about in an engine: the state is told again
-        return self.exchange._stream_up
+        return self.exchange.reconciler.stream_up
 
 
 def command(client_order_id: str, price: str = "30000", size: str = "0.01") -> PlaceOrder:
@@ -244,7 +244,7 @@ def test_the_venues_clock_is_set_while_trading(tmp_path: Path, shift_s: float) -
             w.link.cancel(resting)
             await until(lambda: w.kinds(resting) == [K.CREATED, K.CANCELLED])
             assert w.at_venue() == [resting, placed]
-            await w.exchange._audit()
+            await w.exchange.departure.audit(w.exchange.run_id)
             assert w.exchange.metrics.gauges["fills_missed"] == w.exchange.metrics.gauges["fills_duplicated"] == 0
 
     run(play())
@@ -287,12 +287,12 @@ def test_one_question_is_not_asked_beside_itself(tmp_path: Path, monkeypatch: py
                 under_way -= 1
 
             for _ in range(5):
-                w.exchange._ask("question", slow)
+                w.exchange.requests.ask("question", slow)
                 await asyncio.sleep(0)
             answer.set()
             await until(lambda: asked == 2 and under_way == 0)
             assert most == 1
-            assert w.exchange._asking == {}
+            assert w.exchange.requests.idle
 
     run(play())
 
@@ -355,13 +355,13 @@ def test_without_the_stream_the_venue_is_asked_at_a_measured_beat(
     async def play() -> None:
         async with world(tmp_path) as w:
             passes: list[bool] = []
-            make = w.exchange._pass
+            make = w.exchange.reconciler.make_pass
 
             async def counted(full: bool = True) -> None:
                 passes.append(full)
                 await make(full)
 
-            monkeypatch.setattr(w.exchange, "_pass", counted)
+            monkeypatch.setattr(w.exchange.reconciler, "make_pass", counted)
             await w._stream.stop(StopActor(grace_ns=0))
             w.network.kill(USER_STREAM)
             name = w.place("90000")

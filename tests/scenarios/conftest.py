@@ -19,7 +19,7 @@ import structlog
 import uvloop
 
 from engine.actors import base as actor_base
-from engine.actors import exchange as exchange_module
+from engine.actors import reconciler as reconciler_module
 from engine.actors.base import Actor, ActorContext, ActorHost
 from engine.actors.exchange import ExchangeActor
 from engine.actors.settings import pack_settings
@@ -245,7 +245,7 @@ class Stage:
         if subscribed:
             await until(lambda: running.actor.subscribed)
             accounts = [each.actor for each in self._running if isinstance(each.actor, ExchangeActor)]
-            await until(lambda: not accounts or accounts[-1]._stream_up)
+            await until(lambda: not accounts or accounts[-1].reconciler.stream_up)
         return running
 
     async def trader(self) -> Trader:
@@ -340,8 +340,8 @@ class Stage:
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """``stage(body)``: ``await body(stage)`` with a venue in a box; gives the log. Nothing is left behind."""
     monkeypatch.setattr(actor_base, "STATS_INTERVAL_S", 0.05)
-    monkeypatch.setattr(exchange_module, "POLL_S", 0.05)
-    monkeypatch.setattr(exchange_module, "POLL_PAIR_S", 0.0)
+    monkeypatch.setattr(reconciler_module, "POLL_S", 0.05)
+    monkeypatch.setattr(reconciler_module, "POLL_PAIR_S", 0.0)
     monkeypatch.setattr(account_module, "Timing", partial(Timing, **HASTE))
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.actors import exchange as exchange_module
+from engine.actors import departure as departure_module
 from engine.messages import (
     Accepted,
     CancelAll,
@@ -154,7 +154,7 @@ def test_S19_a_cancel_that_finds_no_order_ends_nothing_while_the_venue_still_has
 
 def test_S20_of_two_orders_cancelled_together_one_fails(stage, monkeypatch):
     """The time-out of a cancel-all leaves what was cancelled told as cancelled."""
-    monkeypatch.setattr(exchange_module, "CANCEL_ALL_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(departure_module, "CANCEL_ALL_TIMEOUT_S", 0.6)
     monkeypatch.setattr(account_module, "Timing", Timing)
 
     async def body(world):

@@ -88,7 +88,7 @@ def test_S25_W1_an_outage_however_long_counts_for_nothing_and_fails_no_order(sta
 def test_W1_passes_never_overlap(stage):
     async def body(world):
         running = await world.exchange()
-        await world.until(lambda: passes(running) >= 2 and not running.actor._asking)
+        await world.until(lambda: passes(running) >= 2 and running.actor.requests.idle)
         under_way = most = asked = 0
         open_orders = running.actor.client.open_orders
 
@@ -104,7 +104,7 @@ def test_W1_passes_never_overlap(stage):
         running.actor.client.open_orders = counted
         world.inflict("latency", match="GET /api/v3/openOrders", ms=150, count=4)
         for _ in range(40):
-            running.actor._reconcile.set()
+            running.actor.reconciler.at_once()
             await world.until(lambda now=asked: asked > now or under_way)
         await world.until(lambda: asked >= 6)
         assert most == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from engine.actors import exchange as exchange_module
+from engine.actors import reconciler as reconciler_module
 from engine.messages import OrderState, Side
 
 QUIET_S = 8.0
@@ -13,7 +13,7 @@ QUIET_S = 8.0
 
 def quietly(monkeypatch):
     """Without the stream nothing is asked for: what comes, comes by the stream."""
-    monkeypatch.setattr(exchange_module, "POLL_S", QUIET_S)
+    monkeypatch.setattr(reconciler_module, "POLL_S", QUIET_S)
 
 
 def test_S28_a_new_order_told_by_the_stream_alone(stage, monkeypatch):

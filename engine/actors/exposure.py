@@ -1,0 +1,67 @@
+"""What an account's risk checks look at: positions, the day's loss, mids."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from engine.actors.mids import Mids
+from engine.actors.takings import Takings
+from engine.clock import Clock
+from engine.messages import OrderEvent, Side
+from engine.orders.account import Account
+from engine.orders.journal import Journal
+from engine.orders.risk import RiskView
+
+DAY_NS = 86_400_000_000_000
+
+
+class Exposure:
+    """An account's positions and takings of the day, by the journal and from then on by its events."""
+
+    def __init__(
+        self, connector: str, pairs: list[str], core: Account, journal: Journal, mids: Mids, clock: Clock
+    ) -> None:
+        self._connector = connector
+        self._pairs = pairs
+        self._core = core
+        self._journal = journal
+        self._mids = mids
+        self._clock = clock
+        self._positions: dict[str, Decimal] | None = None
+        self._takings = Takings()
+        self._day = 0
+        self._begin_day()
+
+    def view(self, pair: str) -> RiskView:
+        """For an order of that pair; positions are summed up from the journal when they are first needed."""
+        if self._positions is None:
+            self._positions = self._journal.positions()
+        self._begin_day()
+        now_mono_ns = self._clock.monotonic_ns()
+        mids = {name: self._mids.mid(self._connector, name, now_mono_ns) for name in self._pairs}
+        return RiskView(
+            mid=mids.get(pair),
+            position=self._positions.get(pair, Decimal(0)),
+            open_orders=self._core.open_orders(),
+            daily_loss={quote: -gain for quote, gain in self._takings.gains(mids).items()},
+        )
+
+    def mid(self, pair: str) -> Decimal | None:
+        """What a market order is expected to trade at; None without a fresh book."""
+        return self._mids.mid(self._connector, pair, self._clock.monotonic_ns())
+
+    def add(self, event: OrderEvent) -> None:
+        """Count an event's fill, if it has one."""
+        if event.fill is None:
+            return
+        order = event.order
+        self._takings.add(order.strategy, order.pair, order.side, event.fill)
+        if self._positions is not None:
+            signed = event.fill.size if order.side is Side.BUY else event.fill.size.copy_negate()
+            self._positions[order.pair] = self._positions.get(order.pair, Decimal(0)) + signed
+
+    def _begin_day(self) -> None:
+        day = self._clock.time_ns() // DAY_NS
+        if day != self._day:
+            self._day = day
+            self._takings = Takings(self._journal.fills(day * DAY_NS, limit=1_000_000))

@@ -1,0 +1,179 @@
+"""An account's requests to its venue: each carried out once, and what came of it given to the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any
+
+from engine.actors.desk import Desk
+from engine.actors.journal_care import JournalCare
+from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
+from engine.errors import VenueError
+from engine.messages import Order, Reason
+from engine.orders.account import Failure
+from engine.orders.effects import FetchFills
+from engine.orders.risk import RiskGate, TradingState
+
+Question = Callable[[], Coroutine[Any, Any, None]]
+
+
+class VenueRequests:
+    """Places, cancels and asks, each in a task of its own.
+
+    ``again_later``: called when the list of open orders could not be had.
+    """
+
+    def __init__(self, desk: Desk, care: JournalCare, gate: RiskGate, again_later: Callable[[], None]) -> None:
+        self._desk = desk
+        self._client = desk.client
+        self._core = desk.core
+        self._clock = desk.context.clock
+        self._log = desk.context.log
+        self._metrics = desk.context.metrics
+        self._care = care
+        self._gate = gate
+        self._again_later = again_later
+        self._created_mono: dict[str, int] = {}
+        self._asking: dict[Hashable, bool] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no question is under way and no order waits to be sent."""
+        return not self._asking and not self._created_mono
+
+    def created(self, client_order_id: str, mono_ns: int) -> None:
+        """When the strategy made an order that is about to be sent, by the host's monotonic clock; 0: not known."""
+        self._created_mono[client_order_id] = mono_ns
+
+    def place(self, order: Order, send_by_ns: int) -> None:
+        """Send an order, once, if that can be done by then."""
+        within_ns = send_by_ns - self._desk.now()
+        self._spawn(self._place(order, self._clock.monotonic_ns() + within_ns))
+
+    def cancel(self, order: Order) -> None:
+        """Ask for an order's end."""
+        self._spawn(self._cancel(order))
+
+    def query(self, order: Order) -> None:
+        """Ask what became of an order."""
+        self.ask(("query", order.client_order_id), partial(self._query, order))
+
+    def fetch_fills(self, wanted: FetchFills) -> None:
+        """Ask for executions."""
+        of = wanted.order.client_order_id if wanted.order is not None else ""
+        self.ask(("fills", wanted.pair, of), partial(self._fetch_fills, wanted))
+
+    def fetch_open_orders(self) -> None:
+        """Ask which orders are open."""
+        self.ask(("open",), self._fetch_open_orders)
+
+    def ask(self, key: Hashable, question: Question) -> None:
+        """Ask the venue; while the same question is under way, once more after its answer and not beside it."""
+        if key in self._asking:
+            self._asking[key] = True
+            return
+        self._asking[key] = False
+        self._spawn(self._asked(key, question))
+
+    async def _asked(self, key: Hashable, question: Question) -> None:
+        try:
+            await question()
+        finally:
+            again = self._asking.pop(key)
+        if again:
+            self.ask(key, question)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._desk.context.run(work, "request")
+
+    async def _place(self, order: Order, until_mono_ns: int) -> None:
+        client_order_id = order.client_order_id
+        created_mono_ns = self._created_mono.pop(client_order_id, 0)
+        sent_mono_ns = 0
+
+        def on_sent(mono_ns: int) -> None:
+            nonlocal sent_mono_ns
+            if mono_ns > until_mono_ns:
+                raise TransportError("it waited too long for a connection", sent=False)
+            if self._gate.state is TradingState.HALTED:
+                raise TransportError("trading was halted before it was sent", sent=False)
+            sent_mono_ns = mono_ns
+            if created_mono_ns:
+                self._metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
+            late = self._core.sent(client_order_id, self._desk.now(), self._desk.now())
+            self._desk.do(late)
+            if late:
+                self._care.sync_now()
+
+        if self._clock.monotonic_ns() > until_mono_ns:
+            self._place_failed(order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
+            return
+        try:
+            result = await self._client.place(order, on_sent, until_mono_ns)
+        except VenueRefused as error:
+            self._place_failed(order, Failure.REFUSED, error.reason, str(error))
+        except TransportError as error:
+            failure = Failure.UNKNOWN if error.sent else Failure.NOT_SENT
+            self._place_failed(order, failure, Reason.NONE if error.sent else Reason.NOT_SENT, str(error))
+        except VenueError as error:
+            self._place_failed(order, Failure.UNKNOWN, Reason.NONE, str(error))
+        else:
+            if sent_mono_ns:
+                self._metrics.histogram("wire_to_ack_ns").record(self._clock.monotonic_ns() - sent_mono_ns)
+            self._desk.do(self._core.placed(result.update, result.fills, result.venue_ns, self._desk.now()))
+
+    def _place_failed(self, order: Order, failure: Failure, reason: Reason, detail: str) -> None:
+        self._metrics.count(f"place_failed/{failure.value}")
+        if failure is Failure.UNKNOWN:
+            self._log.warning("order of unknown fate: asking the venue", id=order.client_order_id, error=detail)
+        self._desk.do(self._core.place_failed(order.client_order_id, failure, reason, detail, self._desk.now()))
+
+    async def _cancel(self, order: Order) -> None:
+        client_order_id = order.client_order_id
+        try:
+            result = await self._client.cancel(order)
+        except OrderNotFound as error:
+            failed = (Failure.NOT_FOUND, Reason.NOT_FOUND, str(error))
+        except VenueRefused as error:
+            failed = (Failure.REFUSED, error.reason, str(error))
+        except VenueError as error:
+            failed = (Failure.UNKNOWN, Reason.NONE, str(error))
+        else:
+            now_ns = self._desk.now()
+            self._desk.do(self._core.cancel_result(client_order_id, result.value, result.venue_ns, now_ns))
+            return
+        self._desk.do(self._core.cancel_failed(client_order_id, *failed, self._desk.now()))
+
+    async def _query(self, order: Order) -> None:
+        asked_ns = self._desk.now()
+        try:
+            result = await self._client.query(order.pair, order.client_order_id)
+        except OrderNotFound:
+            self._desk.do(self._core.order_not_found(order.client_order_id, asked_ns, self._desk.now()))
+        except VenueError as error:
+            self._log.info("could not ask for an order", id=order.client_order_id, error=str(error))
+        else:
+            self._desk.do(self._core.venue_update(result.value, result.venue_ns, self._desk.now()))
+
+    async def _fetch_fills(self, wanted: FetchFills) -> None:
+        exchange_order_id = wanted.order.exchange_order_id if wanted.order is not None else ""
+        try:
+            result = await self._client.fills(
+                wanted.pair, since_ns=wanted.since_ns, exchange_order_id=exchange_order_id or None
+            )
+        except VenueError as error:
+            self._log.info("could not ask for fills", pair=wanted.pair, error=str(error))
+            return
+        for found in result.value:
+            self._desk.take_fill(found)
+
+    async def _fetch_open_orders(self) -> None:
+        try:
+            result = await self._client.open_orders(self._desk.pairs)
+        except VenueError as error:
+            self._log.info("could not ask for open orders", error=str(error))
+            self._again_later()
+            return
+        now_ns = self._desk.now()
+        self._desk.do(self._core.open_orders_snapshot(result.value, result.venue_ns, now_ns, self._desk.pairs))
