@@ -50,6 +50,11 @@ class ClientOrderIds:
         return self._head + _base36(self._last, _STAMP_WIDTH)
 
 
+def made_ns(client_order_id: str) -> int:
+    """When an id was made, on its maker's clock; to the microsecond."""
+    return int(client_order_id[-_STAMP_WIDTH:], 36) * 1000
+
+
 def is_own(client_order_id: str, prefix: str) -> bool:
     """Whether an order with this id was placed by the engine that uses this prefix."""
     return len(client_order_id) > len(prefix) and client_order_id.startswith(prefix)

@@ -12,7 +12,8 @@ from engine.runtime.inline import Seat
 from engine.runtime.memory_net import Connection
 from engine.simulation.plan import TRADING_S, PlannedFault
 from engine.simulation.venue import SimulatedVenue
-from engine.simulation.weather import CANCEL, ORDER, RequestFault
+from engine.simulation.weather import RequestFault
+from engine.simulation.wire import CANCEL, ORDER
 from engine.simulation.world import World
 from engine.simulator.faults import Fault
 
@@ -27,6 +28,7 @@ class Injector:
     def __init__(self, world: World) -> None:
         self.world = world
         self._pending: list[asyncio.Task[None]] = []
+        self._operator = asyncio.Lock()
 
     async def strike_all(self, world: World) -> None:
         """All faults of the plan, each at its time and beside the others; returns when all are over."""
@@ -216,11 +218,40 @@ class Injector:
     def _request_fault(self, fault: PlannedFault, what: RequestFault) -> None:
         self.world.storm.faults.append((fault.kind, what))
 
+    # --------------------------------------------------------------------------------------------------- the operator
+
+    async def _halt(self, fault: PlannedFault) -> None:
+        """Trading is halted by hand, and resumed; nothing may leave in between, whatever else goes wrong."""
+        world = self.world
+        async with self._operator:
+            reply = await world.operate("halt")
+            if reply is not None and reply.ok:
+                world.count("halt")
+                world.wire.halt(reply.data["acknowledged"])
+                await asyncio.sleep(fault.args["for_s"])
+            world.wire.resume()
+            while (reply := await world.operate("resume")) is None or not reply.ok:  # noqa: ASYNC110 - no engine, no news
+                await asyncio.sleep(LOOK_EVERY_S)
+
     # ------------------------------------------------------------------------------------------------- the venue's own
 
     async def _clock_skew(self, fault: PlannedFault) -> None:
         self.world.venues[fault.venue].skew_ns += round(fault.args["by_s"] * 1e9)
         self.world.count("clock_skew")
+
+    async def _unheard_fills(self, fault: PlannedFault) -> None:
+        """The account's stream is dropped, and its orders are filled before anybody listens again."""
+        venue = self.world.venues[fault.venue]
+        if not venue.sweep_unheard(fault.args["levels"]):
+            return
+        self.world.count("unheard_fills")
+        heard_within_s = fault.args.get("heard_within_s")
+        if heard_within_s is not None:
+            made = venue.fills()
+            await asyncio.sleep(heard_within_s)
+            for pair, trade_id in sorted(made - self.world.journaled_fills(venue)):
+                text = f"{pair} trade {trade_id}, made unheard, is not in the journal {heard_within_s:g} s later"
+                self.world.find(f"{venue.connector}: {text}")
 
     async def _box_fault(self, fault: PlannedFault) -> None:
         box = self.world.venues[fault.venue].box

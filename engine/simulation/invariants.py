@@ -83,6 +83,8 @@ def check(world: World, books: Iterable[Books]) -> Iterator[str]:
     for each in all_books.values():
         for text in check_account(each, world.report):
             yield f"{each.connector}: {text}"
+        unseen = {order.client_order_id for order in each.venue_orders} - world.wire.written.keys()
+        yield from (f"{each.connector}: order {order} was never seen on its way" for order in sorted(unseen))
     yield from _strategies(world, all_books)
     yield from _recorder(world, all_books)
     yield from check_report(world.report)

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 TRADING_S: Final = 56.0
 """For so long strategies trade and faults strike."""
-FIRST_FAULT_S: Final = 4.0
+CALM_STRIKE_S: Final = 3.0
+"""The account's stream is dropped for the first time while nothing else goes wrong."""
+FIRST_FAULT_S: Final = 6.0
 LAST_FAULT_S: Final = 50.0
 VENUES: Final = ("a", "b")
 CONNECTORS: Final = {"a": "binance", "b": "binance:us"}
@@ -47,6 +49,7 @@ class Plan:
     order_entry: dict[str, str]
     takes: float
     checkpoint_every: tuple[int, int, int]
+    stall_s: float
     faults: tuple[PlannedFault, ...]
 
 
@@ -64,6 +67,7 @@ def make_plan(seed: int, faults: bool = True) -> Plan:
         order_entry={venue: rng.choice(("websocket", "rest")) for venue in VENUES},
         takes=rng.uniform(0.15, 0.5),
         checkpoint_every=(1, rng.choice((2, 3, 7)), 0),
+        stall_s=rng.choice((3.0, 8.0)),
         faults=tuple(_faults(rng)) if faults else (),
     )
 
@@ -72,7 +76,11 @@ def _faults(rng: random.Random) -> list[PlannedFault]:
     count = rng.randint(5, 10)
     kinds = [rng.choice(list(KINDS)) for _ in range(count)]
     times = sorted(round(rng.uniform(FIRST_FAULT_S, LAST_FAULT_S), 3) for _ in range(count))
-    return [PlannedFault(at, kind, rng.choice(VENUES), KINDS[kind](rng)) for at, kind in zip(times, kinds, strict=True)]
+    calm = PlannedFault(CALM_STRIKE_S, "unheard_fills", rng.choice(VENUES), {"levels": 8, "heard_within_s": 2.5})
+    drawn = [
+        PlannedFault(at, kind, rng.choice(VENUES), KINDS[kind](rng)) for at, kind in zip(times, kinds, strict=True)
+    ]
+    return [calm, *drawn]
 
 
 def _steps(rng: random.Random) -> int:
@@ -122,8 +130,10 @@ KINDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "venue_slow": _args(count=_count(4), ms=_one_of(300, 1500, 2600)),
     "venue_drops_reply": _args(count=_count(2), match=_one_of("order", "order.place", "POST", "GET", "WS")),
     "clock_skew": _args(by_s=lambda rng: round(rng.choice((rng.uniform(0.2, 8.0), -rng.uniform(0.05, 0.5))), 3)),
+    "halt": _args(for_s=_seconds(0.3, 4.0)),
     "book_gap": _args(count=_count(5)),
     "streams_dropped": _args(),
     "user_stream_dropped": _args(),
+    "unheard_fills": _args(levels=_count(8)),
 }
 """Every kind of fault, with what is drawn for each of its strikes."""

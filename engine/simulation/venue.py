@@ -15,6 +15,7 @@ from engine.runtime.virtual_loop import VirtualProcess
 from engine.simulation.plan import CONNECTORS, PAIRS, VENUES, Plan
 from engine.simulator.box import VenueBox
 from engine.simulator.config import AccountConfig, BoxConfig, PairConfig
+from engine.simulator.faults import Fault
 from engine.simulator.ledger import Ledger
 from engine.simulator.venue import Saved
 
@@ -90,6 +91,24 @@ class SimulatedVenue:
         if self.box is not None:
             for market in self.box.venue.markets.values():
                 market.flow.activity = 0.0
+
+    def sweep_unheard(self, levels: int) -> bool:
+        """Drop the accounts' streams, and have the other traders take the best ``levels`` of every book. False while
+        it is down.
+        """
+        box = self.box
+        if box is None or not hasattr(box, "desk"):
+            return False
+        box.inflict([Fault(kind="disconnect_user")])
+        for pair in self.pairs:
+            box.venue.sweep(pair, levels, self.now_ns())
+        box.flush()
+        return True
+
+    def fills(self) -> set[tuple[str, str]]:
+        """The pair and id of every trade of the account so far; none while it is down."""
+        fills = self.box.venue.pair_fills.values() if self.box is not None else ()
+        return {(fill.pair, str(fill.trade_id)) for of_pair in fills for fill in of_pair}
 
     def has_open_orders(self) -> bool:
         """Whether any order of the account is open; of a venue that is down, nothing is known."""

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.runtime.memory_net import Connection, Weather
+from engine.simulation.wire import Wire, is_request
 
 NEVER_NS = 10**18
-ORDER = (b"POST /api/v3/order", b'"order.place"')
-CANCEL = (b"DELETE /api/v3/order", b'"order.cancel"')
-_MASKED_TEXT = 0x81
 
 
 @dataclass
@@ -36,14 +34,20 @@ class RequestFault:
 
 
 class Storm(Weather):
-    """Latency with jitter; partitions between processes and ports; faults for single requests."""
+    """Latency with jitter; partitions between processes and ports; faults for single requests.
 
-    def __init__(self, rng: random.Random, latency_ns: int, jitter_ns: int, struck: Callable[[str], None]) -> None:
+    ``struck`` is told of each fault, ``wire`` of all that is written to a venue.
+    """
+
+    def __init__(
+        self, rng: random.Random, latency_ns: int, jitter_ns: int, struck: Callable[[str], None], wire: Wire
+    ) -> None:
         super().__init__(latency_ns)
         self.faults: list[tuple[str, RequestFault]] = []
         self._rng = rng
         self._jitter_ns = jitter_ns
         self._struck = struck
+        self._wire = wire
         self._parted: dict[object, tuple[str, int]] = {}
         self._doomed: set[int] = set()
 
@@ -59,6 +63,7 @@ class Storm(Weather):
     def delay_ns(self, connection: Connection, to_server: bool, data: bytes) -> int:
         delay = self.latency_ns + int(self._rng.expovariate(1.0) * self._jitter_ns)
         if to_server:
+            self._wire.look(connection, data)
             return self._befall(connection, data, delay)
         if connection.number in self._doomed:
             self._doomed.discard(connection.number)
@@ -69,7 +74,7 @@ class Storm(Weather):
     def _befall(self, connection: Connection, data: bytes, delay: int) -> int:
         for entry in self.faults:
             name, fault = entry
-            if fault.port == connection.port and _is(data, fault.request):
+            if fault.port == connection.port and is_request(data, fault.request):
                 break
         else:
             return delay
@@ -85,21 +90,6 @@ class Storm(Weather):
         if fault.lose_reply:
             self._doomed.add(connection.number)
         return delay + fault.delay_ns
-
-
-def _is(data: bytes, request: tuple[bytes, bytes]) -> bool:
-    """Whether these bytes, as a client wrote them, are that request."""
-    return data.startswith(request[0]) or request[1] in _message(data)
-
-
-def _message(data: bytes) -> bytes:
-    """The text of a client's frame; empty for anything else."""
-    if len(data) < 8 or data[0] != _MASKED_TEXT:
-        return b""
-    length = data[1] & 0x7F
-    start = 2 + (2 if length == 126 else 8 if length == 127 else 0)
-    mask, masked = data[start : start + 4], data[start + 4 :]
-    return bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
 
 
 def _soon(act: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import random
 import signal
@@ -18,6 +19,7 @@ from engine.actors.plan import PlannedActor, plan, with_endpoint
 from engine.actors.policy import ActorState
 from engine.actors.supervisor import Supervisor
 from engine.config import EngineConfig, RunOptions, parse_config
+from engine.messages import ControlReply, ControlRequest
 from engine.orders.journal import Journal
 from engine.runtime.inline import InlineRuntime, Place
 from engine.runtime.leftovers import clean_stale
@@ -26,6 +28,7 @@ from engine.runtime.virtual_loop import CURRENT, VirtualProcess
 from engine.simulation.plan import CONNECTORS, TRADING_S, VENUES, Plan
 from engine.simulation.venue import SimulatedVenue
 from engine.simulation.weather import Storm
+from engine.simulation.wire import Wire
 
 QUIET_WITHIN_S: Final = 400.0
 LONGEST_RUN_S: Final = 700.0
@@ -57,11 +60,13 @@ class World:
         self.report: dict[str, Any] = {}
         rng = random.Random(f"bus/{plan.seed}")
         mean_s = plan.bus_latency_us / 1e6
+        self.wire = Wire(lambda: self.place.clock.time_ns(), self.find)
         self.storm = Storm(
             random.Random(f"weather/{plan.seed}"),
             int(plan.latency_ms * 1e6),
             int(plan.jitter_ms * 1e6),
             self.count,
+            self.wire,
         )
         self.place = Place(START_NS, self.storm, lambda: rng.expovariate(1.0) * mean_s)
         self.place.loop.set_exception_handler(self._unhandled)
@@ -172,6 +177,19 @@ class World:
         runtime = self.supervisor.runtime if self.supervisor is not None else None
         return runtime if isinstance(runtime, InlineRuntime) else None
 
+    async def operate(self, verb: str) -> ControlReply | None:
+        """What the engine answers to an operator's command; None if there is none, or it dies over it."""
+        engine, supervisor = self.engine, self.supervisor
+        if engine is None or engine.gone or supervisor is None:
+            return None
+        over = asyncio.Event()
+        engine.on_death.append(over.set)
+        handled = supervisor.control.handle(ControlRequest(verb=verb))
+        task: asyncio.Task[ControlReply] = self.place.start(engine, handled)
+        task.add_done_callback(lambda _: over.set(), context=contextvars.Context())
+        await over.wait()
+        return task.result() if task.done() else None
+
     async def _supervise(self) -> dict[str, Any]:
         run_id = self.place.clock.time_ns()
         planned = [
@@ -208,7 +226,7 @@ class World:
                 "runtime": "inline",
                 "clock": {"interval": self.plan.interval_s},
                 "dead_man": {"grace": DEAD_MAN_S},
-                "supervision": {"budget": 1000, "backoff_max": 1.0, "strategy_stall": 5.0},
+                "supervision": {"budget": 1000, "backoff_max": 1.0, "stall": self.plan.stall_s, "strategy_stall": 5.0},
                 "venues": {name: venue.described() for name, venue in self.venues.items()},
                 "connectors": {
                     CONNECTORS[name]: {
@@ -273,6 +291,14 @@ class World:
     def journal_path(self, venue: SimulatedVenue) -> Path:
         """Where the account at a venue is journaled."""
         return self.paths.state / "accounts" / f"{venue.connector}.main.db"
+
+    def journaled_fills(self, venue: SimulatedVenue) -> set[tuple[str, str]]:
+        """The pair and id of every trade that is in the journal of the account at a venue."""
+        path = self.journal_path(venue)
+        if not path.exists():
+            return set()
+        with Journal.open_readonly(path) as journal:
+            return {(each.pair, each.fill.trade_id) for each in journal.fills(limit=10**9)}
 
     def _reconciliations(self) -> dict[str, int]:
         assert self.supervisor is not None

@@ -227,6 +227,13 @@ class Venue:
                 if change is not None:
                     self.outbox.append(events.Depth(market.pair.name, change, now_ns))
 
+    def sweep(self, pair: str, levels: int, now_ns: int) -> None:
+        """The other traders take the best ``levels`` of both sides at once."""
+        market = self.markets[pair]
+        for is_buy in (True, False):
+            size = sum(size for _, size in market.book.levels(not is_buy, levels))
+            self._apply(market, [Take(is_buy, size, 0)], now_ns)
+
     def save_prices(self) -> None:
         """Have the next commit keep every mid."""
         for market in self.markets.values():

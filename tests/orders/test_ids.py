@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.clock import VirtualClock
-from engine.orders.ids import MAX_LENGTH, ClientOrderIds, is_own, is_valid
+from engine.orders.ids import MAX_LENGTH, ClientOrderIds, is_own, is_valid, made_ns
 
 START = 1_700_000_000 * 10**9
 
@@ -17,6 +17,14 @@ def test_ids_grow_while_time_stands_still_and_while_it_passes() -> None:
     clock.advance(10**9)
     made += [ids.next() for _ in range(50)]
     assert made == sorted(set(made))
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    clock = VirtualClock(START)
+    ids = ClientOrderIds("e-", "maker", 1, clock)
+    assert made_ns(ids.next()) == START
+    clock.advance(1_234_567_890)
+    assert made_ns(ids.next()) == START + 1_234_567_000
 
 
 def test_strategies_and_incarnations_at_one_instant_make_different_ids() -> None:
