@@ -258,8 +258,8 @@ class Journal(JournalReader):
             )
         if "store" in found and not self.copies:
             raise JournalError(
-                f"{self.path}: a copy of a journal in PostgreSQL, which another host may be writing; give its connector "
-                "`journal:` again, or move the file and its archive away to begin anew"
+                f"{self.path}: a copy of a journal in PostgreSQL, which another host may be writing; give its "
+                "connector `journal:` again, or move the file and its archive away to begin anew"
             )
 
 
