@@ -22,7 +22,7 @@ help:
 	@echo "make run [FOR=20]       the engine on a venue in a box, with a live view"
 	@echo "make test [TESTS=path]  the whole suite"
 	@echo "make lint | make fmt    ruff and mypy | format the code"
-	@echo "make bench [BENCH=bus]  benchmarks beside their peers, one JSON object a line"
+	@echo "make bench [BENCH=bus] [FOR=60]  benchmarks beside their peers, one JSON object a line"
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
@@ -58,7 +58,7 @@ fuzz: setup
 bench: setup
 	@$(PYTHON) -c 'import sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \
 		|| echo "bench: not all peers can be installed here; those that are missing are left out" >&2
-	@$(PYTHON) -m benchmarks $(BENCH)
+	@$(PYTHON) -m benchmarks $(BENCH) $(if $(FOR),--for $(FOR))
 
 simulate: setup
 	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))

@@ -15,10 +15,14 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """``runs``: how often each thing is measured, None for a benchmark's own number. ``quick``: as short as can be."""
+    """``runs``: how often each thing is measured, None for a benchmark's own number. ``quick``: as short as can be.
+
+    ``span_s``: how long to measure, where a benchmark measures for some time; None for its own.
+    """
 
     runs: int | None = None
     quick: bool = False
+    span_s: float | None = None
 
     def times(self, usual: int) -> int:
         """How often to measure."""
@@ -26,6 +30,8 @@ class Options:
 
     def seconds(self, usual: float) -> float:
         """How long to measure."""
+        if self.span_s is not None:
+            return self.span_s
         return min(usual, 2.0) if self.quick else usual
 
 

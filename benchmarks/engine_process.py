@@ -1,7 +1,8 @@
 """``engine run`` with what a benchmark needs on top: a livelier venue in a box, and the actors' own figures at the end.
 
-Run as ``python -m benchmarks.engine_process FOLDER``: reads ``config.yml`` and ``box.json`` there, keeps its state in
-``state``, and writes ``result.json`` (:class:`benchmarks.live.Result`).
+Run as ``python -m benchmarks.engine_process FOLDER``: reads ``config.yml``, ``box.json`` and ``actors.json`` (by actor,
+what :mod:`benchmarks.actor_process` sets up) there, keeps its state in ``state``, and writes ``result.json``
+(:class:`benchmarks.live.Result`).
 """
 
 from __future__ import annotations
@@ -22,14 +23,23 @@ from engine.config import RunOptions, load_config
 from engine.runtime.paths import EnginePaths
 
 
+class BenchmarkGround(LocalGround):
+    """Actors that may be measured or changed for a benchmark."""
+
+    entry = "benchmarks.actor_process:main"
+
+
 async def run(folder: Path) -> Result:
     config = load_config(folder / "config.yml")
     options = RunOptions(state_dir=folder / "state", terminal_logs=False)
     paths = EnginePaths.for_state(options.state_dir)
-    ground = LocalGround(paths, config.dead_man.grace)
+    ground = BenchmarkGround(paths, config.dead_man.grace)
     run_id = ground.clock.time_ns()
     planned = plan(config, run_id, paths.state)
+    wanted = json.loads((folder / "actors.json").read_text())
     for actor in planned:
+        if actor.name in wanted:
+            actor.params["benchmark"] = wanted[actor.name]
         if actor.kind == "venue":
             actor.params["box"].update(json.loads((folder / "box.json").read_text()))
     with paths.lock_state():

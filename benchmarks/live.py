@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,9 +54,18 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Engine:
-    """``config``: as a configuration file. ``box``: what its venue in a box has beyond what a configuration can say."""
+    """``config``: as a configuration file. ``box``: what its venue in a box has beyond what a configuration can say.
 
-    def __init__(self, config: Mapping[str, Any], *, box: Mapping[str, Any] | None = None) -> None:
+    ``actors``: by actor, what :mod:`benchmarks.actor_process` sets up in its process.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        box: Mapping[str, Any] | None = None,
+        actors: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self.folder = Path(self._folder.name)
         self.state = self.folder / "state"
@@ -64,6 +73,7 @@ class Engine:
         self._output = self.folder / "output"
         (self.folder / "config.yml").write_text(json.dumps(config))
         (self.folder / "box.json").write_text(json.dumps(box or {}))
+        (self.folder / "actors.json").write_text(json.dumps(actors or {}))
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.engine_process", str(self.folder)],

@@ -64,6 +64,14 @@ class Placer(Strategy):
         self._loop.call_later(float(self.params["every_s"]), self._send)
 
 
+class TurnPlacer(Placer):
+    """The same at each of its pairs by turns."""
+
+    def _send(self) -> None:
+        self.pairs.append(self.pairs.pop(0))
+        super()._send()
+
+
 class Churner(Strategy):
     """Keeps ``params["in_flight"]`` orders under way for ``params["seconds"]``: placed, cancelled, placed anew.
 
