@@ -187,6 +187,8 @@ class OrderBookActor(Actor):
     def _tell_problem(self, problem: FeedProblem) -> None:
         """Counted and logged once; that the book's state changed is published like every change."""
         self.metrics.count(f"problems/{problem.kind}")
+        if problem.kind == SyncReason.DISCONNECTED:
+            return  # of every pair of a connection, whose end is logged once
         more = {}
         if problem.kind == SyncReason.BAD_VALUE:
             rule = self.rules[problem.pair]

@@ -38,6 +38,7 @@ from engine.simulator.venue import Venue
 __all__ = ["BoxConfig", "BoxInfo", "VenueBox"]
 
 STEP_SECONDS = 0.02
+MOST_LEVELS = 5000
 _PORT_TRIES = 5
 _PORT_WAIT_SECONDS = 0.1
 _SAVE_PRICES_NS = 1_000_000_000
@@ -83,9 +84,9 @@ class VenueBox:
             self.config.order_limit_1d,
             self.config.enforce_limits,
         )
-        self.api = Api(self.venue, limits)
+        self.api = Api(self.venue, limits, self.faults.strike_snapshot)
         self.hub, self.users = Hub(), Users()
-        self.feed = Feed(self.api, self.hub, self.faults.skips)
+        self.feed = Feed(self.api, self.hub, self.faults.strike_depth)
         self.desk = Desk(self.api, self.hub, self.users, self.faults, self._clock, self.flush)
         if self._capture is not None:
             self._replay = Replay(self._capture, self.hub, self.config.speed)
@@ -186,11 +187,22 @@ class VenueBox:
             elif fault.kind == "disconnect_user":
                 dropped += self.users.drop_all()
                 self.faults.count(fault.kind)
+            elif fault.kind == "mute_streams":
+                dropped += self.hub.mute_all()
+                self.faults.count(fault.kind)
+            elif fault.kind == "old_snapshot":
+                self._take_pictures()
         self.faults.arm(faults)
-        self.faults.spread_skips(self.api.markets)
+        self.faults.spread(self.api.markets)
         return {"armed": len(self.faults.armed), "dropped": dropped}
 
     # -- inside
+
+    def _take_pictures(self) -> None:
+        for symbol, market in self.api.markets.items():
+            book = market.book
+            picture = (book.update_id, book.levels(True, MOST_LEVELS), book.levels(False, MOST_LEVELS))
+            self.faults.pictures[symbol] = picture
 
     def _tell_user(self, event: OrderEvent | BalanceEvent) -> None:
         fault = self.faults.strike_user()

@@ -129,7 +129,7 @@ class BinanceMarketData(MarketDataProtocol):
     once and straight into its type.
     """
 
-    silence_after_s = 60.0
+    silence_after_s = 20.0
     ping_every_s = 2.5
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:

@@ -106,7 +106,7 @@ _snapshot = msgspec.json.Decoder(_Snapshot).decode
 class BinancePerpetualMarketData(MarketDataProtocol):
     """Depth every 100 ms, best quotes and aggregate trades of each contract."""
 
-    silence_after_s = 60.0
+    silence_after_s = 20.0
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
         self._ws = ws.rstrip("/")

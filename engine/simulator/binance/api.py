@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from engine.simulator.binance.errors import ApiError, bad_symbol
 from engine.simulator.binance.limits import Limits
 from engine.simulator.binance.rules import symbol_of
+from engine.simulator.faults import Picture
 from engine.simulator.venue import Market, Venue
 
 Params = Mapping[str, str]
@@ -28,10 +29,16 @@ class Call:
 
 
 class Api:
-    """A venue seen as Binance: symbols instead of pairs, API keys instead of accounts."""
+    """A venue seen as Binance: symbols instead of pairs, API keys instead of accounts.
 
-    def __init__(self, venue: Venue, limits: Limits) -> None:
+    ``picture``: the old book that stands in for a symbol's book in the next answer, None where there is none.
+    """
+
+    def __init__(
+        self, venue: Venue, limits: Limits, picture: Callable[[str], Picture | None] = lambda symbol: None
+    ) -> None:
         self.venue = venue
+        self.picture = picture
         self.limits = limits
         self.markets = {symbol_of(name): market for name, market in venue.markets.items()}
         self.secrets = {account.api_key: account.api_secret for account in venue.accounts.values()}

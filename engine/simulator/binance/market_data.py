@@ -64,13 +64,11 @@ def exchange_info(api: Api, call: Call) -> object:
 
 
 def depth(api: Api, call: Call) -> object:
-    book = api.market(read.required(call.params, "symbol")).book
+    symbol = read.required(call.params, "symbol")
+    book = api.market(symbol).book
     limit = read.bounded(call.params, "limit", 100, 5000)
-    return {
-        "lastUpdateId": book.update_id,
-        "bids": shapes.levels(book.levels(True, limit)),
-        "asks": shapes.levels(book.levels(False, limit)),
-    }
+    update_id, bids, asks = api.picture(symbol) or (book.update_id, book.levels(True, limit), book.levels(False, limit))
+    return {"lastUpdateId": update_id, "bids": shapes.levels(bids[:limit]), "asks": shapes.levels(asks[:limit])}
 
 
 def trades(api: Api, call: Call) -> object:

@@ -54,6 +54,8 @@ class Rest:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError("reply dropped on demand")
+        if fault is not None and fault.kind == "late_reply":
+            await self._desk.sleep(fault.ms / 1000)
         return response
 
     async def _from_record(self, request: web.Request, path: str, query: str) -> web.Response | None:

@@ -18,6 +18,7 @@ from engine.simulator.binance import market_data, shapes
 from engine.simulator.binance.api import Api
 from engine.simulator.binance.rules import symbol_of
 from engine.simulator.events import AggregateTrade, BestQuote, Depth, MarketEvent, Trade
+from engine.simulator.faults import Fault
 from engine.simulator.history import MINUTE_MS
 from engine.simulator.matching import DepthChange
 
@@ -45,6 +46,7 @@ class Listener:
     sink: Sink
     combined: bool
     names: dict[str, None] = field(default_factory=dict)
+    is_muted: bool = False
     request_times: list[float] = field(default_factory=list)
 
 
@@ -96,10 +98,18 @@ class Hub:
     def publish_raw(self, name: str, data: bytes, listeners: Iterable[Listener]) -> None:
         wrapped = b""
         for listener in listeners:
+            if listener.is_muted:
+                continue
             if listener.combined and not wrapped:
                 wrapped = wrap(name, data)
             listener.sink.send(wrapped if listener.combined else data)
             self.frames_sent += 1
+
+    def mute_all(self) -> int:
+        """Send nothing more on the market connections that are open now."""
+        for listener in self.listeners:
+            listener.is_muted = True
+        return len(self.listeners)
 
     def drop_all(self) -> int:
         """Drop every market connection at once."""
@@ -130,12 +140,16 @@ class _SlowDepth:
 
 
 class Feed:
-    """Turns a venue's events, and the passing of time, into the hub's frames."""
+    """Turns a venue's events, and the passing of time, into the hub's frames.
 
-    def __init__(self, api: Api, hub: Hub, skips: Callable[[str], bool]) -> None:
+    ``strike``: what befalls the next depth diff of a symbol.
+    """
+
+    def __init__(self, api: Api, hub: Hub, strike: Callable[[str], Fault | None]) -> None:
         self._api = api
         self._hub = hub
-        self._skips = skips
+        self._strike = strike
+        self._held: dict[str, list[Depth]] = {}
         self._slow: dict[str, _SlowDepth] = {}
         self._second = 0
         self._tenth = 0
@@ -149,11 +163,8 @@ class Feed:
             publish(symbol + "@trade", lambda: shapes.trade(event))
         elif isinstance(event, AggregateTrade):
             publish(symbol + "@aggTrade", lambda: shapes.aggregate(event))
-        elif not self._skips(symbol.upper()):
-            publish(symbol + "@depth@100ms", lambda: shapes.depth_update(event))
-            change = event.change
-            slow = self._slow.setdefault(event.pair, _SlowDepth(change.first, change.last))
-            slow.absorb(change)
+        else:
+            self._tell_depth(event, symbol + "@depth@100ms", self._strike(symbol.upper()))
 
     def tick(self, now_ns: int) -> None:
         """The streams that are sent by the clock: once a second, and ten times a second for partial depth."""
@@ -166,6 +177,34 @@ class Feed:
             self._slow_depths(now_ns)
             self._tickers(now_ns)
             self._klines(now_ns)
+
+    def _tell_depth(self, event: Depth, name: str, fault: Fault | None) -> None:
+        kind = fault.kind if fault is not None else ""
+        if kind == "skip_depth":
+            return
+        change = event.change
+        self._slow.setdefault(event.pair, _SlowDepth(change.first, change.last)).absorb(change)
+        if kind == "reorder_depth":
+            self._held.setdefault(name, []).append(event)
+            return
+        if fault is not None and kind == "late_depth":
+            asyncio.get_running_loop().call_later(fault.ms / 1000, self._send_depth, name, event)
+            return
+        self._send_depth(name, self._crossing(event) if kind == "cross_depth" else event)
+        if kind == "duplicate_depth":
+            self._send_depth(name, event)
+        for held in self._held.pop(name, ()):
+            self._send_depth(name, held)
+
+    def _send_depth(self, name: str, event: Depth) -> None:
+        self._hub.publish(name, lambda: shapes.depth_update(event))
+
+    def _crossing(self, event: Depth) -> Depth:
+        """The same with a bid above the best ask."""
+        market = self._api.markets[symbol_of(event.pair)]
+        change, stray = event.change, market.book.asks.best_price() or market.flow.mid
+        bids = [(stray + market.pair.tick, market.pair.step), *change.bids]
+        return Depth(event.pair, DepthChange(change.first, change.last, bids, change.asks), event.time_ns)
 
     def _slow_depths(self, now_ns: int) -> None:
         for pair, slow in self._slow.items():

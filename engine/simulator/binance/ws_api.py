@@ -56,6 +56,8 @@ class Session:
             reply = self._reply(request.id, error.status, error=error)
         if fault is not None and fault.kind == "drop_reply":
             return None
+        if fault is not None and fault.kind == "late_reply":
+            await self._desk.sleep(fault.ms / 1000)
         return reply
 
     def _perform(self, request: _Request) -> object:
