@@ -17,6 +17,7 @@ NAMES = (
     "strategy_to_wire",
     "order_rate",
     "journal_cost",
+    "order_memory",
     "tick_lateness",
     "memory",
     "recovery",
