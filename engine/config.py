@@ -10,18 +10,21 @@ Seconds are floats (they are never money); prices and balances are decimals, wri
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import model_validator as _model_validator
 
 from engine.documents import Document, Fault, KeyPath, suggest
 from engine.errors import ConfigError
+from engine.orders.lease import LeaseTerms
 from engine.strategies.loading import check_strategy_loads
 
 _NAMED = frozenset({"venues", "connectors", "strategies"})
@@ -63,7 +66,10 @@ VenueId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,23}(:[a-z
 BookName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
+_JOURNAL = r"^postgresql(://[^\s]+)?$"
+
 _PATTERNS = {
+    _JOURNAL: "write postgresql://USER@HOST/DATABASE, or postgresql and put the address in the environment",
     r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "a pair is BASE-QUOTE in capitals, as in BTC-USDT",
     r"^[a-z][a-z0-9_-]{0,23}$": "a name is up to 24 small letters, digits, '-' and '_', a letter first",
     r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$": "a connector's name is like binance or binance:us",
@@ -182,6 +188,25 @@ class RiskConfig(_Section):
     check_balance: bool = True
 
 
+class LeaseConfig(_Section):
+    """Of accounts whose journal is in PostgreSQL, in seconds: who may trade one is its lease's holder.
+
+    ``ttl``: how long a renewal lasts, which is how long a dead holder's successor waits; ``renew``: how often it is
+    asked for; ``clock_error``: by how much hosts' clocks may run apart in that time. The same in all engines that may
+    trade an account.
+    """
+
+    ttl: Annotated[Seconds, Field(gt=0)] = 15.0
+    renew: Annotated[Seconds, Field(gt=0)] = 2.0
+    clock_error: Seconds = 0.5
+
+    def terms(self) -> LeaseTerms:
+        """The same for the lease's core. Raises ConfigError for a lease that would end before it is renewed."""
+        return LeaseTerms(
+            ttl_ns=round(self.ttl * 1e9), renew_ns=round(self.renew * 1e9), clock_error_ns=round(self.clock_error * 1e9)
+        )
+
+
 class JournalConfig(_Section):
     """The accounts' journals.
 
@@ -192,6 +217,7 @@ class JournalConfig(_Section):
 
     durability: Literal["process", "power"] = "process"
     keep_days: Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)] = 30.0
+    lease: LeaseConfig = LeaseConfig()
 
 
 class RecorderConfig(_Section):
@@ -205,7 +231,9 @@ class ConnectorConfig(_Section):
 
     ``balance_limits``: by asset, how much of the account the engine may use. ``at`` names a venue in a box;
     left out, it is the real venue, and trading takes its keys from the
-    environment. ``trade`` false: market data alone, no account.
+    environment. ``trade`` false: market data alone, no account. ``journal``: the database that keeps the account's
+    journal and lease, for an account that several hosts may trade: ``postgresql://…`` without a password, or
+    ``postgresql`` for an address from the environment (:func:`journal_address`).
     """
 
     name: ConnectorName
@@ -217,6 +245,7 @@ class ConnectorConfig(_Section):
     risk: AccountRiskConfig = AccountRiskConfig()
     balance_limits: dict[Asset, Amount] = {}
     place: str | None = None
+    journal: Annotated[str, StringConstraints(pattern=_JOURNAL)] | None = None
     options: dict[str, Any] = {}
 
     @_model_validator(mode="before")
@@ -326,7 +355,14 @@ def _checked(document: Document) -> EngineConfig:
     _resolve_captures(document)
     config = document.validate(EngineConfig, _PATTERNS)
     try:
-        for check in (_check_runtime, _check_names, _check_boxes, _check_connectors, _check_strategies):
+        for check in (
+            _check_runtime,
+            _check_names,
+            _check_boxes,
+            _check_connectors,
+            _check_journals,
+            _check_strategies,
+        ):
             check(config)
     except Fault as fault:
         raise document.error(fault) from None
@@ -475,3 +511,44 @@ def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
         credentials_from_environment(connector.venue, key_names, os.environ)
     except ConfigError as error:
         raise Fault(path, f"{error}, or set trade: false") from None
+
+
+def _check_journals(config: EngineConfig) -> None:
+    try:
+        config.journal.lease.terms()
+    except ConfigError as error:
+        raise Fault(("journal", "lease"), str(error)) from None
+    from engine.connectors.credentials import variable_name
+
+    for name, connector in config.connectors.items():
+        path = ("connectors", name, "journal")
+        if connector.journal is None:
+            continue
+        if config.runtime == "inline":
+            raise Fault(path, "is on a network, which virtual time does not have; leave it out")
+        if urlsplit(connector.journal).password is not None or "password=" in connector.journal:
+            variable = variable_name(name, "journal")
+            raise Fault(path, f"has a password; write postgresql here, and put the address into {variable}")
+        if importlib.util.find_spec("asyncpg") is None:
+            raise Fault(path, "needs asyncpg; pip install 'engine[postgres]'")
+        try:
+            journal_address(connector, os.environ)
+        except ConfigError as error:
+            raise Fault(path, str(error)) from None
+
+
+def journal_address(connector: ConnectorConfig, environ: Mapping[str, str]) -> str:
+    """Where an account's journal is kept, "" for a file of this host; a secret.
+
+    From the configuration, or from the environment (``BINANCE_US_JOURNAL`` for ``binance:us``); ConfigError if that
+    lacks it.
+    """
+    if connector.journal != "postgresql":
+        return connector.journal or ""
+    from engine.connectors.credentials import variable_name
+
+    variable = variable_name(connector.name, "journal")
+    address = environ.get(variable, "").strip()
+    if not address.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(f"set the environment variable {variable} to postgresql://USER:PASSWORD@HOST/DATABASE")
+    return address

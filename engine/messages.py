@@ -103,6 +103,7 @@ class Reason(StrEnum):
     VENUE_REFUSED = "venue_refused"
     NOT_FOUND = "not_found_at_venue"
     NOT_SENT = "not_sent"
+    NO_LEASE = "no_lease"
 
 
 class NetworkStatus(StrEnum):

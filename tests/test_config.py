@@ -14,10 +14,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.actors.plan import plan
 from engine.config import (
     EngineConfig,
     StrategyConfig,
     check_strategy,
+    journal_address,
     load_attach,
     load_config,
     parse_config,
@@ -310,3 +312,46 @@ def test_whatever_stands_in_a_file_it_is_a_configuration_or_an_error_of_ours(pat
     target[path[-1]] = value
     with contextlib.suppress(ConfigError):
         assert isinstance(parse_config(data), EngineConfig)
+
+
+# ------------------------------------------------------------------------------------------------- shared accounts
+
+
+def with_journal(address: str, **more: Any) -> EngineConfig:
+    data = yaml.safe_load(BASIC)
+    data["connectors"]["binance"]["journal"] = address
+    return parse_config({**data, **more})
+
+
+def test_a_journals_address_is_taken_from_the_file_or_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = with_journal("postgresql://engine@db/desk").connectors["binance"]
+    assert journal_address(here, {}) == "postgresql://engine@db/desk"
+    address = "postgresql://engine:correct-horse@db/desk"
+    monkeypatch.setenv("BINANCE_JOURNAL", address)
+    config = with_journal("postgresql")
+    there = config.connectors["binance"]
+    assert journal_address(there, {"BINANCE_JOURNAL": address}) == address
+    assert "correct-horse" not in repr(config)
+    (exchange,) = [actor for actor in plan(config, 1, Path("/nowhere")) if actor.kind == "exchange"]
+    assert exchange.params["journal"]["address"] == address
+    assert "correct-horse" not in repr(exchange)
+
+
+@pytest.mark.parametrize(
+    ("address", "more", "said"),
+    [
+        ("postgresql://engine:secret@db/desk", {}, "has a password"),
+        ("postgresql://engine@db/desk?password=secret", {}, "has a password"),
+        ("postgresql", {}, "BINANCE_JOURNAL"),
+        ("mysql://db", {}, "postgresql://USER@HOST/DATABASE"),
+        ("postgresql://db", {"runtime": "inline"}, "virtual time"),
+        ("postgresql://db", {"journal": {"lease": {"ttl": 3}}}, "make it longer"),
+    ],
+)
+def test_a_journal_that_cannot_be_is_refused_without_a_secret(
+    address: str, more: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BINANCE_JOURNAL", raising=False)
+    with pytest.raises(ConfigError, match=said) as raised:
+        with_journal(address, **more)
+    assert "secret" not in str(raised.value)

@@ -24,6 +24,7 @@ from engine.actors.journal_care import JournalCare, JournalSettings
 from engine.actors.mids import Mids
 from engine.actors.reconciler import RECONCILE_S, Reconciler
 from engine.actors.settings import connector_of
+from engine.actors.tenure import Tenure
 from engine.actors.venue_requests import VenueRequests
 from engine.bus import Caller, Overload
 from engine.errors import JournalError
@@ -43,6 +44,7 @@ from engine.messages import (
     OrderType,
     PlaceOrder,
     Reason,
+    Refused,
     SetTrading,
     StopActor,
     TradingSet,
@@ -80,13 +82,17 @@ class ExchangeActor(Actor):
     Params: ``settings``, ``account``, ``user_stream``, ``run_id``, ``id_prefix``, ``keep_orders``, ``risk`` (a
     :class:`~engine.orders.risk.RiskLimits`), ``halt_cancels``, ``stale_after_ns``, ``reconcile_s``, ``journal`` (a
     :class:`~engine.actors.journal_care.JournalSettings`), ``check_balance``, ``balance_limits`` (by asset).
+
+    ``tenure``: of an account that several hosts may trade, held by this process; orders are taken as long as its lease
+    allows, cancels always.
     """
 
     kind: ClassVar[str] = "exchange"
 
-    def __init__(self, context: ActorContext) -> None:
+    def __init__(self, context: ActorContext, tenure: Tenure | None = None) -> None:
         super().__init__(context)
         params = context.params
+        self.tenure = tenure
         name, account = context.connector, str(params["account"])
         state = Path(context.spec.state_dir)
         self.account_name = account
@@ -99,9 +105,7 @@ class ExchangeActor(Actor):
         connector = connector_of(params)
         pairs = list(connector.settings.pairs)
         self.client = connector.exchange(self.clock)
-        folder = state / "accounts"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.journal = Journal(folder / f"{name}.{account}.db", name, account, self.clock, run_id=self.run_id)
+        self.journal = tenure.journal if tenure is not None else self._own_journal(state / "accounts", name, account)
         recovered = self.journal.recover()
         self.core = Account(
             name,
@@ -127,14 +131,18 @@ class ExchangeActor(Actor):
         self.exposure = Exposure(name, pairs, self.core, self.journal, mids, self.clock)
         self.numbers = AccountNumbers(name, self.core, self.journal, self.run_id, recovered)
         self.care = JournalCare(
-            context, self.journal, msgspec.convert(params.get("journal", {}), JournalSettings), self._do_one
+            context, self.journal, msgspec.convert(params.get("journal", {}), JournalSettings), self._do_one, tenure
         )
         desk = Desk(context, self.client, self.core, self.journal, pairs, self._do)
         self.reconciler = Reconciler(desk, float(params.get("reconcile_s", RECONCILE_S)))
-        self.requests = VenueRequests(desk, self.care, self.gate, self.reconciler.soon)
+        self.requests = VenueRequests(desk, self.care, self.gate, self.reconciler.soon, tenure)
         self.departure = Departure(desk, self.reconciler)
         self._now = desk.now
         self._timer: asyncio.TimerHandle | None = None
+
+    def _own_journal(self, folder: Path, connector: str, account: str) -> Journal:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Journal(folder / f"{connector}.{account}.db", connector, account, self.clock, run_id=self.run_id)
 
     @property
     def ready(self) -> bool:
@@ -153,7 +161,7 @@ class ExchangeActor(Actor):
             await self.departure.leave(order.grace_ns / 1e9 - AUDIT_TIMEOUT_S - 1.0, keep=order.keep_orders)
             if self.ready:
                 await self.departure.audit(self.run_id)
-            await self.care.durable()
+            await self.care.settled()
         finally:
             await self.client.close()
 
@@ -161,7 +169,7 @@ class ExchangeActor(Actor):
         self.stopping = True
         try:
             await self.departure.leave(grace_s, keep=self.keep_orders)
-            await self.care.durable()
+            await self.care.settled()
         finally:
             await self.client.close()
 
@@ -177,13 +185,13 @@ class ExchangeActor(Actor):
             case PlaceOrder():
                 return self._place(message)
             case CancelOrder():
-                return self._answer(self.core.cancel(message, self._now()))
+                return self._cancel(message)
             case CancelAll():
                 return self.departure.cancel_all(message)
             case OrderFate():
                 return self._answer(self.core.fate(message.client_order_id, self._now()))
             case SetTrading():
-                return self._set_trading(message)
+                return self.set_trading(message)
             case GetAccount():
                 if not self.ready:
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
@@ -201,6 +209,8 @@ class ExchangeActor(Actor):
         if not self.ready:
             detail = "the venue has not been reached yet"
             return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
+        if self.tenure is not None and (lacking := self.tenure.refusal(self.client.acceptance_horizon_ns)):
+            return self._no_lease(command, lacking)
         violation = None if self.gate.idle else self.gate.check(command, self.exposure.view(command.pair), now_ns)
         if violation is not None:
             return self._answer(self.core.refuse(command, violation.reason, violation.detail, now_ns))
@@ -215,7 +225,23 @@ class ExchangeActor(Actor):
             self.requests.created(command.client_order_id, command.created_mono_ns)
         return self._answer(decision)
 
-    def _set_trading(self, message: SetTrading) -> TradingSet:
+    def _no_lease(self, command: PlaceOrder, lacking: str) -> Answer:
+        """Refused, and not journaled: that would have to wait for what is lacking. Its sender never sends it again."""
+        known = self.core.known(command.client_order_id)
+        if known is not None:
+            return self._when_durable(known)
+        self.metrics.count(f"refused/{Reason.NO_LEASE.value}")
+        return Refused(client_order_id=command.client_order_id, reason=Reason.NO_LEASE, detail=lacking)
+
+    def _cancel(self, command: CancelOrder) -> Answer:
+        """Done and answered at once if the journal's database is out of reach: a cancel needs no journal."""
+        decision = self.core.cancel(command, self._now())
+        if self.tenure is None or not self.tenure.lost:
+            return self._answer(decision)
+        self._do(decision.effects)
+        return decision.answer
+
+    def set_trading(self, message: SetTrading) -> TradingSet:
         """From here on nothing is placed against it: an order that is not on the wire yet is given up."""
         state = TradingState(message.state)
         if state is not self.gate.state:

@@ -11,9 +11,14 @@ from typing import Any
 import msgspec
 
 from engine.actors.base import ActorContext
-from engine.orders.effects import Effect, JournalWrite
+from engine.actors.tenure import Tenure
+from engine.connectors.backoff import Backoff
+from engine.connectors.errors import TransportError
+from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, JournalWrite, Query, SendCancel
 from engine.orders.journal import Journal
+from engine.orders.lease import LeaseTerms
 from engine.orders.rotation import Rotation, folded_by_all
+from engine.orders.store import StoreLost
 from engine.runtime.offload import offload
 
 UPKEEP_S = 0.5
@@ -21,15 +26,23 @@ ROTATE_FIRST_S = 30.0
 ROTATE_EVERY_S = 3600.0
 DELETE_PAUSE_S = 0.02
 DAY_NS = 86_400_000_000_000
+_UNAFRAID = (SendCancel, Query, FetchFills, FetchOpenOrders)
+"""What may be done before the commit that it came with: it adds nothing at the venue, and may be done again."""
 
 
 class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``durability``: what a commit outlives, the ``process`` or the machine's ``power`` as well. ``keep_days``: how
-    long ended orders stay in the journal before they move to its archive; 0: for ever.
+    long ended orders stay in the journal before they move to its archive; 0: for ever. ``address``: of the database
+    that keeps it, a secret; "" for a file of this host alone. ``lease``: the terms of the account's lease there.
     """
 
     durability: str = "process"
     keep_days: float = 0.0
+    address: str = ""
+    lease: LeaseTerms = LeaseTerms()
+
+    def __repr__(self) -> str:
+        return f"JournalSettings(durability={self.durability!r}, keep_days={self.keep_days!r})"
 
 
 class JournalCare:
@@ -39,16 +52,25 @@ class JournalCare:
     synced together, on a thread; nothing after a commit is done, told or answered before its sync, and the event loop
     goes on meanwhile. ``perform`` carries out one effect, a commit among them; what it raises ends the actor, as does a
     failed sync.
+
+    With a ``tenure`` the journal's database takes the place of the disk. While that is out of reach everything waits
+    but what only cancels or asks: that never does.
     """
 
     def __init__(
-        self, context: ActorContext, journal: Journal, settings: JournalSettings, perform: Callable[[Effect], None]
+        self,
+        context: ActorContext,
+        journal: Journal,
+        settings: JournalSettings,
+        perform: Callable[[Effect], None],
+        tenure: Tenure | None = None,
     ) -> None:
         self.journal = journal
         self.settings = settings
         self._context = context
         self._perform = perform
-        self._power = settings.durability == "power"
+        self._tenure = tenure
+        self._deferred = settings.durability == "power" or tenure is not None
         self._durable = 0
         self._waiting: deque[tuple[int, Effect]] = deque()
         self._caught_up = asyncio.Event()
@@ -62,18 +84,18 @@ class JournalCare:
 
     @property
     def behind(self) -> bool:
-        """Whether commits wait for the disk, and effects for them."""
-        return self._power and self._durable < self.journal.commits
+        """Whether commits wait to be durable, and effects for them."""
+        return self._deferred and self._durable < self.journal.commits
 
     def take(self, effects: Iterable[Effect]) -> None:
         """Commit, and carry out what follows as soon as it may be."""
         for effect in effects:
             if isinstance(effect, JournalWrite):
                 self._perform(effect)
-                if self._power and not self._syncing:
+                if self._deferred and not self._syncing:
                     self._syncing = True
                     self._context.run(self._sync(), "journal sync")
-            elif self.behind:
+            elif self.behind and not (self._tenure is not None and isinstance(effect, _UNAFRAID)):
                 self._waiting.append((self.journal.commits, effect))
             else:
                 self._perform(effect)
@@ -81,13 +103,23 @@ class JournalCare:
     async def durable(self) -> None:
         """Wait until everything committed so far is as durable as it is to be, and done."""
         wanted = self.journal.commits
-        while self._power and self._durable < wanted:
+        while self._deferred and self._durable < wanted:
+            self._caught_up.clear()
+            await self._caught_up.wait()
+
+    async def settled(self) -> None:
+        """The same, or until it is known that it cannot be: for a parting that waits for nobody."""
+        while self.behind and not (self._tenure is not None and self._tenure.lost):
             self._caught_up.clear()
             await self._caught_up.wait()
 
     def sync_now(self) -> None:
-        """The same, at once: for the rare commit that something on its way to the venue waits for."""
-        if self._power:
+        """The same, at once: for the rare commit that something on its way to the venue waits for. What would have to
+        wait for a network is given up instead: TransportError, not sent.
+        """
+        if self._tenure is not None:
+            raise TransportError("it was signed later than was journaled", sent=False)
+        if self._deferred:
             self.journal.sync()
 
     def collect(self, counters: dict[str, int], gauges: dict[str, Any]) -> None:
@@ -102,13 +134,30 @@ class JournalCare:
     async def _sync(self) -> None:
         try:
             while self._durable < self.journal.commits:
-                reached = await offload(self.journal.sync)
+                reached = await self._harden()
                 self._durable = reached
                 while self._waiting and self._waiting[0][0] <= reached and not self._context.failed.done():
                     self._perform(self._waiting.popleft()[1])
                 self._caught_up.set()
         finally:
             self._syncing = False
+
+    async def _harden(self) -> int:
+        """Make every commit so far durable; how many those are."""
+        tenure = self._tenure
+        if tenure is None:
+            return await offload(self.journal.sync)
+        backoff = Backoff(base_s=0.05, max_s=1.0)
+        while True:
+            try:
+                reached = await tenure.journal.push()
+            except StoreLost as error:
+                tenure.out_of_reach("journal", error)
+                self._caught_up.set()
+                await asyncio.sleep(backoff.next())
+            else:
+                tenure.in_reach("journal")
+                return reached
 
     async def _keep_log(self) -> None:
         while True:

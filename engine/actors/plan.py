@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from engine.config import ConnectorConfig, EngineConfig, SimulatedPair, StrategyConfig, VenueConfig
+from engine.config import (
+    ConnectorConfig,
+    EngineConfig,
+    SimulatedPair,
+    StrategyConfig,
+    VenueConfig,
+    journal_address,
+)
 from engine.connectors.credentials import credentials_from_environment
 from engine.connectors.registry import connector_class, split_venue
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
@@ -199,7 +206,12 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
             "risk": connector.risk.model_dump(mode="json", exclude_none=True),
             "halt_cancels": config.risk.halt_cancels,
             "stale_after_ns": round(config.books.stale_after * 1e9),
-            "journal": {"durability": config.journal.durability, "keep_days": config.journal.keep_days},
+            "journal": {
+                "durability": config.journal.durability,
+                "keep_days": config.journal.keep_days,
+                "address": journal_address(connector, os.environ),
+                "lease": msgspec.to_builtins(config.journal.lease.terms()),
+            },
             "check_balance": config.risk.check_balance,
             "balance_limits": {asset: f"{limit:f}" for asset, limit in connector.balance_limits.items()},
             "keep_orders": config.stop.open_orders == "keep",

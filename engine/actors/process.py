@@ -55,7 +55,7 @@ async def live(spec: ActorSpec, bus: Bus, clock: Clock, listen: Callable[[ActorH
     log = structlog.get_logger()
     await bus.start()
     try:
-        host = ActorHost(actor_class(spec.kind)(ActorContext(spec, bus, clock, log)))
+        host = ActorHost(actor_class(spec.kind, spec.params)(ActorContext(spec, bus, clock, log)))
         listen(host)
         log.info("started", pid=os.getpid(), incarnation=spec.incarnation)
         code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))

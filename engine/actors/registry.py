@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
 from engine.actors.base import Actor
 from engine.errors import EngineError
@@ -19,10 +21,15 @@ KINDS = {
 }
 
 
-def actor_class(kind: str) -> type[Actor]:
-    """The actor class of a kind; EngineError for a kind that does not exist."""
+SHARED_EXCHANGE = "engine.actors.candidate:CandidateActor"
+"""Instead of the exchange actor, for an account whose journal is at an arbiter."""
+
+
+def actor_class(kind: str, params: Mapping[str, Any] | None = None) -> type[Actor]:
+    """The actor class of a kind, and of its params; EngineError for a kind that does not exist."""
     try:
-        module, _, name = KINDS[kind].partition(":")
+        shared = kind == "exchange" and (params or {}).get("journal", {}).get("address")
+        module, _, name = (SHARED_EXCHANGE if shared else KINDS[kind]).partition(":")
     except KeyError:
         raise EngineError(f"no actor is of kind {kind!r}; there are {', '.join(KINDS)}") from None
     found: type[Actor] = getattr(importlib.import_module(module), name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.actors.desk import Desk
 from engine.actors.journal_care import JournalCare
+from engine.actors.tenure import Tenure
 from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
 from engine.errors import VenueError
 from engine.messages import Order, Reason
@@ -21,10 +22,18 @@ Question = Callable[[], Coroutine[Any, Any, None]]
 class VenueRequests:
     """Places, cancels and asks, each in a task of its own.
 
-    ``again_later``: called when the list of open orders could not be had.
+    ``again_later``: called when the list of open orders could not be had. ``tenure``: an order that is not signed early
+    enough for the venue to be done with it before the lease's end is given up.
     """
 
-    def __init__(self, desk: Desk, care: JournalCare, gate: RiskGate, again_later: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        care: JournalCare,
+        gate: RiskGate,
+        again_later: Callable[[], None],
+        tenure: Tenure | None = None,
+    ) -> None:
         self._desk = desk
         self._client = desk.client
         self._core = desk.core
@@ -34,6 +43,7 @@ class VenueRequests:
         self._care = care
         self._gate = gate
         self._again_later = again_later
+        self._tenure = tenure
         self._created_mono: dict[str, int] = {}
         self._asking: dict[Hashable, bool] = {}
 
@@ -49,7 +59,10 @@ class VenueRequests:
     def place(self, order: Order, send_by_ns: int) -> None:
         """Send an order, once, if that can be done by then."""
         within_ns = send_by_ns - self._desk.now()
-        self._spawn(self._place(order, self._clock.monotonic_ns() + within_ns))
+        until_mono_ns = self._clock.monotonic_ns() + within_ns
+        if self._tenure is not None:
+            until_mono_ns = min(until_mono_ns, self._tenure.sign_by(self._client.acceptance_horizon_ns))
+        self._spawn(self._place(order, until_mono_ns))
 
     def cancel(self, order: Order) -> None:
         """Ask for an order's end."""

@@ -220,6 +220,10 @@ class Account:
         self.counters["commands_refused"] += 1
         return Decision(refused, batch.effects())
 
+    def known(self, client_order_id: str) -> Accepted | Refused | None:
+        """What became of an id; None if it was never seen."""
+        return self._held.fate(client_order_id)
+
     def fate(self, client_order_id: str, now_ns: int) -> Decision:
         """What became of an id. One that was never seen is refused from then on, so that the answer stays true."""
         known = self._held.fate(client_order_id)

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import msgspec
 
-from engine.errors import JournalError
+from engine.errors import ConfigError, JournalError
 from engine.orders.lease import LeaseRow
 from engine.orders.store import COLUMNS, KEYS, Row, Rows, Standing, StoreLost, Superseded
 
+_LINES: dict[str, MemoryLine] = {}
 _AT_ONCE = 1000
 _TIMEOUT_S = 2.0
 
@@ -178,3 +179,21 @@ class MemoryLine:
         if self.cut:
             await asyncio.sleep(_TIMEOUT_S)
             raise StoreLost("the arbiter does not answer")
+
+
+def name_line(name: str, line: MemoryLine) -> str:
+    """Have a line be found under an address until :func:`forget_lines`; the address."""
+    _LINES[name] = line
+    return f"memory://{name}"
+
+
+def line_of(name: str) -> MemoryLine:
+    """The line that was named so; ConfigError if none was."""
+    if name not in _LINES:
+        raise ConfigError(f"there is no journal in memory named {name}")
+    return _LINES[name]
+
+
+def forget_lines() -> None:
+    """Let go of every line."""
+    _LINES.clear()

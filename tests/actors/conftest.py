@@ -12,6 +12,7 @@ import uvloop
 from engine.actors import base as actor_base
 from engine.actors import exchange as exchange_module
 from engine.actors import reconciler as reconciler_module
+from engine.actors.candidate import CandidateActor
 from engine.actors.exchange import ExchangeActor
 from engine.actors.plan import plan
 from engine.actors.supervisor import Supervisor
@@ -27,10 +28,13 @@ from engine.messages import (
     Side,
     TickDone,
 )
+from engine.orders.memory_store import forget_lines, name_line
 from engine.runtime.paths import EnginePaths
 from tests.actors.fake_engine import ENGINE, Engine, FakeGround
 from tests.actors.fake_venue import FakeClient, FakeConnector, FakeVenue
 from tests.actors.world import PAIR, World, until
+
+LEASE = {"ttl_ns": 900_000_000, "renew_ns": 50_000_000, "clock_error_ns": 50_000_000, "look_ns": 20_000_000}
 
 
 @pytest.fixture
@@ -106,10 +110,30 @@ def exchange_world(run, monkeypatch):
                     await until(lambda: running.actor.ready or running.ended)
                 return running
 
+            async def candidate(line, *, held=True, at=world, **params):
+                """An exchange actor of a shared account, on the host ``at``, with its line to the arbiter."""
+                params = {
+                    "account": "main",
+                    "user_stream": "user_stream.box.main",
+                    "run_id": str(world.run_id),
+                    "id_prefix": "e-",
+                    "keep_orders": True,
+                    "journal": {"address": name_line(f"{id(line)}", line), "lease": LEASE},
+                    **params,
+                }
+                running = await at.start(CandidateActor, "exchange.box.main", connector="box", params=params)
+                if held:
+                    await until(lambda: running.ended or (running.actor.exchange and running.actor.exchange.ready))
+                return running
+
             world.run_id = world.clock.time_ns()
             world.exchange = exchange
+            world.candidate = candidate
             await venue.open_stream(world)
-            await body(world, venue)
+            try:
+                await body(world, venue)
+            finally:
+                forget_lines()
 
         return run(main, seconds)
 

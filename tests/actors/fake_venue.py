@@ -183,6 +183,8 @@ def _fields(struct):
 class FakeClient(ExchangeClient):
     """The exchange's client at the fake venue."""
 
+    horizon_ns = 5_000_000_000
+
     def __init__(self, venue):
         self.venue = venue
         self.time = venue.time
@@ -190,7 +192,7 @@ class FakeClient(ExchangeClient):
 
     @property
     def acceptance_horizon_ns(self):
-        return 5_000_000_000
+        return self.horizon_ns
 
     async def start(self):
         await self.venue.call("start", None, lambda: None)
