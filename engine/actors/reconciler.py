@@ -113,18 +113,24 @@ class Reconciler:
 
     async def _keep_reconciled(self) -> None:
         """One pass at a time: after each change of the user stream, at a slow beat always, and at a fast one without
-        the stream. A fast pass leaves out the fills: they are asked for of the orders that turn out to have some.
+        the stream. A fast pass leaves out the fills: they are asked for of the orders that turn out to have some. Once
+        the venue is back, what was asked in vain meanwhile is asked again at once.
         """
         backoff = Backoff(base_s=POLL_S / 4, max_s=RETRY_MOST_S)
         full_by = 0.0
+        back = True
         while True:
             full = await self._until_next_pass(full_by)
+            told = self._wanted.is_set()
+            self._wanted.clear()
+            full, back = full or told, back or told
             try:
                 await self.make_pass(full)
             except VenueError as error:
                 self._metrics.network = NetworkStatus.DOWN
                 self._log.info("reconciliation will be tried again", error=str(error))
                 full_by = 0.0 if full else full_by
+                back = True
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
@@ -132,6 +138,9 @@ class Reconciler:
             full_by = asyncio.get_running_loop().time() + self._beat_s if full else full_by
             self._metrics.network = NetworkStatus.CONNECTED
             self._metrics.count("reconciliations")
+            if back:
+                back = False
+                self._desk.do(self._core.ask_again(self._desk.now()))
 
     async def _until_next_pass(self, full_by: float) -> bool:
         """Wait until it is time; whether the pass is to be a full one."""
@@ -143,7 +152,6 @@ class Reconciler:
                 await self._wanted.wait()
         except TimeoutError:
             return asyncio.get_running_loop().time() >= full_by
-        self._wanted.clear()
         return True
 
     def _take_balances(self, told: Dated[VenueBalanceUpdate], orders: list[Order]) -> None:

@@ -444,6 +444,11 @@ class Account:
                 effects.append(Query(tracked.order))
         return effects
 
+    def ask_again(self, now_ns: int) -> list[Effect]:
+        """The venue can be reached again: what was asked in vain is asked anew, without waiting for its turn."""
+        self._watch.press(now_ns)
+        return self.due(now_ns)
+
     def next_due(self) -> int | None:
         """When :meth:`due` has something next, None if nothing is awaited."""
         return self._watch.next_due()

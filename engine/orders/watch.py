@@ -74,6 +74,13 @@ class Watch:
         if tracked.id in self._at:
             self._put(tracked.id, min(now_ns, self._at[tracked.id]))
 
+    def press(self, now_ns: int) -> None:
+        """Ask now about every order that was asked about in vain: the venue can be reached again."""
+        for tracked in [self._orders[key] for key, at in self._at.items() if at > now_ns]:
+            if tracked.attempts:
+                tracked.attempts = 0
+                self._put(tracked.id, now_ns)
+
     def due(self, now_ns: int) -> list[TrackedOrder]:
         """The orders to ask about now; each is put off by its back-off."""
         soonest = self.next_due()

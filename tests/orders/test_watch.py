@@ -78,3 +78,19 @@ def test_the_agenda_does_not_grow_with_the_orders_that_ended() -> None:
         watch.update(moved(order, OrderState.PENDING_CANCEL), number)
     assert len(watch) == 10
     assert watch.planned < 400
+
+
+def test_what_was_asked_in_vain_is_asked_at_once_when_the_venue_is_back() -> None:
+    watch, now = Watch(Timing(), 5 * SECOND), 100 * SECOND
+    waiting, fresh = tracked(1, OrderState.UNKNOWN), tracked(1000)
+    watch.update(waiting, now)
+    watch.update(fresh, now)
+    for _ in range(8):
+        now = max(now, watch.at(waiting.id))
+        assert waiting in watch.due(now)
+    assert watch.at(waiting.id) > now + 20 * SECOND
+    unasked = watch.at(fresh.id)
+    watch.press(now)
+    assert watch.due(now) == [waiting]
+    assert watch.at(waiting.id) == now + SECOND
+    assert watch.at(fresh.id) == unasked
