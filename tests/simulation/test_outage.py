@@ -1,6 +1,7 @@
 """W1: five minutes without the network, on virtual time, while orders rest and the venues go on trading.
 
-One venue takes orders by REST, the other by WebSocket; the last order before the cut has come to each, its answer has not.
+One venue takes orders by REST, the other by WebSocket. To each the last order before the cut has come, its answer not
+back.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ class Outage:
 
     async def until_told(self, world, venue):
         began = world.now_s
-        while unknown_trades(world, venue):  # noqa: ASYNC110 - another process writes the journal
+        while unknown_trades(world, venue):
             if world.now_s > began + BACK_WITHIN_S:
                 world.find(f"fills of venue {venue.name} are not known {BACK_WITHIN_S:g} s after the outage")
                 return
