@@ -1,7 +1,7 @@
-"""Decimal strings to and from 64-bit mantissas, exactly; no float is involved anywhere.
+"""Decimal strings to and from whole mantissas, exactly; no float is involved anywhere.
 
 A value is ``mantissa × 10**exponent``. Mantissas keep to ±(2**63 − 1), exponents to ``MIN_EXPONENT`` (−30) through
-``MAX_EXPONENT`` (18).
+``MAX_EXPONENT`` (18). A :class:`Wide` mantissa has up to 36 digits, in two words of 18: ``high × 10**18 + low``.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -13,8 +13,14 @@ from decimal import Decimal
 from engine.errors import BookError
 
 cdef extern from *:
+    """
+    typedef unsigned __int128 engine_uint128;
+    #define WIDEST ((engine_uint128)1000000000000000000 * 1000000000000000000 - 1)
+    """
+    ctypedef unsigned long long uint128 "engine_uint128"
+    uint128 WIDEST
     bint multiply_overflow "__builtin_mul_overflow"(int64_t a, int64_t b, int64_t* result) nogil
-    bint add_overflow "__builtin_add_overflow"(int64_t a, int64_t b, int64_t* result) nogil
+    bint multiply_wide_overflow "__builtin_mul_overflow"(uint128 a, uint128 b, uint128* result) nogil
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* length)
@@ -106,17 +112,74 @@ cdef int parse(const char* text, Py_ssize_t length, int exponent, int64_t* manti
     return PARSED
 
 
+cdef int parse_wide_str(object text, int exponent, Wide* mantissa, int* needed) noexcept:
+    """As :func:`parse_str`, as a wide mantissa: NEGATIVE for a number below zero, which there is none for."""
+    cdef Py_ssize_t length = 0
+    cdef const char* data
+    cdef uint128 value = 0
+    cdef int64_t scale = 0
+    cdef bint negative = False
+    cdef int status
+    if not PyUnicode_Check(text):
+        return MALFORMED
+    data = PyUnicode_AsUTF8AndSize(text, &length)
+    if data == NULL:
+        PyErr_Clear()
+        return MALFORMED
+    status = _read(data, length, &value, &scale, &negative)
+    if status != PARSED:
+        return status
+    if value != 0 and negative:
+        return NEGATIVE
+    status = _scaled(&value, scale, exponent, needed)
+    mantissa.high = <int64_t>(value // <uint128>WORD)
+    mantissa.low = <int64_t>(value % <uint128>WORD)
+    return status
+
+
 cdef int _parse_any(const char* text, Py_ssize_t length, int exponent, int64_t* mantissa, int* needed) noexcept nogil:
     """The whole grammar: sign, leading zeros, any number of digits, exponent notation."""
+    cdef uint128 value = 0
+    cdef int64_t scale = 0
+    cdef bint negative = False
+    cdef int status = _read(text, length, &value, &scale, &negative)
+    if status != PARSED:
+        return status
+    if value > <uint128>INT64_MAX:
+        return TOO_LARGE
+    status = _scaled(&value, scale, exponent, needed)
+    if status != PARSED:
+        return status
+    if value > <uint128>INT64_MAX:
+        return TOO_LARGE
+    mantissa[0] = -<int64_t>value if negative else <int64_t>value
+    return PARSED
+
+
+cdef int _scaled(uint128* value, int64_t scale, int exponent, int* needed) noexcept nogil:
+    """Brings ``value × 10**scale`` to ``exponent``."""
+    if value[0] == 0:
+        return PARSED
+    if scale < exponent:
+        needed[0] = <int>scale if scale >= MIN_EXPONENT else MIN_EXPONENT
+        return FINER if scale >= MIN_EXPONENT else TOO_LARGE
+    if scale - exponent > 36 or _shift_wide(value, <int>(scale - exponent)):
+        return TOO_LARGE
+    return PARSED
+
+
+cdef int _read(
+    const char* text, Py_ssize_t length, uint128* value, int64_t* scale, bint* negative
+) noexcept nogil:
+    """Reads a decimal string as ``value × 10**scale``, the value without zeros at its end: PARSED, TOO_LARGE if it has
+    more than 36 digits, or MALFORMED."""
     cdef Py_ssize_t i = 0
-    cdef int64_t value = 0
     cdef int64_t zeros = 0  # seen since the last digit that is in value
     cdef int64_t fraction = 0
-    cdef int64_t scale = 0
-    cdef bint negative = False, point = False, digits = False, overflow = False
+    cdef bint point = False, digits = False, overflow = False
     cdef unsigned int digit
     if length > 0 and (text[0] == b"-" or text[0] == b"+"):
-        negative = text[0] == b"-"
+        negative[0] = text[0] == b"-"
         i = 1
     while i < length:
         digit = <unsigned int>text[i] - 48
@@ -125,10 +188,10 @@ cdef int _parse_any(const char* text, Py_ssize_t length, int exponent, int64_t* 
             if point:
                 fraction += 1
             if digit == 0:
-                if value != 0:
+                if value[0] != 0:
                     zeros += 1
             else:
-                overflow = overflow or _append(&value, zeros, digit)
+                overflow = overflow or _append(value, zeros, digit)
                 zeros = 0
         elif text[i] == b"." and not point:
             point = True
@@ -137,28 +200,31 @@ cdef int _parse_any(const char* text, Py_ssize_t length, int exponent, int64_t* 
         i += 1
     if not digits:
         return MALFORMED
-    if i < length and not _parse_scale(text + i, length - i, &scale):
+    if i < length and not _parse_scale(text + i, length - i, scale):
         return MALFORMED
-    if overflow:
-        return TOO_LARGE
-    if value == 0:
-        mantissa[0] = 0
-        return PARSED
-    scale += zeros - fraction
-    if scale < exponent:
-        needed[0] = <int>scale if scale >= MIN_EXPONENT else MIN_EXPONENT
-        return FINER if scale >= MIN_EXPONENT else TOO_LARGE
-    if scale - exponent > 18 or shift(&value, <int>(scale - exponent)):
-        return TOO_LARGE
-    mantissa[0] = -value if negative else value
-    return PARSED
+    scale[0] += zeros - fraction
+    return TOO_LARGE if overflow else PARSED
 
 
-cdef bint _append(int64_t* value, int64_t zeros, unsigned int digit) noexcept nogil:
-    """Puts ``zeros`` zeros and a digit behind ``value``; true if that does not fit."""
-    if value[0] != 0 and (zeros >= 18 or multiply_overflow(value[0], POWERS[zeros + 1], value)):
+cdef bint _append(uint128* value, int64_t zeros, unsigned int digit) noexcept nogil:
+    """Puts ``zeros`` zeros and a digit behind ``value``; true if it then has more than 36 digits."""
+    if value[0] != 0 and (zeros >= 36 or _shift_wide(value, <int>zeros + 1)):
         return True
-    return add_overflow(value[0], digit, value)
+    value[0] += digit  # what was shifted ends in a zero
+    return False
+
+
+cdef bint _shift_wide(uint128* value, int places) noexcept nogil:
+    """Multiplies by ``10**places`` (0 to 36) in place; true if that has more than 36 digits."""
+    cdef uint128 result = value[0]
+    if places > 18:
+        if multiply_wide_overflow(result, <uint128>WORD, &result):
+            return True
+        places -= 18
+    if multiply_wide_overflow(result, <uint128>POWERS[places], &result) or result > WIDEST:
+        return True
+    value[0] = result
+    return False
 
 
 cdef bint _parse_scale(const char* text, Py_ssize_t length, int64_t* scale) noexcept nogil:
@@ -194,6 +260,30 @@ cdef int shift(int64_t* mantissa, int places) noexcept nogil:
         return 1
     mantissa[0] = result
     return 0
+
+
+cdef bint shift_wide(Wide* mantissa, int places) noexcept nogil:
+    """Multiplies by ``10**places`` in place; true (and unchanged) if that does not fit."""
+    cdef uint128 value = <uint128>mantissa.high * <uint128>WORD + <uint128>mantissa.low
+    if value == 0:
+        return False
+    if places > 36 or _shift_wide(&value, places):
+        return True
+    mantissa.high = <int64_t>(value // <uint128>WORD)
+    mantissa.low = <int64_t>(value % <uint128>WORD)
+    return False
+
+
+cdef str format_wide(int64_t high, int64_t low, int exponent):
+    """:func:`format_decimal` of a wide mantissa."""
+    if high == 0:
+        return format_decimal(low, exponent)
+    digits = f"{high}{low:018}"
+    if exponent >= 0:
+        return digits + "0" * exponent
+    digits = digits.rjust(1 - exponent, "0")
+    point = len(digits) + exponent
+    return f"{digits[:point]}.{digits[point:]}"
 
 
 cdef str format_decimal(int64_t mantissa, int exponent):

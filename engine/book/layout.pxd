@@ -44,6 +44,7 @@ cdef enum:
     ASK_COUNT = 8
     BID_TOTAL = 9
     ASK_TOTAL = 10
+    WIDE = 11
     LEVELS = 16
 
 cdef struct Mapping:
@@ -56,7 +57,7 @@ cdef struct Mapping:
     uint64_t inode
 
 cdef enum:
-    VERSION_VALUE = 1
+    VERSION_VALUE = 2
     DEEPEST = 10_000
     PAIR_BYTES = 64
 
@@ -69,6 +70,6 @@ cdef int map_descriptor(int descriptor, size_t size, bint writable, Mapping* map
 cdef void unmap(Mapping* mapped) noexcept nogil
 cdef str pair_of(const Mapping* mapped)
 
-cdef uint64_t store_side(uint64_t* target, const Ladder* ladder, uint64_t depth) noexcept nogil
+cdef uint64_t store_side(uint64_t* target, uint64_t* high, const Ladder* ladder, uint64_t depth) noexcept nogil
 cdef uint64_t* newest_of(uint64_t* first, uint64_t one, uint64_t* second, uint64_t two) noexcept nogil
 cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit, long long* retries) noexcept nogil

@@ -8,7 +8,7 @@ Header, 256 bytes; in all versions these words keep their places::
 
     byte  word
        0     0  magic: the ASCII bytes "ENGBOOK" and a zero
-       8     1  layout version: 1
+       8     1  layout version: 2
       16     2  size of the file in bytes
       24     3  size of a slot in bytes
       32     4  depth: levels of each side that a slot has room for
@@ -30,8 +30,13 @@ Slot, ``slot size`` bytes::
       48     6  size exponent, likewise
       56     7  bids in this slot          64   8  asks in this slot
       72     9  bids in the whole book     80  10  asks in the whole book
+      88    11  wide: 1 if sizes have high words, which are then to be added, otherwise 0
      128    16  bids, best first: price mantissa, size mantissa; room for ``depth`` of them
       …         asks, likewise, from word 16 + 2 × depth
+      …         of a wide book: high words of the bids' sizes, from word 16 + 4 × depth
+      …         likewise of the asks' sizes, from word 16 + 5 × depth
+
+A size is its mantissa × 10**e; in a wide slot it is (high word × 10**18 + mantissa) × 10**e.
 
 Reading: load both sequences (acquire); take the slot with the larger even one; copy it; acquire fence; load its
 sequence again: if it has not changed the copy is whole, otherwise start over, a bounded number of times. The writer
@@ -63,7 +68,7 @@ memcpy(&MAGIC_VALUE, b"ENGBOOK\0", 8)
 
 cdef uint64_t slot_words_of(uint64_t depth) noexcept nogil:
     """Words of a slot, up to a whole cache line."""
-    return (LEVELS + 4 * depth + 7) // 8 * 8
+    return (LEVELS + 6 * depth + 7) // 8 * 8
 
 
 cdef size_t file_size_of(uint64_t depth) noexcept nogil:
@@ -151,8 +156,8 @@ def naming(path):
 # ------------------------------------------------------------------------------------------------------ slots
 
 
-cdef uint64_t store_side(uint64_t* target, const Ladder* ladder, uint64_t depth) noexcept nogil:
-    """Writes up to ``depth`` levels of a side, best first; answers how many."""
+cdef uint64_t store_side(uint64_t* target, uint64_t* high, const Ladder* ladder, uint64_t depth) noexcept nogil:
+    """Writes up to ``depth`` levels of a side, best first, of a wide book also to ``high``; answers how many."""
     cdef uint64_t count = min(<uint64_t>ladder.count, depth)
     cdef const Level* level = ladder.levels + ladder.count
     cdef uint64_t i
@@ -160,6 +165,9 @@ cdef uint64_t store_side(uint64_t* target, const Ladder* ladder, uint64_t depth)
         level -= 1
         store_relaxed(target + 2 * i, <uint64_t>(level.key * ladder.direction))
         store_relaxed(target + 2 * i + 1, <uint64_t>level.size)
+    if ladder.high != NULL:
+        for i in range(count):
+            store_relaxed(high + i, <uint64_t>ladder.high[<uint64_t>ladder.count - 1 - i])
     return count
 
 
@@ -217,6 +225,11 @@ cdef bint copy_slot(const uint64_t* slot, uint64_t* target, uint64_t depth, uint
         target[LEVELS + i] = load_relaxed(slot + LEVELS + i)
     for i in range(2 * target[ASK_COUNT]):
         target[asks + i] = load_relaxed(slot + asks + i)
+    if target[WIDE]:
+        for i in range(target[BID_COUNT]):
+            target[head + 4 * depth + i] = load_relaxed(slot + head + 4 * depth + i)
+        for i in range(target[ASK_COUNT]):
+            target[head + 5 * depth + i] = load_relaxed(slot + head + 5 * depth + i)
     return True
 
 

@@ -1,20 +1,24 @@
 from libc.stdint cimport int64_t
 
+from engine.book.decimals cimport Wide
+
 cdef struct Level:
     int64_t key  # price × direction, so that both sides ascend towards their best level
-    int64_t size
+    int64_t size  # of a wide book: what is below 10**18 of it
 
 cdef struct Ladder:
     Level* levels
     Py_ssize_t count
     Py_ssize_t capacity
     int64_t direction  # 1 for bids, -1 for asks
+    int64_t* high  # of a wide book: size // 10**18 of each level; otherwise NULL
 
 cdef class OrderBook:
     cdef readonly str pair
     cdef readonly int price_exponent
     cdef readonly int size_exponent
     cdef readonly bint is_valid
+    cdef readonly bint is_wide
     cdef readonly long long rescales
     cdef readonly str invalid_reason
     cdef int _first_price_exponent
@@ -29,10 +33,13 @@ cdef class OrderBook:
     cpdef bint best_equals(self, object bid, object bid_size, object ask, object ask_size) except -1
     cdef int _update_side(self, Ladder* ladder, object entries) except -1
     cdef int _load_side(self, Ladder* ladder, object entries) except -1
-    cdef int _read_level(self, object entry, int64_t* price, int64_t* size) except -1
-    cdef int _read_size(self, object text, int64_t* size) except -1
+    cdef int _read_level(self, object entry, int64_t* price, Wide* size) except -1
+    cdef int _read_size(self, object text, Wide* size) except -1
+    cdef int _read_unusual_size(self, object text, Wide* size) except -1
     cdef int _read_price(self, object text, int64_t* price) except -1
     cdef int _rescale(self, bint prices, int exponent, object text) except -1
+    cdef int _widen(self) except -1
+    cdef int _narrow(self) noexcept
     cdef int set_levels(
         self, const Level* bids, Py_ssize_t bid_count, const Level* asks, Py_ssize_t ask_count
     ) except -1
@@ -44,4 +51,3 @@ cdef class OrderBook:
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit)
 
 cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil
-cdef Py_ssize_t copy_best(const Ladder* ladder, int64_t* target, Py_ssize_t limit) noexcept nogil

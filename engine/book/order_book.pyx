@@ -2,6 +2,9 @@
 
 Prices and sizes are 64-bit mantissas with one decimal exponent each per book. Each side is a sorted array with its
 best level at the end: updates near the top, which most are, move a handful of bytes.
+
+Sizes that have no common exponent in 64 bits (173176223.4512 beside 0.00000000001) make the book *wide*: what is above
+18 digits of each size lies in a second array beside the levels. Such a book is as exact and somewhat slower.
 """
 
 cimport cython
@@ -9,11 +12,11 @@ from cpython.list cimport PyList_Check
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_Check
 from libc.stdint cimport INT64_MAX, int64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-from engine.book.decimals cimport FINER, MALFORMED, MAX_EXPONENT, MIN_EXPONENT, PARSED, TOO_LARGE
-from engine.book.decimals cimport format_decimal, parse_str, shift
+from engine.book.decimals cimport FINER, MALFORMED, MAX_EXPONENT, MIN_EXPONENT, NEGATIVE, PARSED, WORD, Wide
+from engine.book.decimals cimport format_decimal, format_wide, parse_str, parse_wide_str, shift, shift_wide
 
 from decimal import Decimal
 
@@ -58,9 +61,10 @@ cdef class OrderBook:
     """The bids and asks of one pair.
 
     ``price_exponent`` and ``size_exponent`` are where the book starts (see ``exponent_of``). A value finer than its
-    exponent rescales the book, counted in ``rescales``. A value that cannot be held in 64 bits, or is no number,
-    raises BookError naming pair and value and leaves the book invalid: every query then raises BookError until the
-    next ``apply_snapshot`` or ``clear``, both of which start again from the first exponents.
+    exponent rescales the book, and a size beyond 64 bits makes it wide; both are counted in ``rescales``. A value that
+    cannot be held (a price in 64 bits, a size in 36 digits), or is no number, raises BookError naming pair and value and
+    leaves the book invalid: every query then raises BookError until the next ``apply_snapshot`` or ``clear``, both of
+    which start again from the first exponents.
     """
 
     def __cinit__(self, str pair not None, int price_exponent, int size_exponent):
@@ -80,6 +84,7 @@ cdef class OrderBook:
     def __dealloc__(self):
         free(self._bids.levels)
         free(self._asks.levels)
+        self._narrow()
 
     def __repr__(self):
         state = f"{self.bid_count} bids, {self.ask_count} asks" if self.is_valid else f"invalid: {self.invalid_reason}"
@@ -114,6 +119,7 @@ cdef class OrderBook:
         if not self.is_valid:
             self.price_exponent = self._first_price_exponent
             self.size_exponent = self._first_size_exponent
+            self._narrow()
         self.is_valid = True
         self.invalid_reason = ""
 
@@ -155,10 +161,7 @@ cdef class OrderBook:
     def best_raw(self):
         """(bid price, bid size, ask price, ask size) as mantissas. A size of 0 says that the side is empty."""
         self._check()
-        cdef int64_t bid_price = 0, bid_size = 0, ask_price = 0, ask_size = 0
-        top(&self._bids, &bid_price, &bid_size)
-        top(&self._asks, &ask_price, &ask_size)
-        return bid_price, bid_size, ask_price, ask_size
+        return (*best_of(&self._bids), *best_of(&self._asks))
 
     def depth(self, n=None):
         """(bids, asks), each up to ``n`` (price, size) Decimals, best first. None: all."""
@@ -175,7 +178,7 @@ cdef class OrderBook:
 
     def to_numpy(self, n=None):
         """(bids, asks, price exponent, size exponent): int64 arrays of shape (levels, 2), best first, price and size
-        mantissas in the columns."""
+        mantissas in the columns. Of a wide book they are arrays of Python's integers (``dtype=object``)."""
         cdef Py_ssize_t limit = self._limit(n)
         return (
             self._array(&self._bids, limit), self._array(&self._asks, limit), self.price_exponent, self.size_exponent
@@ -191,7 +194,8 @@ cdef class OrderBook:
     cdef int _update_side(self, Ladder* ladder, object entries) except -1:
         cdef object sequence = PySequence_Fast(entries, b"levels must be a sequence")
         cdef Py_ssize_t i
-        cdef int64_t price, size
+        cdef int64_t price
+        cdef Wide size
         for i in range(PySequence_Fast_GET_SIZE(sequence)):
             if self._read_level(<object>PySequence_Fast_GET_ITEM(sequence, i), &price, &size):
                 set_level(ladder, price * ladder.direction, size)
@@ -201,17 +205,18 @@ cdef class OrderBook:
         """Appends all levels as they come, then puts them in order: one pass where they come best first."""
         cdef object sequence = PySequence_Fast(entries, b"levels must be a sequence")
         cdef Py_ssize_t i
-        cdef int64_t price, size
+        cdef int64_t price
+        cdef Wide size
         reserve(ladder, PySequence_Fast_GET_SIZE(sequence))
         for i in range(PySequence_Fast_GET_SIZE(sequence)):
             if self._read_level(<object>PySequence_Fast_GET_ITEM(sequence, i), &price, &size):
+                put_size(ladder, ladder.count, size)
                 ladder.levels[ladder.count].key = price * ladder.direction
-                ladder.levels[ladder.count].size = size
                 ladder.count += 1
         arrange(ladder)
         return 0
 
-    cdef int _read_level(self, object entry, int64_t* price, int64_t* size) except -1:
+    cdef int _read_level(self, object entry, int64_t* price, Wide* size) except -1:
         """Reads a (price, size, …) pair, rescaling the book as needed. 0: the removal of a level that cannot exist."""
         cdef int needed = 0
         cdef int status
@@ -220,7 +225,7 @@ cdef class OrderBook:
             self._refuse(entry, "is not a (price, size) pair")
         price_text = <object>PySequence_Fast_GET_ITEM(entry, 0)
         self._read_size(<object>PySequence_Fast_GET_ITEM(entry, 1), size)
-        if size[0] != 0:
+        if size.low != 0 or size.high != 0:
             self._read_price(price_text, price)
             return 1
         status = parse_str(price_text, self.price_exponent, price, &needed)
@@ -228,16 +233,31 @@ cdef class OrderBook:
             self._refuse(price_text, "is not a decimal number")
         return status == PARSED
 
-    cdef int _read_size(self, object text, int64_t* size) except -1:
+    cdef int _read_size(self, object text, Wide* size) except -1:
         cdef int needed = 0
-        cdef int status = parse_str(text, self.size_exponent, size, &needed)
+        size.high = 0
+        if self.is_wide or parse_str(text, self.size_exponent, &size.low, &needed) != PARSED:
+            return self._read_unusual_size(text, size)
+        if size.low < 0:
+            self._refuse(text, "is a negative size")
+        return 0
+
+    cdef int _read_unusual_size(self, object text, Wide* size) except -1:
+        """A size that is finer than the book, beyond 64 bits, no number, or any of a wide book."""
+        cdef int needed = 0
+        cdef int status = parse_wide_str(text, self.size_exponent, size, &needed)
         if status == FINER:
             self._rescale(False, needed, text)
-            status = parse_str(text, self.size_exponent, size, &needed)
-        if status != PARSED:
-            self._refuse(text, "is not a decimal number" if status == MALFORMED else "does not fit in 64 bits")
-        if size[0] < 0:
+            status = parse_wide_str(text, self.size_exponent, size, &needed)
+        if status == NEGATIVE:
             self._refuse(text, "is a negative size")
+        if status != PARSED:
+            self._refuse(text, "is not a decimal number" if status == MALFORMED else "does not fit in 36 digits")
+        if not self.is_wide:
+            if joined(size, &size.low):
+                size.high = 0
+            else:
+                self._widen()
         return 0
 
     cdef int _read_price(self, object text, int64_t* price) except -1:
@@ -253,13 +273,33 @@ cdef class OrderBook:
     cdef int _rescale(self, bint prices, int exponent, object text) except -1:
         """Brings all prices or all sizes to a finer exponent."""
         cdef int places = (self.price_exponent if prices else self.size_exponent) - exponent
-        if shift_all(&self._bids, prices, places) or shift_all(&self._asks, prices, places):
-            self._refuse(text, f"needs exponent {exponent}, at which the book's other values do not fit in 64 bits")
+        if not prices and not self.is_wide and not (sizes_fit(&self._bids, places) and sizes_fit(&self._asks, places)):
+            self._widen()
         if prices:
+            if shift_prices(&self._bids, places) or shift_prices(&self._asks, places):
+                self._refuse(text, f"needs exponent {exponent}, at which the book's other values do not fit in 64 bits")
             self.price_exponent = exponent
         else:
+            if shift_sizes(&self._bids, places) or shift_sizes(&self._asks, places):
+                self._refuse(text, f"needs exponent {exponent}, at which the book's other values have over 36 digits")
             self.size_exponent = exponent
         self.rescales += 1
+        return 0
+
+    cdef int _widen(self) except -1:
+        """Room for sizes of up to 36 digits."""
+        widen(&self._bids)
+        widen(&self._asks)
+        self.is_wide = True
+        self.rescales += 1
+        return 0
+
+    cdef int _narrow(self) noexcept:
+        """Sizes of 64 bits again; for an empty book."""
+        free(self._bids.high)
+        free(self._asks.high)
+        self._bids.high = self._asks.high = NULL
+        self.is_wide = False
         return 0
 
     def _refuse(self, value, what):
@@ -272,7 +312,7 @@ cdef class OrderBook:
     cdef int set_levels(
         self, const Level* bids, Py_ssize_t bid_count, const Level* asks, Py_ssize_t ask_count
     ) except -1:
-        """As :meth:`apply_diff`, of a valid book and of levels that are mantissas at its exponents already.
+        """As :meth:`apply_diff`, of a valid book that is not wide, and of levels that are mantissas at its exponents.
 
         Their keys are price × direction of the side. Fastest if each side comes best first, as venues send them.
         """
@@ -298,41 +338,49 @@ cdef class OrderBook:
         return min(n, max(self._bids.count, self._asks.count))
 
     cdef object _best(self, Ladder* ladder):
-        cdef int64_t price = 0, size = 0
-        if not top(ladder, &price, &size):
+        if ladder.count == 0:
             return None
-        return (
-            Decimal(format_decimal(price, self.price_exponent)), Decimal(format_decimal(size, self.size_exponent))
-        )
+        price, size = self._strings(ladder, 1)[0]
+        return Decimal(price), Decimal(size)
 
     cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1:
-        cdef int64_t price = 0, size = 0, wanted_price = 0, wanted_size = 0
+        cdef int64_t wanted_price = 0
+        cdef Wide wanted_size
         cdef int needed = 0
-        top(ladder, &price, &size)
-        if parse_str(size_text, self.size_exponent, &wanted_size, &needed) != PARSED or wanted_size != size:
+        if parse_wide_str(size_text, self.size_exponent, &wanted_size, &needed) != PARSED:
+            return False
+        price, size = best_of(ladder)
+        if <object>wanted_size.high * WORD + wanted_size.low != size:
             return False
         if size == 0:
             return True
         return parse_str(price_text, self.price_exponent, &wanted_price, &needed) == PARSED and wanted_price == price
 
     cdef list _strings(self, Ladder* ladder, Py_ssize_t limit):
-        cdef Py_ssize_t i
-        cdef Level* level
+        cdef Py_ssize_t i, at
         cdef list levels = []
         for i in range(min(limit, ladder.count)):
-            level = &ladder.levels[ladder.count - 1 - i]
+            at = ladder.count - 1 - i
             levels.append((
-                format_decimal(level.key * ladder.direction, self.price_exponent),
-                format_decimal(level.size, self.size_exponent),
+                format_decimal(ladder.levels[at].key * ladder.direction, self.price_exponent),
+                format_wide(high_of(ladder, at), ladder.levels[at].size, self.size_exponent),
             ))
         return levels
 
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit):
         cdef Py_ssize_t count = min(limit, ladder.count)
+        cdef Py_ssize_t i
+        cdef int64_t[:, ::1] view
+        if self.is_wide:
+            array = np.empty((count, 2), dtype=object)
+            for i in range(count):
+                array[i] = level_of(ladder, ladder.count - 1 - i)
+            return array
         array = np.empty((count, 2), dtype=np.int64)
-        cdef int64_t[:, ::1] view = array
-        if count:
-            copy_best(ladder, &view[0, 0], count)
+        view = array
+        for i in range(count):
+            view[i, 0] = ladder.levels[ladder.count - 1 - i].key * ladder.direction
+            view[i, 1] = ladder.levels[ladder.count - 1 - i].size
         return array
 
 
@@ -343,15 +391,34 @@ cdef int reserve(Ladder* ladder, Py_ssize_t count) except -1:
     """Makes room for ``count`` levels in all."""
     cdef Py_ssize_t capacity = max(ladder.capacity, FIRST_CAPACITY)
     cdef Level* levels
+    cdef int64_t* high
     if count <= ladder.capacity:
         return 0
     while capacity < count:
         capacity *= 2
+    if ladder.high != NULL:
+        high = <int64_t*>realloc(ladder.high, capacity * sizeof(int64_t))
+        if high == NULL:
+            raise MemoryError()
+        ladder.high = high
     levels = <Level*>realloc(ladder.levels, capacity * sizeof(Level))
     if levels == NULL:
         raise MemoryError()
     ladder.levels = levels
     ladder.capacity = capacity
+    return 0
+
+
+cdef int widen(Ladder* ladder) except -1:
+    """Splits each size in two words."""
+    cdef Py_ssize_t i
+    reserve(ladder, FIRST_CAPACITY)
+    ladder.high = <int64_t*>malloc(ladder.capacity * sizeof(int64_t))
+    if ladder.high == NULL:
+        raise MemoryError()
+    for i in range(ladder.count):
+        ladder.high[i] = ladder.levels[i].size // WORD
+        ladder.levels[i].size %= WORD
     return 0
 
 
@@ -443,49 +510,86 @@ cdef void put_each(Ladder* ladder, const Level* changes, Py_ssize_t count) noexc
     ladder.count = held
 
 
-cdef int set_level(Ladder* ladder, int64_t key, int64_t size) except -1:
+cdef int set_level(Ladder* ladder, int64_t key, Wide size) except -1:
     cdef Py_ssize_t i = find(ladder.levels, ladder.count, key)
     cdef bint present = i < ladder.count and ladder.levels[i].key == key
-    if size == 0:
+    if size.low == 0 and size.high == 0:
         if present:
             ladder.count -= 1
-            memmove(&ladder.levels[i], &ladder.levels[i + 1], (ladder.count - i) * sizeof(Level))
+            move(ladder, i, i + 1, ladder.count - i)
         return 0
     if not present:
         reserve(ladder, ladder.count + 1)
-        memmove(&ladder.levels[i + 1], &ladder.levels[i], (ladder.count - i) * sizeof(Level))
+        move(ladder, i + 1, i, ladder.count - i)
         ladder.count += 1
         ladder.levels[i].key = key
-    ladder.levels[i].size = size
+    put_size(ladder, i, size)
     return 0
+
+
+cdef void move(Ladder* ladder, Py_ssize_t target, Py_ssize_t source, Py_ssize_t count) noexcept nogil:
+    memmove(&ladder.levels[target], &ladder.levels[source], count * sizeof(Level))
+    if ladder.high != NULL:
+        memmove(&ladder.high[target], &ladder.high[source], count * sizeof(int64_t))
+
+
+cdef void put_size(Ladder* ladder, Py_ssize_t at, Wide size) noexcept nogil:
+    ladder.levels[at].size = size.low
+    if ladder.high != NULL:
+        ladder.high[at] = size.high
+
+
+cdef int64_t high_of(const Ladder* ladder, Py_ssize_t at) noexcept nogil:
+    return ladder.high[at] if ladder.high != NULL else 0
 
 
 cdef int arrange(Ladder* ladder) except -1:
     """Puts freshly appended levels in order; of several at one price the last stands, and those of size 0 go."""
     cdef Py_ssize_t i
     cdef Py_ssize_t count = ladder.count
-    cdef Level* copy
-    cdef Level level
+    cdef Level* levels
+    cdef int64_t* high
+    cdef Wide size
     for i in range(count):
-        if ladder.levels[i].size == 0 or (i > 0 and ladder.levels[i].key >= ladder.levels[i - 1].key):
+        if (ladder.levels[i].size == 0 and high_of(ladder, i) == 0) or (
+            i > 0 and ladder.levels[i].key >= ladder.levels[i - 1].key
+        ):
             break
     else:
-        for i in range(count // 2):
-            level = ladder.levels[i]
-            ladder.levels[i] = ladder.levels[count - 1 - i]
-            ladder.levels[count - 1 - i] = level
+        turn_round(ladder)
         return 0
-    copy = <Level*>malloc(count * sizeof(Level))
-    if copy == NULL:
-        raise MemoryError()
+    levels = <Level*>malloc(count * sizeof(Level))
+    high = <int64_t*>calloc(count, sizeof(int64_t))
     try:
-        memcpy(copy, ladder.levels, count * sizeof(Level))
+        if levels == NULL or high == NULL:
+            raise MemoryError()
+        memcpy(levels, ladder.levels, count * sizeof(Level))
+        if ladder.high != NULL:
+            memcpy(high, ladder.high, count * sizeof(int64_t))
         ladder.count = 0
         for i in range(count):
-            set_level(ladder, copy[i].key, copy[i].size)
+            size.high = high[i]
+            size.low = levels[i].size
+            set_level(ladder, levels[i].key, size)
     finally:
-        free(copy)
+        free(levels)
+        free(high)
     return 0
+
+
+cdef void turn_round(Ladder* ladder) noexcept nogil:
+    cdef Py_ssize_t i, other
+    cdef Level level
+    cdef int64_t high
+    for i in range(ladder.count // 2):
+        other = ladder.count - 1 - i
+        level = ladder.levels[i]
+        ladder.levels[i] = ladder.levels[other]
+        ladder.levels[other] = level
+        if ladder.high != NULL:
+            high = ladder.high[i]
+            ladder.high[i] = ladder.high[other]
+            ladder.high[other] = high
 
 
 cdef Py_ssize_t cut(Ladder* ladder, Py_ssize_t depth) noexcept nogil:
@@ -493,18 +597,21 @@ cdef Py_ssize_t cut(Ladder* ladder, Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t excess = ladder.count - depth
     if excess <= 0:
         return 0
-    memmove(ladder.levels, ladder.levels + excess, depth * sizeof(Level))
+    move(ladder, 0, excess, depth)
     ladder.count = depth
     return excess
 
 
-cdef bint top(const Ladder* ladder, int64_t* price, int64_t* size) noexcept nogil:
-    """The best level; false, and nothing written, if there is none."""
-    if ladder.count == 0:
-        return False
-    price[0] = ladder.levels[ladder.count - 1].key * ladder.direction
-    size[0] = ladder.levels[ladder.count - 1].size
-    return True
+cdef tuple best_of(const Ladder* ladder):
+    """(price, size) mantissas of the best level; zeros if there is none."""
+    return level_of(ladder, ladder.count - 1) if ladder.count else (0, 0)
+
+
+cdef tuple level_of(const Ladder* ladder, Py_ssize_t at):
+    size = ladder.levels[at].size
+    if ladder.high != NULL:
+        size += <object>ladder.high[at] * WORD
+    return ladder.levels[at].key * ladder.direction, size
 
 
 cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil:
@@ -513,22 +620,46 @@ cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil:
     return bids.levels[bids.count - 1].key >= -asks.levels[asks.count - 1].key
 
 
-cdef Py_ssize_t copy_best(const Ladder* ladder, int64_t* target, Py_ssize_t limit) noexcept nogil:
-    """Writes up to ``limit`` (price, size) pairs, best first; answers how many."""
+cdef bint joined(const Wide* size, int64_t* whole) noexcept nogil:
+    """Writes a wide size as one word; false, and nothing written, if it does not fit."""
+    if size.high > 9 or (size.high == 9 and size.low > INT64_MAX - 9 * WORD):
+        return False
+    whole[0] = size.high * WORD + size.low
+    return True
+
+
+cdef bint sizes_fit(const Ladder* ladder, int places) noexcept nogil:
+    """Whether every size times ``10**places`` fits in 64 bits."""
     cdef Py_ssize_t i
-    cdef Py_ssize_t count = min(limit, ladder.count)
-    cdef const Level* level = ladder.levels + ladder.count
-    for i in range(count):
-        level -= 1
-        target[2 * i] = level.key * ladder.direction
-        target[2 * i + 1] = level.size
-    return count
+    cdef int64_t size
+    for i in range(ladder.count):
+        size = ladder.levels[i].size
+        if shift(&size, places):
+            return False
+    return True
 
 
-cdef bint shift_all(Ladder* ladder, bint prices, int places) noexcept nogil:
-    """Multiplies every price or size by ``10**places``; true, half-way, if one does not fit."""
+cdef bint shift_prices(Ladder* ladder, int places) noexcept nogil:
+    """Multiplies every price by ``10**places``; true, half-way, if one does not fit."""
     cdef Py_ssize_t i
     for i in range(ladder.count):
-        if shift(&ladder.levels[i].key if prices else &ladder.levels[i].size, places):
+        if shift(&ladder.levels[i].key, places):
             return True
+    return False
+
+
+cdef bint shift_sizes(Ladder* ladder, int places) noexcept nogil:
+    """As :func:`shift_prices`, of sizes."""
+    cdef Py_ssize_t i
+    cdef Wide size
+    for i in range(ladder.count):
+        if ladder.high == NULL:
+            if shift(&ladder.levels[i].size, places):
+                return True
+            continue
+        size.high = ladder.high[i]
+        size.low = ladder.levels[i].size
+        if shift_wide(&size, places):
+            return True
+        put_size(ladder, i, size)
     return False

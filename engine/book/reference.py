@@ -11,6 +11,7 @@ from engine.book.events import Levels
 from engine.errors import BookError
 
 _LARGEST = 2**63 - 1
+_LARGEST_SIZE = 10**36 - 1  # of a wide book
 _FINEST_EXPONENT = -30
 _DECIMAL = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
 
@@ -23,6 +24,7 @@ class ReferenceBook:
         self.price_exponent = self._first_price_exponent = price_exponent
         self.size_exponent = self._first_size_exponent = size_exponent
         self.is_valid = True
+        self.is_wide = False
         self.rescales = 0
         self.bids: dict[Decimal, Decimal] = {}
         self.asks: dict[Decimal, Decimal] = {}
@@ -51,12 +53,15 @@ class ReferenceBook:
         if not self.is_valid:
             self.price_exponent = self._first_price_exponent
             self.size_exponent = self._first_size_exponent
+            self.is_wide = False
         self.is_valid = True
         self.bids.clear()
         self.asks.clear()
         self._loading.clear()
 
     def truncate(self, depth: int) -> int:
+        if not self.is_valid:
+            raise BookError(f"{self.pair}: the book is invalid")
         excess = [(self.bids, price) for price in sorted(self.bids, reverse=True)[depth:]]
         excess += [(self.asks, price) for price in sorted(self.asks)[depth:]]
         for side, price in excess:
@@ -87,20 +92,25 @@ class ReferenceBook:
         if size[0] < 0:
             self._refuse(size_text)
         if not size[0]:
-            return (_decimal(price), Decimal(0)) if _fits(price, self.price_exponent) else None
-        self.size_exponent = self._settle(size, size_text, self.size_exponent, self._sizes())
-        self.price_exponent = self._settle(price, price_text, self.price_exponent, self._prices())
+            return (_decimal(price), Decimal(0)) if _fits(price, self.price_exponent, _LARGEST) else None
+        self.size_exponent = self._settle(size, size_text, self.size_exponent, self._sizes(), _LARGEST_SIZE)
+        if not self.is_wide and not all(
+            _fits(value, self.size_exponent, _LARGEST) for value in (size, *map(_whole, self._sizes()))
+        ):
+            self.is_wide = True
+            self.rescales += 1
+        self.price_exponent = self._settle(price, price_text, self.price_exponent, self._prices(), _LARGEST)
         return _decimal(price), _decimal(size)
 
-    def _settle(self, value: tuple[int, int], text: str, exponent: int, others: Iterable[Decimal]) -> int:
+    def _settle(self, value: tuple[int, int], text: str, exponent: int, others: Iterable[Decimal], largest: int) -> int:
         """The exponent at which the book holds the value and all others."""
         mantissa, places = value
-        if mantissa and abs(mantissa) <= _LARGEST and _FINEST_EXPONENT <= places < exponent:
-            if not all(_fits(_whole(other), places) for other in others):
+        if mantissa and abs(mantissa) <= largest and _FINEST_EXPONENT <= places < exponent:
+            if not all(_fits(_whole(other), places, largest) for other in others):
                 self._refuse(text)
             exponent = places
             self.rescales += 1
-        if not _fits(value, exponent):
+        if not _fits(value, exponent, largest):
             self._refuse(text)
         return exponent
 
@@ -137,9 +147,9 @@ def _whole(value: Decimal) -> tuple[int, int]:
     return int("".join(map(str, digits))) * (-1 if sign else 1), places
 
 
-def _fits(value: tuple[int, int], exponent: int) -> bool:
-    """Whether the value is a whole number of ``10**exponent`` within 64 bits."""
+def _fits(value: tuple[int, int], exponent: int, largest: int) -> bool:
+    """Whether the value is a whole number of ``10**exponent``, and not above ``largest``."""
     mantissa, places = value
     if not mantissa:
         return True
-    return places >= exponent and abs(mantissa) * 10 ** (places - exponent) <= _LARGEST
+    return places >= exponent and abs(mantissa) * 10 ** (places - exponent) <= largest

@@ -48,5 +48,8 @@ cdef class BookReader:
     cdef bint _remap(self) except -1
     cdef bint _moved(self) except -1
     cdef int64_t _checked_limit(self, object n) except -1
-    cdef object _array(self, uint64_t first_word, uint64_t count)
-    cdef list _decimals(self, uint64_t first_word, uint64_t count)
+    cdef object _array(self, uint64_t side, uint64_t count)
+    cdef list _decimals(self, uint64_t side, uint64_t count)
+    cdef tuple _level(self, uint64_t side, uint64_t number)
+    cdef tuple _raw_of_wide(self, int status)
+    cdef int _check_narrow(self) except -1

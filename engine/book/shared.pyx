@@ -9,11 +9,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from engine.book.decimals cimport format_decimal
+from engine.book.decimals cimport WORD, format_decimal, format_wide
 from engine.book.layout cimport (
     ASK_COUNT, ASK_TOTAL, BID_COUNT, BID_TOTAL, DEEPEST, DEPTH, EVENT_TIME, FILE_SIZE, HEADER_WORDS,
     HEARTBEAT, INCARNATION, LEVELS, MAGIC, MAGIC_VALUE, PAIR, PAIR_BYTES, PRICE_EXPONENT, RECEIVED, RETIRED,
-    SEQUENCE, SIZE_EXPONENT, SLOT_SIZE, STATE, UPDATE_ID, VERSION, VERSION_VALUE, WRITER_PID, Mapping,
+    SEQUENCE, SIZE_EXPONENT, SLOT_SIZE, STATE, UPDATE_ID, VERSION, VERSION_VALUE, WIDE, WRITER_PID, Mapping,
     copy_newest, fence_release, file_size_of, load_acquire, load_relaxed, map_descriptor, map_file, newest_of,
     pair_of, slot_words_of, store_relaxed, store_release, store_side, unmap,
 )
@@ -111,17 +111,18 @@ cdef class BookWriter:
                 raise BookError(f"{self.pair}: invalid, so not in sync ({book.invalid_reason}); publish the state")
             self.set_state(state)
             return
+        cdef uint64_t depth = self._map.depth
         cdef uint64_t* slot = self._begin()
+        cdef uint64_t* bids = slot + LEVELS
         store_relaxed(slot + UPDATE_ID, <uint64_t>update_id)
         store_relaxed(slot + EVENT_TIME, <uint64_t>event_time_ns)
         store_relaxed(slot + RECEIVED, <uint64_t>received_mono_ns)
         store_relaxed(slot + STATE, <uint64_t>state)
         store_relaxed(slot + PRICE_EXPONENT, <uint64_t><int64_t>book.price_exponent)
         store_relaxed(slot + SIZE_EXPONENT, <uint64_t><int64_t>book.size_exponent)
-        store_relaxed(slot + BID_COUNT, store_side(slot + LEVELS, &book._bids, self._map.depth))
-        store_relaxed(
-            slot + ASK_COUNT, store_side(slot + LEVELS + 2 * self._map.depth, &book._asks, self._map.depth)
-        )
+        store_relaxed(slot + WIDE, book.is_wide)
+        store_relaxed(slot + BID_COUNT, store_side(bids, bids + 4 * depth, &book._bids, depth))
+        store_relaxed(slot + ASK_COUNT, store_side(bids + 2 * depth, bids + 5 * depth, &book._asks, depth))
         store_relaxed(slot + BID_TOTAL, <uint64_t>book._bids.count)
         store_relaxed(slot + ASK_TOTAL, <uint64_t>book._asks.count)
         self._end(slot)
@@ -307,7 +308,8 @@ cdef class BookReader:
         """Reads the best bid and ask without making a Python object: the reader for compiled strategies.
 
         ``now_mono_ns`` 0: the host's monotonic clock. Answers a :class:`ReadStatus` as a number; where that is BUSY or
-        MISSING, ``found`` is all zeros. The update id is the venue's.
+        MISSING, ``found`` is all zeros. The update id is the venue's. BookError if the best size of a side does not fit
+        in 64 bits, which only sizes of a wide book may do: :meth:`read_best` has them.
         """
         cdef int status = self._read_at(monotonic() if now_mono_ns == 0 else now_mono_ns, 1)
         cdef const int64_t* words = <const int64_t*>self._copy
@@ -316,6 +318,8 @@ cdef class BookReader:
         if status >= BUSY:
             return status
         asks = words + LEVELS + 2 * self._map.depth
+        if words[WIDE]:
+            self._check_narrow()
         if words[BID_COUNT]:
             found.bid = words[LEVELS]
             found.bid_size = words[LEVELS + 1]
@@ -338,6 +342,8 @@ cdef class BookReader:
         cdef const int64_t* asks = words + LEVELS + 2 * self._map.depth
         if status >= BUSY:
             return STATUSES[status], 0, 0, 0, 0, 0, 0, 0, -1
+        if words[WIDE]:
+            return self._raw_of_wide(status)
         return (
             STATUSES[status],
             words[LEVELS] if words[BID_COUNT] else 0,
@@ -356,8 +362,8 @@ cdef class BookReader:
         cdef uint64_t* words = self._copy
         if status >= BUSY:
             return BestView(status=STATUSES[status])
-        bids = self._decimals(LEVELS, words[BID_COUNT])
-        asks = self._decimals(LEVELS + 2 * self._map.depth, words[ASK_COUNT])
+        bids = self._decimals(0, words[BID_COUNT])
+        asks = self._decimals(1, words[ASK_COUNT])
         bid, bid_size = bids[0] if bids else (None, None)
         ask, ask_size = asks[0] if asks else (None, None)
         return BestView(
@@ -383,8 +389,8 @@ cdef class BookReader:
         self._recheck(n)
         return DepthView(
             status=STATUSES[status],
-            bids=self._decimals(LEVELS, words[BID_COUNT]),
-            asks=self._decimals(LEVELS + 2 * self._map.depth, words[ASK_COUNT]),
+            bids=self._decimals(0, words[BID_COUNT]),
+            asks=self._decimals(1, words[ASK_COUNT]),
             bid_total=words[BID_TOTAL],
             ask_total=words[ASK_TOTAL],
             update_id=<int64_t>words[UPDATE_ID],
@@ -392,7 +398,7 @@ cdef class BookReader:
         )
 
     def top(self, n=None, now_mono_ns=None):
-        """As :meth:`depth`, as a :class:`TopView` of int64 arrays."""
+        """As :meth:`depth`, as a :class:`TopView` of int64 arrays, or of integers of Python for a wide book."""
         cdef int64_t limit = self._checked_limit(n)
         cdef int status = self._read(now_mono_ns, limit)
         cdef uint64_t* words = self._copy
@@ -407,8 +413,8 @@ cdef class BookReader:
         self._recheck(n)
         return TopView(
             status=STATUSES[status],
-            bids=self._array(LEVELS, words[BID_COUNT]),
-            asks=self._array(LEVELS + 2 * self._map.depth, words[ASK_COUNT]),
+            bids=self._array(0, words[BID_COUNT]),
+            asks=self._array(1, words[ASK_COUNT]),
             price_exponent=<int64_t>words[PRICE_EXPONENT],
             size_exponent=<int64_t>words[SIZE_EXPONENT],
             bid_total=words[BID_TOTAL],
@@ -498,26 +504,57 @@ cdef class BookReader:
                 "ask for fewer or raise the book's depth"
             )
 
-    cdef object _array(self, uint64_t first_word, uint64_t count):
+    cdef object _array(self, uint64_t side, uint64_t count):
+        cdef int64_t[:, ::1] view
+        cdef uint64_t i
+        if self._copy[WIDE]:
+            array = np.empty((count, 2), dtype=object)
+            for i in range(count):
+                array[i] = self._level(side, i)
+            return array
         array = np.empty((count, 2), dtype=np.int64)
-        cdef int64_t[:, ::1] view = array
+        view = array
         if count:
-            memcpy(&view[0, 0], self._copy + first_word, count * 16)
+            memcpy(&view[0, 0], self._copy + LEVELS + 2 * side * self._map.depth, count * 16)
         return array
 
-    cdef list _decimals(self, uint64_t first_word, uint64_t count):
+    cdef list _decimals(self, uint64_t side, uint64_t count):
         cdef const int64_t* words = <const int64_t*>self._copy
         cdef int price_exponent = <int>words[PRICE_EXPONENT]
         cdef int size_exponent = <int>words[SIZE_EXPONENT]
+        cdef const int64_t* high = words + LEVELS + (4 + side) * self._map.depth
+        cdef bint wide = words[WIDE]
         cdef uint64_t i
         cdef list levels = []
-        words += first_word
+        words += LEVELS + 2 * side * self._map.depth
         for i in range(count):
             levels.append((
                 Decimal(format_decimal(words[2 * i], price_exponent)),
-                Decimal(format_decimal(words[2 * i + 1], size_exponent)),
+                Decimal(format_wide(high[i] if wide else 0, words[2 * i + 1], size_exponent)),
             ))
         return levels
+
+    cdef tuple _level(self, uint64_t side, uint64_t number):
+        """(price, size) of a level that was copied, of a wide book."""
+        cdef const int64_t* words = <const int64_t*>self._copy + LEVELS
+        cdef const int64_t* level = words + 2 * side * self._map.depth + 2 * number
+        size = <object>words[(4 + side) * self._map.depth + number] * WORD + level[1]
+        return level[0], size
+
+    cdef tuple _raw_of_wide(self, int status):
+        cdef const int64_t* words = <const int64_t*>self._copy
+        bid = self._level(0, 0) if words[BID_COUNT] else (0, 0)
+        ask = self._level(1, 0) if words[ASK_COUNT] else (0, 0)
+        exponents = words[PRICE_EXPONENT], words[SIZE_EXPONENT]
+        return (STATUSES[status], *bid, *ask, *exponents, words[UPDATE_ID], self._age)
+
+    cdef int _check_narrow(self) except -1:
+        """BookError if a best size has a high word."""
+        cdef const uint64_t* words = self._copy
+        cdef const uint64_t* high = words + LEVELS + 4 * self._map.depth
+        if (words[BID_COUNT] and high[0]) or (words[ASK_COUNT] and high[self._map.depth]):
+            raise BookError(f"{self._pair}: a size does not fit in 64 bits; read it with read_best or depth")
+        return 0
 
 
 cdef bint is_usable(const Mapping* old, str pair, uint64_t depth) except -1:

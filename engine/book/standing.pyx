@@ -51,6 +51,7 @@ cdef class Standing:
             and not self._checks
             and first_id - 1 <= self.update_id < last_id
             and self.book.is_valid
+            and not self.book.is_wide
         )
 
     cdef bint put(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.book.states import ReadStatus
@@ -47,12 +47,13 @@ class TopView(msgspec.Struct, frozen=True, kw_only=True):
     """As :class:`DepthView`, the levels as int64 arrays of shape (levels, 2) with price and size mantissas.
 
     A price is ``mantissa × 10**price_exponent``, a size likewise. Exponents may change from one reading to
-    the next.
+    the next. Of a wide book, whose sizes need more than 64 bits, the arrays hold Python's integers
+    (``dtype=object``).
     """
 
     status: ReadStatus
-    bids: NDArray[np.int64]
-    asks: NDArray[np.int64]
+    bids: NDArray[Any]
+    asks: NDArray[Any]
     price_exponent: int
     size_exponent: int
     bid_total: int = 0

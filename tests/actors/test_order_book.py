@@ -701,13 +701,13 @@ def test_a_value_that_cannot_be_held_names_pair_value_and_rule(book_world):
     async def body(world, desk):
         await desk.synced()
         desk.client.answers = [TransportError("down", sent=False)] * 1000
-        desk.diff(2, bids=[("100.00", "12345678901234567890.1")])
+        desk.diff(2, bids=[("100.00", "1234567890123456789012345678901234567.1")])
         assert desk.state() == "buffering"
 
     logs = book_world(body)
     told = next(line for line in logs if line["event"] == "market data problem")
     assert (told["kind"], told["pair"]) == ("bad_value", PAIR)
-    assert "12345678901234567890.1" in told["detail"]
+    assert "1234567890123456789012345678901234567.1" in told["detail"]
     assert (told["price_increment"], told["size_increment"]) == ("0.01", "0.0001")
 
 

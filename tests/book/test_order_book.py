@@ -150,8 +150,11 @@ def test_levels_that_are_no_sequence_leave_the_book_invalid(book: OrderBook) -> 
     ("price", "size"),
     [
         ("92233720368547758.08", "1"),
-        ("1", "9223372036854775.808"),
+        ("1", "1" + "0" * 33),
+        ("1", "1.0000000000000000000000000000000000001"),
         ("1e300", "1"),
+        ("1", "1e300"),
+        ("1", "1e-31"),
         ("1e-31", "1"),
         ("1", "-1"),
     ],
@@ -182,11 +185,93 @@ def test_the_largest_values_fit_exactly() -> None:
 
 def test_a_rescale_that_other_levels_cannot_follow_is_refused_and_a_snapshot_starts_anew() -> None:
     book = OrderBook("A-B", 0, 0)
-    book.apply_diff([("1", "9223372036854775807")], [])
+    book.apply_diff([("9223372036854775807", "1")], [])
     with pytest.raises(BookError, match=r"'0\.5' needs exponent -1"):
+        book.apply_diff([("0.5", "2")], [])
+    book.apply_snapshot([("9223372036854775807", "1")], [])
+    assert (book.price_exponent, book.is_valid) == (0, True)
+    book.apply_diff([("1", "9" * 36)], [])
+    with pytest.raises(BookError, match=r"'0\.5' needs exponent -1.* 36 digits"):
         book.apply_diff([("2", "0.5")], [])
-    book.apply_snapshot([("1", "9223372036854775807")], [])
-    assert (book.size_exponent, book.is_valid) == (0, True)
+    book.apply_snapshot([("1", "0.5")], [])
+    assert (book.size_exponent, book.is_valid, book.is_wide) == (-1, True, False)
+
+
+# ------------------------------------------------------------------------------------------------------- wide books
+
+
+def test_sizes_that_share_no_exponent_in_64_bits_are_held_exactly(book: OrderBook) -> None:
+    book.apply_diff([("100.45", "173176223.451200000000")], [])
+    assert not book.is_wide
+    book.apply_diff([("100.50", "0.0000000000001")], [("100.65", "2E3")])
+    assert (book.is_wide, book.is_valid, book.size_exponent, book.rescales) == (True, True, -13, 3)
+    assert book.depth_strings() == (
+        [
+            ("100.50", "0.0000000000001"),
+            ("100.45", "173176223.4512000000000"),
+            ("100.40", "2.0000000000000"),
+            ("100.10", "3.0000000000000"),
+        ],
+        [
+            ("100.60", "0.5000000000000"),
+            ("100.65", "2000.0000000000000"),
+            ("100.70", "4.0000000000000"),
+            ("101.00", "5.0000000000000"),
+        ],
+    )
+    assert book.best_raw() == (10050, 1, 10060, 5 * 10**12)
+    assert book.best_equals("100.5", "0.00000000000010", "100.6", "0.5")
+    assert not book.best_equals("100.5", "0.0000000000002", "100.6", "0.5")
+
+
+def test_a_token_with_a_supply_of_a_thousand_trillion_at_eight_decimals() -> None:
+    book = OrderBook("CAT-USDT", -12, -8)
+    supply = "1000000000000000.00000001"
+    book.apply_snapshot([("0.000000000001", supply), ("0.000000000002", "0.00000001")], [("0.000000000004", supply)])
+    assert book.depth_strings() == (
+        [("0.000000000002", "0.00000001"), ("0.000000000001", supply)],
+        [("0.000000000004", supply)],
+    )
+    bids, asks, price_exponent, size_exponent = book.to_numpy()
+    assert (bids.tolist(), asks.tolist()) == ([[2, 1], [1, 10**23 + 1]], [[4, 10**23 + 1]])
+    assert (price_exponent, size_exponent) == (-12, -8)
+    assert book.best_ask() == (Decimal("0.000000000004"), Decimal(supply))
+    book.apply_diff([("0.000000000001", "0")], [("0.000000000004", "1" + "0" * 18)])
+    assert book.best_raw() == (2, 1, 4, 10**26)
+    assert book.bid_count == 1
+
+
+def test_a_wide_book_stays_so_until_an_invalid_one_begins_anew(book: OrderBook) -> None:
+    book.apply_diff([("100.50", "9" * 20)], [])
+    book.apply_snapshot(BIDS, ASKS)
+    assert (book.is_wide, book.rescales) == (True, 1)
+    assert book.best_raw() == (10050, 1500, 10060, 500)
+    with pytest.raises(BookError, match="36 digits"):
+        book.apply_diff([("1", "9" * 34)], [])
+    with pytest.raises(BookError, match="negative"):
+        book.apply_snapshot([("1", "-" + "9" * 20)], [])
+    book.apply_snapshot(BIDS, ASKS)
+    assert not book.is_wide
+
+
+def test_a_wide_book_of_many_levels_in_any_order_is_the_twin_s() -> None:
+    choose = random.Random(8)
+    book, twin = OrderBook("A-B", 0, 0), ReferenceBook("A-B", 0, 0)
+
+    def levels(count: int) -> list[tuple[str, str]]:
+        return [(str(choose.randrange(900)), str(choose.choice((0, 1, 10**17, 10**30 + 7)))) for _ in range(count)]
+
+    for update in (levels(700), levels(2000), *(levels(30) for _ in range(50))):
+        side = choose.choice(((update, []), ([], update)))
+        for each in (book, twin):
+            each.apply_diff(*side)
+        assert book.truncate(300) == twin.truncate(300)
+        assert book.depth() == twin.depth()
+    whole = levels(3000)
+    for each in (book, twin):
+        each.apply_snapshot(whole, whole)
+    assert book.depth() == twin.depth()
+    assert book.is_wide
 
 
 def test_the_best_is_compared_exactly_and_in_any_spelling(book: OrderBook) -> None:
@@ -217,41 +302,55 @@ def spellings(number: int, places: int) -> st.SearchStrategy[str]:
     return st.sampled_from([plain, padded, f"{number}e{-places}", "00" + plain if number >= 0 else plain])
 
 
-def numbers(low: int) -> st.SearchStrategy[str]:
+def numbers(low: int, widest: int) -> st.SearchStrategy[str]:
     ordinary = st.tuples(st.integers(low, 60), st.integers(0, 3))
-    extreme = st.tuples(st.integers(low * 2**63, 2**64), st.integers(-4, 33))
+    extreme = st.tuples(st.integers(low * 2**63, widest), st.integers(-4, 33))
     mixed = st.integers(0, 19).flatmap(lambda pick: extreme if pick == 0 else ordinary)
     return mixed.flatmap(lambda pair: spellings(*pair))
 
 
-LEVELS = st.lists(st.tuples(numbers(-1), numbers(0)), max_size=6)
-OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["apply_diff", "apply_diff", "apply_diff", "apply_snapshot"]), LEVELS, LEVELS),
-    max_size=8,
-)
+LEVELS = st.lists(st.tuples(numbers(-1, 2**64), st.one_of(numbers(0, 2**64), numbers(0, 10**37))), max_size=6)
+UPDATES = st.sampled_from(["apply_diff", "apply_diff", "apply_diff", "apply_snapshot", "truncate"])
+OPERATIONS = st.lists(st.tuples(UPDATES, LEVELS, LEVELS), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(-3, 2), st.integers(-3, 2), OPERATIONS)
-@example(0, 0, [("apply_snapshot", [("1", "9223372036854775807"), ("1", "1"), ("2", "0.5")], [])])
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-3, 2), st.integers(-3, 2), st.integers(0, 4), OPERATIONS)
+@example(0, 0, 1, [("apply_snapshot", [("1", "9223372036854775807"), ("1", "1"), ("2", "0.5")], [])])
+@example(0, -1, 1, [("apply_diff", [("1", "9223372036854775807")], []), ("apply_diff", [("1", "1e36")], [])])
 def test_any_sequence_of_updates_leaves_the_book_as_its_plain_twin(
     price_exponent: int,
     size_exponent: int,
+    depth: int,
     operations: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]],
 ) -> None:
     book = OrderBook("A-B", price_exponent, size_exponent)
     twin = ReferenceBook("A-B", price_exponent, size_exponent)
     for name, bids, asks in operations:
-        outcomes = []
+        outcomes: list[object] = []
         for each in (book, twin):
             try:
-                getattr(each, name)(bids, asks)
-                outcomes.append("done")
+                outcomes.append(each.truncate(depth) if name == "truncate" else getattr(each, name)(bids, asks))
             except BookError:
                 outcomes.append("refused")
         assert outcomes[0] == outcomes[1]
-        assert (book.is_valid, book.rescales) == (twin.is_valid, twin.rescales)
+        assert (book.is_valid, book.is_wide, book.rescales) == (twin.is_valid, twin.is_wide, twin.rescales)
         if book.is_valid:
             assert book.depth() == twin.depth()
             assert book.is_crossed == twin.is_crossed
             assert (book.price_exponent, book.size_exponent) == (twin.price_exponent, twin.size_exponent)
+            agrees_with_itself(book)
+
+
+def agrees_with_itself(book: OrderBook) -> None:
+    """Every query gives the same levels."""
+    bids, asks, price_exponent, size_exponent = book.to_numpy()
+    assert bids.dtype == asks.dtype == (object if book.is_wide else np.int64)
+    for side, levels in ((bids, book.depth()[0]), (asks, book.depth()[1])):
+        assert side.shape == (len(levels), 2)
+        scaled = [(Decimal(f"{price}e{price_exponent}"), Decimal(f"{size}e{size_exponent}")) for price, size in side]
+        assert scaled == levels
+    raw = [int(number) for side in (bids, asks) for number in (side[0] if len(side) else (0, 0))]
+    assert list(book.best_raw()) == raw
+    bid, ask = book.best_bid() or (0, 0), book.best_ask() or (0, 0)
+    assert book.best_equals(*(str(number) for number in (*bid, *ask)))

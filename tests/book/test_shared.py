@@ -6,6 +6,7 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.book import BookReader, BookWriter, OrderBook, ReadStatus, SyncState
@@ -360,8 +361,8 @@ def test_a_header_that_contradicts_itself_is_missing(path: Path, offset: int, va
 
 def test_another_version_of_the_layout_is_refused_by_readers_and_replaced_by_writers(path: Path) -> None:
     BookWriter(path, PAIR, -2, -3, incarnation=8)
-    File(path).set_word(8, 2)
-    with pytest.raises(BookError, match="version 2, this engine reads 1"):
+    File(path).set_word(8, 1)
+    with pytest.raises(BookError, match="version 1, this engine reads 2"):
         BookReader(path).read_best(NOW)
     assert BookWriter(path, PAIR, -2, -3).incarnation == 9
     assert BookReader(path).read_best(NOW).status is ReadStatus.STALE
@@ -419,11 +420,36 @@ def test_the_file_is_its_owners_and_laid_out_as_documented(path: Path) -> None:
     file = File(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert file.map[:8] == b"ENGBOOK\0"
-    assert (file.word(8), file.word(16), file.word(24), file.word(32)) == (1, path.stat().st_size, 192, 2)
+    assert (file.word(8), file.word(16), file.word(24), file.word(32)) == (2, path.stat().st_size, 256, 2)
     assert file.word(40) == os.getpid()
     assert file.map[64:128].rstrip(b"\0").decode() == PAIR
     assert (file.word(INCARNATION), file.word(RETIRED), file.word(HEARTBEAT)) == (77, 0, NOW)
-    words = [file.word(file.slots()[0] + 8 * word) for word in range(24)]
+    words = [file.word(file.slots()[0] + 8 * word) for word in range(32)]
     assert words[0] % 2 == 0
-    assert words[1:11] == [42, 1234, NOW, 2, -2, -3, 2, 2, 3, 3]
-    assert words[16:] == [10000, 1000, 9900, 2000, 10100, 5000, 10200, 6000]
+    assert words[1:12] == [42, 1234, NOW, 2, -2, -3, 2, 2, 3, 3, 0]
+    assert words[16:] == [10000, 1000, 9900, 2000, 10100, 5000, 10200, 6000, *[0] * 8]
+
+
+def test_a_wide_book_is_read_exactly_and_laid_out_as_documented(path: Path) -> None:
+    writer, reader = BookWriter(path, PAIR, -2, -3, depth=2), BookReader(path)
+    book = make_book()
+    book.apply_diff([("100", "1000000000000000.00000001"), ("97", "0.5")], [("101", "0.00000002")])
+    assert book.is_wide
+    writer.publish(book, 42, 1234, NOW, SyncState.SYNCED)
+    best = reader.read_best(NOW)
+    assert (best.bid_size, best.ask_size) == (Decimal("1000000000000000.00000001"), Decimal("0.00000002"))
+    assert reader.read_raw(NOW) == (ReadStatus.FRESH, 10000, 10**23 + 1, 10100, 2, -2, -8, 42, 0)
+    view = reader.depth(None, NOW)
+    assert view.bids == [(Decimal(100), Decimal("1000000000000000.00000001")), (Decimal(99), Decimal(2))]
+    assert view.asks == [(Decimal(101), Decimal("0.00000002")), (Decimal(102), Decimal(6))]
+    top = reader.top(1, NOW)
+    assert (top.bids.tolist(), top.asks.tolist()) == ([[10000, 10**23 + 1]], [[10100, 2]])
+    file = File(path)
+    words = [file.word(file.slots()[0] + 8 * word) for word in range(32)]
+    assert words[6:12] == [-8, 2, 2, 4, 3, 1]
+    assert words[16:] == [10000, 1, 9900, 2 * 10**8, 10100, 2, 10200, 6 * 10**8, 10**5, 0, 0, 0, *[0] * 4]
+    writer.set_state(SyncState.UNSYNCED)
+    assert reader.read_best(NOW).bid_size == Decimal("1000000000000000.00000001")
+    writer.publish(make_book(), 43, 1234, NOW, SyncState.SYNCED)
+    assert reader.read_raw(NOW)[:5] == (ReadStatus.FRESH, 10000, 1000, 10100, 5000)
+    assert reader.top(1, NOW).bids.dtype == np.int64
