@@ -119,9 +119,9 @@ class Desk:
         await publisher.start()
         await reader.start()
         self._stream = publisher.open_stream("orders", overload=Overload.CLOSE, history=self.journal, incarnation=1)
-        reader.subscribe("exchange", "orders", self._heard)
-        while not self._stream.readers:
-            await asyncio.sleep(0)
+        read = asyncio.Event()
+        reader.subscribe("exchange", "orders", self._heard, on_state=lambda state: read.set())
+        await read.wait()
 
     async def close(self) -> None:
         for bus in reversed(self._buses):
