@@ -42,16 +42,18 @@ class VirtualProcess:
     operating system would do at its end (close its files, cut its connections), in that order.
     """
 
-    __slots__ = ("_fuse", "_held", "_on_fuse", "_tasks", "context", "gone", "name", "on_death", "steps")
+    __slots__ = ("_fuse", "_held", "_on_fuse", "_tasks", "context", "gone", "is_watched", "name", "on_death", "steps")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.gone = False
+        self.is_watched = False
+        """Whether the loop has to ask :meth:`may_run` before each callback."""
         self.steps = 0
         self.on_death: list[Callable[[], None]] = []
         self.context = contextvars.copy_context()
         self.context.run(CURRENT.set, self)
-        self._held: deque[asyncio.Handle] | None = None
+        self._held: deque[_Booking] | None = None
         self._fuse = 0
         self._on_fuse: Callable[[], None] | None = None
         self._tasks: list[weakref.ref[asyncio.Task[Any]]] = []
@@ -68,10 +70,12 @@ class VirtualProcess:
         """Hold its callbacks back, as SIGSTOP does; time goes on, and timers that come due wait as well."""
         if self._held is None:
             self._held = deque()
+            self._watch()
 
     def resume(self) -> None:
         """Let what was held back run, in order, as SIGCONT does."""
         held, self._held = self._held, None
+        self._watch()
         if held and not self.gone:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, VirtualLoop)
@@ -81,6 +85,7 @@ class VirtualProcess:
         """Call ``burnt`` right before the ``steps``-th callback of this process from now."""
         self._fuse = max(1, steps)
         self._on_fuse = burnt
+        self._watch()
 
     def kill(self) -> None:
         """End it as SIGKILL does: nothing of it runs any more, and nothing it cleans up reaches anyone."""
@@ -88,6 +93,7 @@ class VirtualProcess:
             return
         self.gone = True
         self._held = None
+        self._watch()
         # Run in its own context, so that whatever this books belongs to the dead and is dropped.
         context = self.context.copy()
         for act in self.on_death:
@@ -102,7 +108,7 @@ class VirtualProcess:
         if len(tasks) > 512:
             self._tasks = [ref for ref in tasks if (found := ref()) is not None and not found.done()]
 
-    def may_run(self, handle: asyncio.Handle) -> bool:
+    def may_run(self, handle: _Booking) -> bool:
         """For the loop: whether this callback is to run now."""
         if self.gone:
             return False
@@ -114,9 +120,13 @@ class VirtualProcess:
             self._fuse -= 1
             if not self._fuse and self._on_fuse is not None:
                 burnt, self._on_fuse = self._on_fuse, None
+                self._watch()
                 burnt()
                 return not self.gone
         return True
+
+    def _watch(self) -> None:
+        self.is_watched = self.gone or self._held is not None or self._fuse > 0
 
     def _drop_tasks(self) -> None:
         for ref in self._tasks:
@@ -145,6 +155,43 @@ def _close(coroutine: Any) -> None:
             return
 
 
+class _Booking(asyncio.TimerHandle):
+    """A callback that is booked, now or for a time. Without what the base class keeps for a loop's debug mode."""
+
+    __slots__ = ()
+    _callback: Any
+    _args: Any
+    _context: contextvars.Context
+    _cancelled: bool
+    _scheduled: bool
+    _when: float
+    _loop: VirtualLoop
+    _repr: str | None = None
+    _source_traceback: Any = None
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._scheduled = False
+        self._when = 0.0
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None
+            if self._scheduled:
+                self._loop._timer_handle_cancelled(self)
+
+
 class Connector(Protocol):
     """Makes connections and servers for a loop."""
 
@@ -165,17 +212,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """See the module. ``clock`` is advanced by the loop and by nobody else; ``network`` carries connections."""
 
     _stopping: bool
-    _ready: deque[asyncio.Handle]
+    _ready: deque[_Booking]
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
         self.clock = clock
         self.network: Connector | None = None
         self.callbacks = 0
-        self._timers: list[tuple[int, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[int, int, _Booking]] = []
         self._made = 0
         self._cancelled = 0
-        self._instant_ns = -1
+        self._now_ns = clock.monotonic_ns()
         self._turns = 0
         # By identity: weak references are gone when one is finalised. An entry lasts until its number is reused.
         self._generators: dict[int, contextvars.Context] = {}
@@ -184,7 +231,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # ---------------------------------------------------------------------------------------------------------- time
 
     def time(self) -> float:
-        return self.clock.monotonic_ns() / 1e9
+        return self._now_ns / 1e9
 
     def call_at(
         self,
@@ -202,7 +249,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        return self.call_at_ns(_ns(self.time() + delay), callback, *args, context=context)
+        return self.call_at_ns(self._now_ns + math.ceil(delay * 1e9), callback, *args, context=context)
 
     def call_at_ns(
         self,
@@ -212,10 +259,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """:meth:`call_at`, on the clock's monotonic nanoseconds."""
-        handle = asyncio.TimerHandle(when_ns / 1e9, callback, args, self, context)
+        handle = _Booking(self, callback, args, context)
+        handle._when = when_ns / 1e9
+        handle._scheduled = True
         self._made += 1
         heapq.heappush(self._timers, (when_ns, self._made, handle))
-        handle._scheduled = True  # type: ignore[attr-defined]  # what makes a handle tell of its cancelling
         return handle
 
     def call_soon(
@@ -224,7 +272,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Booking(self, callback, args, context)
         self._ready.append(handle)
         return handle
 
@@ -236,61 +284,73 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def book(self, handles: deque[asyncio.Handle]) -> None:
+    def book(self, handles: deque[_Booking]) -> None:
         """Run these callbacks after those that are booked already."""
         self._ready.extend(handles)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         self._cancelled += 1
         if self._cancelled > _MANY_CANCELLED and 2 * self._cancelled > len(self._timers):
-            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            # In place: a turn that is under way goes on with the same list.
+            self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
             heapq.heapify(self._timers)
             self._cancelled = 0
 
     def _run_once(self) -> None:
-        ready = self._ready
-        if not ready and not self._stopping:
-            self._jump()
-        self._check_progress()
-        now_ns = self.clock.monotonic_ns()
-        timers = self._timers
-        while timers and timers[0][0] <= now_ns:
-            handle = heapq.heappop(timers)[2]
-            handle._scheduled = False  # type: ignore[attr-defined]
-            if not handle.cancelled():
-                ready.append(handle)
-        for _ in range(len(ready)):
-            self._run_handle(ready.popleft())
-
-    def _run_handle(self, handle: asyncio.Handle) -> None:
-        if handle.cancelled():
-            return
-        process = handle._context.get(CURRENT)  # type: ignore[attr-defined]
-        if process is None or process.may_run(handle):
-            self.callbacks += 1
-            handle._run()
+        """Turn after turn, until somebody says stop: what the base class's loop adds to each is not needed here."""
+        ready, timers, pop, current = self._ready, self._timers, heapq.heappop, CURRENT
+        while True:
+            if not ready and not self._stopping:
+                self._jump()
+            now_ns = self._now_ns
+            self._turns += 1
+            if self._turns > MAX_TURNS_AT_ONE_INSTANT:
+                waiting = ", ".join(repr(handle) for handle in list(ready)[:3])
+                raise VirtualTimeError(f"callbacks follow each other without end and time stands still: {waiting}")
+            while timers and timers[0][0] <= now_ns:
+                timer = pop(timers)[2]
+                timer._scheduled = False
+                if not timer._cancelled:
+                    ready.append(timer)
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if handle._cancelled:
+                    continue
+                context = handle._context
+                process = context.get(current)
+                if process is not None:
+                    if process.is_watched:
+                        if not process.may_run(handle):
+                            continue
+                    else:
+                        process.steps += 1
+                self.callbacks += 1
+                try:
+                    context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._callback_failed(handle, error)
+            if self._stopping:
+                return
 
     def _jump(self) -> None:
         """Let time pass until the next timer."""
         timers = self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
             self._cancelled = max(0, self._cancelled - 1)
         if not timers:
             raise VirtualTimeError("nothing is left to happen, and something still waits for it")
-        ahead = timers[0][0] - self.clock.monotonic_ns()
-        if ahead > 0:
-            self.clock.advance(ahead)
-
-    def _check_progress(self) -> None:
-        now_ns = self.clock.monotonic_ns()
-        if now_ns != self._instant_ns:
-            self._instant_ns = now_ns
+        ahead_ns = timers[0][0] - self._now_ns
+        if ahead_ns > 0:
+            self.clock.advance(ahead_ns)
+            self._now_ns += ahead_ns
             self._turns = 0
-        self._turns += 1
-        if self._turns > MAX_TURNS_AT_ONE_INSTANT:
-            waiting = ", ".join(repr(handle) for handle in list(self._ready)[:3])
-            raise VirtualTimeError(f"callbacks follow each other without end and time stands still: {waiting}")
+
+    def _callback_failed(self, handle: _Booking, error: BaseException) -> None:
+        message = f"Exception in callback {handle!r}"
+        self.call_exception_handler({"message": message, "exception": error, "handle": handle})
 
     # ------------------------------------------------------------------------------------------------------- network
 

@@ -58,7 +58,7 @@ def make_plan(seed: int, faults: bool = True) -> Plan:
     rng = random.Random(f"plan/{seed}")
     return Plan(
         seed=seed,
-        activity=rng.choice((3.0, 5.0, 8.0)),
+        activity=rng.choice((1.0, 2.0, 4.0)),
         latency_ms=rng.choice((0.5, 2.0, 10.0, 40.0)),
         jitter_ms=rng.choice((0.1, 2.0, 15.0)),
         bus_latency_us=rng.choice((10.0, 60.0, 400.0)),

@@ -93,7 +93,7 @@ class Busy(Strategy):
                 self.cancel(order.client_order_id)
             return
         for pair in self.pairs:
-            if self.rng.random() < 0.4:
+            if self.rng.random() < 0.2:
                 self.act(pair)
 
     def act(self, pair: str) -> None:

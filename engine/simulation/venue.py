@@ -19,7 +19,7 @@ from engine.simulator.faults import Fault
 from engine.simulator.ledger import Ledger
 from engine.simulator.venue import Saved
 
-STEP_S: Final = 0.05
+STEP_S: Final = 0.1
 FIRST_PORT: Final = 40_100
 BALANCES: Final = {"USDT": "1000000", "BTC": "20", "ETH": "300"}
 PRICES: Final = {"BTC-USDT": "60000", "ETH-USDT": "3000"}
