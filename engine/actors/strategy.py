@@ -12,7 +12,7 @@ import msgspec
 
 from engine.actors.account_link import AccountLink
 from engine.actors.base import Actor, ActorContext
-from engine.book import BookReader, ReadStatus
+from engine.book import BookReader, Execution, ReadStatus, TopView, Volume
 from engine.errors import ConfigError
 from engine.messages import (
     Balance,
@@ -221,6 +221,18 @@ class StrategyActor(Actor):
         if depth.status is not ReadStatus.FRESH:
             return [], []
         return list(depth.bids), list(depth.asks)
+
+    def top(self, pair: str, levels: int | None) -> TopView:
+        return self._reader(pair).top(levels, self.clock.monotonic_ns())
+
+    def fill(self, pair: str, side: Side, size: Decimal) -> Execution:
+        return self._reader(pair).fill(side, size, self.clock.monotonic_ns())
+
+    def fill_quote(self, pair: str, side: Side, quote: Decimal) -> Execution:
+        return self._reader(pair).fill_quote(side, quote, self.clock.monotonic_ns())
+
+    def volume(self, pair: str, side: Side, price: Decimal) -> Volume:
+        return self._reader(pair).volume(side, price, self.clock.monotonic_ns())
 
     def balance(self, pair: str, asset: str) -> Balance:
         return self._account(pair)[0].balance(asset)

@@ -19,7 +19,7 @@ from engine.book.shared import BookReader, BookWriter
 from engine.book.standing import Standing, SyncCounters
 from engine.book.states import ReadStatus, SyncState
 from engine.book.sync import BookSync, QuoteMismatch, SyncReason, SyncResult
-from engine.book.views import BestView, DepthView, TopView
+from engine.book.views import BestView, DepthView, Execution, TopView, Volume
 
 __all__ = [
     "BestQuote",
@@ -34,6 +34,7 @@ __all__ = [
     "DepthDiff",
     "DepthSnapshot",
     "DepthView",
+    "Execution",
     "KrakenChecksum",
     "Levels",
     "OkxChecksum",
@@ -52,6 +53,7 @@ __all__ = [
     "TopView",
     "UnnumberedRule",
     "Verdict",
+    "Volume",
     "exponent_of",
     "format_mantissa",
 ]

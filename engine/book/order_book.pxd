@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from engine.book.decimals cimport Wide
+from engine.book.queries cimport Cells
 
 cdef struct Level:
     int64_t key  # price × direction, so that both sides ascend towards their best level
@@ -44,6 +45,7 @@ cdef class OrderBook:
         self, const Level* bids, Py_ssize_t bid_count, const Level* asks, Py_ssize_t ask_count
     ) except -1
     cdef int _check(self) except -1
+    cdef Cells _facing(self, object side) except *
     cdef Py_ssize_t _limit(self, object n) except -1
     cdef object _best(self, Ladder* ladder)
     cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1

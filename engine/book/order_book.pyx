@@ -17,12 +17,18 @@ from libc.string cimport memcpy, memmove
 
 from engine.book.decimals cimport FINER, MALFORMED, MAX_EXPONENT, MIN_EXPONENT, NEGATIVE, PARSED, WORD, Wide
 from engine.book.decimals cimport format_decimal, format_wide, parse_str, parse_wide_str, shift, shift_wide
+from engine.book.queries cimport Cells, exact, fill, fill_quote, volume
 
 from decimal import Decimal
 
 import numpy as np
 
+from engine.book.states import ReadStatus
 from engine.errors import BookError
+from engine.messages import Side
+
+cdef object BUY = Side.BUY, SELL = Side.SELL
+cdef object FRESH = ReadStatus.FRESH
 
 cdef extern from "Python.h":
     object PySequence_Fast(object sequence, const char* message)
@@ -184,6 +190,41 @@ cdef class OrderBook:
             self._array(&self._bids, limit), self._array(&self._asks, limit), self.price_exponent, self.size_exponent
         )
 
+    def mid(self):
+        """Half way between best bid and best ask, exactly; None when a side is empty."""
+        self._check()
+        if self._bids.count == 0 or self._asks.count == 0:
+            return None
+        both = <object>best_price(&self._bids) + <object>best_price(&self._asks)
+        return exact(both // 2, self.price_exponent) if both % 2 == 0 else exact(both * 5, self.price_exponent - 1)
+
+    def spread(self):
+        """Best ask less best bid; None when a side is empty."""
+        self._check()
+        if self._bids.count == 0 or self._asks.count == 0:
+            return None
+        return exact(<object>best_price(&self._asks) - <object>best_price(&self._bids), self.price_exponent)
+
+    def fill(self, side, size):
+        """What a market order of ``size`` would get, as an :class:`~engine.book.views.Execution`. ``side``: the
+        taker's :class:`~engine.messages.Side`."""
+        self._check()
+        cdef Cells cells = self._facing(side)
+        return fill(&cells, self.pair, size, FRESH)
+
+    def fill_quote(self, side, quote):
+        """The same of an order that spends, or is to bring, ``quote`` of the quote asset. The last part of it is
+        rounded down to whole steps of the book's sizes."""
+        self._check()
+        cdef Cells cells = self._facing(side)
+        return fill_quote(&cells, self.pair, quote, FRESH)
+
+    def volume(self, side, price):
+        """What a taker finds at ``price`` or better, as a :class:`~engine.book.views.Volume`."""
+        self._check()
+        cdef Cells cells = self._facing(side)
+        return volume(&cells, self.pair, price, side is BUY, FRESH)
+
     cpdef bint best_equals(self, object bid, object bid_size, object ask, object ask_size) except -1:
         """Whether the best bid and ask are exactly these decimal strings. A size of zero stands for an empty side."""
         self._check()
@@ -328,6 +369,22 @@ cdef class OrderBook:
         if not self.is_valid:
             raise BookError(f"{self.pair}: the book is invalid ({self.invalid_reason}); it needs a new snapshot")
         return 0
+
+    cdef Cells _facing(self, object side) except *:
+        """The side that a taker of ``side`` meets."""
+        cdef Ladder* ladder = &self._asks if side is BUY else &self._bids
+        cdef Cells cells
+        if side is not BUY and side is not SELL:
+            raise TypeError(f"{self.pair}: {side!r} is not a Side")
+        cells.first = &ladder.levels[ladder.count - 1].key if ladder.count else NULL
+        cells.high = &ladder.high[ladder.count - 1] if ladder.count and ladder.high != NULL else NULL
+        cells.step = -1
+        cells.count = ladder.count
+        cells.direction = ladder.direction
+        cells.price_exponent = self.price_exponent
+        cells.size_exponent = self.size_exponent
+        cells.is_cut = False
+        return cells
 
     cdef Py_ssize_t _limit(self, object n) except -1:
         self._check()
@@ -612,6 +669,11 @@ cdef tuple level_of(const Ladder* ladder, Py_ssize_t at):
     if ladder.high != NULL:
         size += <object>ladder.high[at] * WORD
     return ladder.levels[at].key * ladder.direction, size
+
+
+cdef int64_t best_price(const Ladder* ladder) noexcept nogil:
+    """Of a side that is not empty."""
+    return ladder.levels[ladder.count - 1].key * ladder.direction
 
 
 cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from fractions import Fraction
 from typing import NoReturn
 
 from engine.book.events import Levels
+from engine.book.states import ReadStatus
+from engine.book.views import Execution, Volume
 from engine.errors import BookError
+from engine.messages import Side
 
 _LARGEST = 2**63 - 1
 _LARGEST_SIZE = 10**36 - 1  # of a wide book
@@ -75,6 +79,64 @@ class ReferenceBook:
     def is_crossed(self) -> bool:
         return bool(self.bids and self.asks) and max(self.bids) >= min(self.asks)
 
+    def mid(self) -> Decimal | None:
+        return _exactly((Fraction(max(self.bids)) + Fraction(min(self.asks))) / 2) if self.bids and self.asks else None
+
+    def spread(self) -> Decimal | None:
+        return _exactly(Fraction(min(self.asks)) - Fraction(max(self.bids))) if self.bids and self.asks else None
+
+    def fill(self, side: Side, size: Decimal) -> Execution:
+        left, taken, cost, touched = Fraction(size), Fraction(0), Fraction(0), []
+        for price, offered in self._facing(side):
+            if left:
+                part = min(left, Fraction(offered))
+                left, taken, cost = left - part, taken + part, cost + part * Fraction(price)
+                touched.append(price)
+        return self._execution(taken, cost, touched, not left)
+
+    def fill_quote(self, side: Side, quote: Decimal) -> Execution:
+        step = Fraction(10) ** self.size_exponent
+        left, taken, cost, touched = Fraction(quote), Fraction(0), Fraction(0), []
+        done = False
+        for price, offered in self._facing(side):
+            part = Fraction(offered)
+            if not done and part * Fraction(price) > left:
+                part = left / Fraction(price) // step * step
+                done = True
+            elif done:
+                part = Fraction(0)
+            if part:
+                left, taken, cost = left - part * Fraction(price), taken + part, cost + part * Fraction(price)
+                touched.append(price)
+            done = done or not left
+        return self._execution(taken, cost, touched, done)
+
+    def volume(self, side: Side, price: Decimal) -> Volume:
+        within = [
+            level for level in self._facing(side) if (level[0] <= price if side is Side.BUY else level[0] >= price)
+        ]
+        return Volume(
+            status=ReadStatus.FRESH,
+            base=_exactly(sum((Fraction(size) for _, size in within), Fraction(0))),
+            quote=_exactly(sum((Fraction(at) * Fraction(size) for at, size in within), Fraction(0))),
+            levels=len(within),
+        )
+
+    def _facing(self, side: Side) -> list[tuple[Decimal, Decimal]]:
+        bids, asks = self.depth()
+        return asks if side is Side.BUY else bids
+
+    @staticmethod
+    def _execution(size: Fraction, cost: Fraction, touched: list[Decimal], complete: bool) -> Execution:
+        return Execution(
+            status=ReadStatus.FRESH,
+            size=_exactly(size),
+            cost=_exactly(cost),
+            worst=touched[-1] if touched else None,
+            levels=len(touched),
+            complete=complete,
+        )
+
     def _set(self, side: dict[Decimal, Decimal], level: tuple[Decimal, Decimal] | None) -> None:
         if level is None:
             return
@@ -135,6 +197,14 @@ class ReferenceBook:
     def _refuse(self, text: str) -> NoReturn:
         self.is_valid = False
         raise BookError(f"{self.pair}: {text!r} cannot be held")
+
+
+def _exactly(value: Fraction) -> Decimal:
+    """A fraction of tens as a Decimal with all its digits."""
+    places = 0
+    while value.denominator != 1:
+        value, places = value * 10, places + 1
+    return Decimal(f"{value.numerator}e-{places}")
 
 
 def _decimal(value: tuple[int, int]) -> Decimal:

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from engine.book.layout cimport Mapping
 from engine.book.order_book cimport OrderBook
+from engine.book.queries cimport Cells
 from engine.book.standing cimport Standing
 
 cdef class BookWriter:
@@ -42,6 +43,7 @@ cdef class BookReader:
 
     cdef int best(self, Best* found, int64_t now_mono_ns) except -1
 
+    cdef int _read_facing(self, object side, object now_mono_ns, Cells* cells) except -1
     cdef int _read(self, object now_mono_ns, int64_t limit) except -1
     cdef int _read_at(self, int64_t now, int64_t limit) except -1
     cdef bint _ready(self) except -1

@@ -18,6 +18,7 @@ from engine.book.layout cimport (
     pair_of, slot_words_of, store_relaxed, store_release, store_side, unmap,
 )
 from engine.book.order_book cimport OrderBook
+from engine.book.queries cimport Cells, fill, fill_quote, volume
 from engine.book.standing cimport Standing
 
 import contextlib
@@ -28,8 +29,11 @@ import numpy as np
 
 from engine.book.layout import MAX_DEPTH, naming
 from engine.book.states import ReadStatus, SyncState
-from engine.book.views import BestView, DepthView, TopView
+from engine.book.views import BestView, DepthView, Execution, TopView, Volume
 from engine.errors import BookError
+from engine.messages import Side
+
+cdef object BUY = Side.BUY, SELL = Side.SELL
 
 cdef enum Status:
     FRESH = 0
@@ -423,7 +427,49 @@ cdef class BookReader:
             age_ns=self._age,
         )
 
+    def fill(self, side, size, now_mono_ns=None):
+        """As :meth:`OrderBook.fill`, of the levels that the file holds: BookError where more would be needed."""
+        cdef Cells cells
+        cdef int status = self._read_facing(side, now_mono_ns, &cells)
+        if status >= BUSY:
+            return Execution(status=STATUSES[status])
+        return fill(&cells, self._pair, size, STATUSES[status])
+
+    def fill_quote(self, side, quote, now_mono_ns=None):
+        """As :meth:`OrderBook.fill_quote`, of the levels that the file holds."""
+        cdef Cells cells
+        cdef int status = self._read_facing(side, now_mono_ns, &cells)
+        if status >= BUSY:
+            return Execution(status=STATUSES[status])
+        return fill_quote(&cells, self._pair, quote, STATUSES[status])
+
+    def volume(self, side, price, now_mono_ns=None):
+        """As :meth:`OrderBook.volume`, of the levels that the file holds."""
+        cdef Cells cells
+        cdef int status = self._read_facing(side, now_mono_ns, &cells)
+        if status >= BUSY:
+            return Volume(status=STATUSES[status])
+        return volume(&cells, self._pair, price, side is BUY, STATUSES[status])
+
     # -------------------------------------------------------------------------------------------------------- steps
+
+    cdef int _read_facing(self, object side, object now_mono_ns, Cells* cells) except -1:
+        """Reads, and finds the side that a taker of ``side`` meets."""
+        if side is not BUY and side is not SELL:
+            raise TypeError(f"{self.path}: {side!r} is not a Side")
+        cdef int status = self._read(now_mono_ns, DEEPEST)
+        cdef const int64_t* words = <const int64_t*>self._copy
+        if status >= BUSY:
+            return status
+        cells.first = words + LEVELS + (2 * self._map.depth if side is BUY else 0)
+        cells.high = words + LEVELS + (5 if side is BUY else 4) * self._map.depth if words[WIDE] else NULL
+        cells.step = 1
+        cells.count = words[ASK_COUNT] if side is BUY else words[BID_COUNT]
+        cells.direction = 1
+        cells.price_exponent = <int>words[PRICE_EXPONENT]
+        cells.size_exponent = <int>words[SIZE_EXPONENT]
+        cells.is_cut = cells.count < (words[ASK_TOTAL] if side is BUY else words[BID_TOTAL])
+        return status
 
     cdef int _read(self, object now_mono_ns, int64_t limit) except -1:
         return self._read_at(monotonic() if now_mono_ns is None else now_mono_ns, limit)

@@ -26,6 +26,64 @@ class BestView(msgspec.Struct, frozen=True, kw_only=True):
     update_id: int = 0
     age_ns: int = -1
 
+    @property
+    def mid(self) -> Decimal | None:
+        """Half way between best bid and best ask; None when a side is empty."""
+        if self.bid is None or self.ask is None:
+            return None
+        return (self.bid + self.ask) / 2
+
+    @property
+    def spread(self) -> Decimal | None:
+        """Best ask less best bid; None when a side is empty."""
+        if self.bid is None or self.ask is None:
+            return None
+        return self.ask - self.bid
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """What a taker's order would get now: ``size`` of the base asset for ``cost`` of the quote asset.
+
+    ``worst`` is the price of the last level it would touch, None if it would touch none. Not ``complete``: the whole
+    side is not enough for the order, and this is all of it. Unless :attr:`fresh`, do not trade on it.
+    """
+
+    status: ReadStatus
+    size: Decimal = Decimal(0)
+    cost: Decimal = Decimal(0)
+    worst: Decimal | None = None
+    levels: int = 0
+    complete: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        """In sync, and its writer lives."""
+        return self.status is ReadStatus.FRESH
+
+    @property
+    def vwap(self) -> Decimal | None:
+        """The average price, to 28 digits; None for nothing."""
+        return self.cost / self.size if self.size else None
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """What is offered up to a price: ``base`` of the base asset, worth ``quote`` of the quote asset."""
+
+    status: ReadStatus
+    base: Decimal = Decimal(0)
+    quote: Decimal = Decimal(0)
+    levels: int = 0
+
+    @property
+    def fresh(self) -> bool:
+        """In sync, and its writer lives."""
+        return self.status is ReadStatus.FRESH
+
+    @property
+    def vwap(self) -> Decimal | None:
+        """The average price, to 28 digits; None for nothing."""
+        return self.quote / self.base if self.base else None
+
 
 class DepthView(msgspec.Struct, frozen=True, kw_only=True):
     """(price, size) levels, best first.

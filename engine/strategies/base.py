@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from engine.book.views import Execution, TopView, Volume
 from engine.messages import Balance, Order, OrderEvent, OrderType, Side, Tick, Trade, TradingRule
 
 
@@ -52,6 +53,13 @@ class BookView(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return (self.bid + self.ask) / 2
 
+    @property
+    def spread(self) -> Decimal | None:
+        """Best ask less best bid; None when a side is empty."""
+        if self.bid is None or self.ask is None:
+            return None
+        return self.ask - self.bid
+
 
 class Desk(Protocol):
     """What the engine does for a strategy. The strategy actor implements it; tests may bring their own."""
@@ -62,6 +70,10 @@ class Desk(Protocol):
     def cancel(self, client_order_id: str) -> None: ...
     def book(self, pair: str) -> BookView: ...
     def depth(self, pair: str, levels: int) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]: ...
+    def top(self, pair: str, levels: int | None) -> TopView: ...
+    def fill(self, pair: str, side: Side, size: Decimal) -> Execution: ...
+    def fill_quote(self, pair: str, side: Side, quote: Decimal) -> Execution: ...
+    def volume(self, pair: str, side: Side, price: Decimal) -> Volume: ...
     def balance(self, pair: str, asset: str) -> Balance: ...
     def open_orders(self, pair: str | None) -> list[Order]: ...
     def rule(self, pair: str) -> TradingRule | None: ...
@@ -153,6 +165,25 @@ class Strategy:
     def depth(self, pair: str, levels: int = 10) -> tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]:
         """The best levels a side, best first, as (price, size); empty unless the book is fresh."""
         return self.__desk.depth(pair, levels)
+
+    def top(self, pair: str, levels: int | None = None) -> TopView:
+        """The best levels as numpy arrays of whole numbers, for reckoning; look at its ``status``."""
+        return self.__desk.top(pair, levels)
+
+    def fill(self, pair: str, side: Side, size: Decimal | str | int) -> Execution:
+        """What a market order of ``size`` would get of the book as it is: size, cost, average and worst price.
+
+        Look at ``fresh`` and ``complete``. BookError where more levels would be needed than are published.
+        """
+        return self.__desk.fill(pair, side, _exact(size))
+
+    def fill_quote(self, pair: str, side: Side, quote: Decimal | str | int) -> Execution:
+        """The same of an order that spends, or is to bring, an amount of the quote asset."""
+        return self.__desk.fill_quote(pair, side, _exact(quote))
+
+    def volume(self, pair: str, side: Side, price: Decimal | str | int) -> Volume:
+        """What a taker finds at ``price`` or better, in the base and in the quote asset; look at ``fresh``."""
+        return self.__desk.volume(pair, side, _exact(price))
 
     def balance(self, pair: str, asset: str) -> Balance:
         """What the account behind a pair holds of an asset; zeros when the venue named none."""

@@ -375,6 +375,15 @@ def test_books_are_read_from_shared_memory(strategy_world, tmp_path):
             Decimal("100.5"),
             7,
         )
+        bought = diary.fill(PAIR, Side.BUY, "0.5")
+        assert (bought.size, bought.complete, bought.fresh) == (Decimal("0.5"), True, True)
+        assert bought.cost == bought.worst * bought.size
+        assert diary.fill_quote(PAIR, Side.BUY, bought.cost).size == Decimal("0.5")
+        assert diary.volume(PAIR, Side.BUY, bought.worst).base >= bought.size
+        assert diary.top(PAIR, 1).asks.shape == (1, 2)
+        assert diary.book(PAIR).spread == diary.book(PAIR).ask - diary.book(PAIR).bid
+        with pytest.raises(TypeError):
+            diary.fill(PAIR, Side.BUY, 0.5)
         assert diary.depth(PAIR, 5) == (
             [(Decimal(100), Decimal(1)), (Decimal(99), Decimal(2))],
             [(Decimal(101), Decimal(3))],
