@@ -15,7 +15,8 @@ from engine.orders.journal import Journal
 from engine.simulation import invariants
 from engine.simulation import world as world_module
 from engine.simulation.plan import make_plan
-from engine.simulation.weather import ORDER, RequestFault
+from engine.simulation.weather import RequestFault
+from engine.simulation.wire import ORDER
 from engine.simulation.world import World
 
 SEED = 2
