@@ -6,7 +6,9 @@ back.
 
 import asyncio
 import dataclasses
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 from engine.actors.inline import share_logging
 from engine.actors.inline_run import repeatable
@@ -15,6 +17,7 @@ from engine.orders.journal import Journal
 from engine.simulation import invariants
 from engine.simulation import world as world_module
 from engine.simulation.plan import make_plan
+from engine.simulation.run import memory_folder
 from engine.simulation.weather import RequestFault
 from engine.simulation.wire import ORDER
 from engine.simulation.world import World
@@ -106,16 +109,16 @@ def unknown_trades(world, venue):
     return theirs - ours
 
 
-def test_W1_five_minutes_without_the_network_lose_resend_and_double_nothing(tmp_path, monkeypatch):
+def test_W1_five_minutes_without_the_network_lose_resend_and_double_nothing(monkeypatch):
     monkeypatch.setattr(world_module, "STRATEGY", f"{Resting.__module__}:Resting")
     monkeypatch.setattr(world_module, "TRADING_S", OUTAGE_S + 80.0)
     plan = dataclasses.replace(
         make_plan(SEED, faults=False), order_entry={"a": "rest", "b": "websocket"}, checkpoint_every=(1, 2, 3)
     )
     outage = Outage()
-    with repeatable(f"run/{SEED}"):
+    with repeatable(f"run/{SEED}"), tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         share_logging("critical")
-        world = World(plan, tmp_path)
+        world = World(plan, Path(folder))
         with asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
             runner.run(world.run(outage.strike, invariants.check_market_data))
         assert world.findings == []
