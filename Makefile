@@ -7,6 +7,7 @@ CORE    := $(shell find engine -name '*.pyx' -o -name '*.pxd')
 CONFIG  ?= configs/demo.yml
 FOR     ?=
 BENCH   ?=
+EACH    ?=
 SEEDS   ?= 100
 FROM    ?= 1
 SEED    ?=
@@ -24,7 +25,7 @@ help:
 	@echo "make lint | make fmt    ruff and mypy | format the code"
 	@echo "make bench [BENCH=bus] [FOR=60]  benchmarks beside their peers, one JSON object a line"
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
-	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder"
+	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
 	@echo "make clean              removes what was built (not .venv)"
 
@@ -53,7 +54,7 @@ chaos: setup
 	@$(PYTHON) -m engine.chaos $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --config configs/two_venues.yml
 
 fuzz: setup
-	@$(PYTHON) -m engine.fuzzing $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
+	@$(PYTHON) -m engine.fuzzing $(if $(EACH),--each $(EACH) --jobs $(JOBS),$(if $(FOR),--for $(FOR))) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
 
 bench: setup
 	@$(PYTHON) -c 'import sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \

@@ -224,7 +224,8 @@ class _GuessedSymbols(SymbolMap):
         if known is not None:
             return known
         guess = self._unspell(symbol)
-        if guess is None or self.symbol(guess) != symbol:
+        base, _, quote = (guess or "").partition("-")
+        if guess is None or not base or not quote or self.symbol(guess) != symbol:
             return None
         self._guessed[symbol] = guess
         return guess

@@ -8,13 +8,17 @@ import sys
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
+from engine.book import DepthDiff
 from engine.connectors.errors import MalformedFrame
+from engine.connectors.feed import FeedResult, MarketDataFeed
 from engine.connectors.kraken_v1.market_data import KrakenV1MarketData
-from engine.fuzzing.mutate import mutated
+from engine.fuzzing.hot import HotTwins
+from engine.fuzzing.mutate import MUTATIONS, Mutation, mutated
 from engine.fuzzing.reference import REFERENCES
-from engine.fuzzing.run import fuzz
+from engine.fuzzing.run import fuzz, fuzz_each
 from engine.fuzzing.samples import COMPRESSED, seeds
 from engine.fuzzing.strict import Refused, parse
 from engine.replay import Replay
@@ -66,6 +70,64 @@ def test_a_decoder_that_misreads_crashes_or_takes_anything_is_found(monkeypatch:
         assert (report.crashes > 0, report.wrong > 0) == (crashes, not crashes)
 
 
+def test_the_hot_path_takes_many_mutated_frames_and_none_otherwise_than_the_general_way() -> None:
+    report = fuzz(seed=4, frames=8_000, venues=("binance",))
+    assert report.failures == []
+    assert report.hot > 800
+
+
+def test_a_hot_path_that_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MarketDataFeed._ready  # what the hot path answers with, and the general way through _result
+
+    def forgetful(self: Any, pair: str) -> Any:
+        return real(self, pair) if self.protocol.hot_path() is None else FeedResult()
+
+    monkeypatch.setattr(MarketDataFeed, "_ready", forgetful)
+    report = fuzz(seed=1, frames=300, venues=("binance",))
+    assert report.wrong > 0
+    assert "hot" in report.failures[0]
+
+
+def test_a_scanner_that_misreads_is_found() -> None:
+    twins = HotTwins(Random(1))
+    frame = twins.frame()
+    (event,) = Replay("binance").protocol.feed(frame)
+    assert isinstance(event, DepthDiff)
+
+    def found(meant: list[Any] | None) -> bool:
+        """Whether it shows at any of the exponents that are tried by turns; at some the scanner declines."""
+        return any("scanned as" in twins.scanned(frame, meant) for _ in range(40))
+
+    assert not found([event])
+    assert not found([])
+    assert found(None)
+    assert found([msgspec.structs.replace(event, last_id=event.last_id + 1)])
+    assert found([msgspec.structs.replace(event, bids=[*event.bids, ("1", "1")])])
+
+
+def test_an_unread_frame_that_moves_a_book_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MarketDataFeed._on_frame
+
+    def losing(self: MarketDataFeed, conn: Any, data: Any) -> FeedResult:
+        result = real(self, conn, data)
+        if any(problem.kind == "unparsed" for problem in result.problems):
+            for book in self.books.values():
+                book.on_loss("a frame that could not be read")
+        return result
+
+    monkeypatch.setattr(MarketDataFeed, "_on_frame", losing)
+    report = fuzz(seed=1, frames=2_000, venues=("kraken_v1",))
+    assert report.wrong > 0
+    assert "changed a book" in report.failures[0]
+
+
+def test_so_many_of_every_venue_are_done_in_processes() -> None:
+    reports = dict(fuzz_each(150, seed=2, jobs=2))
+    assert reports.keys() == REFERENCES.keys()
+    assert all((report.frames, report.passed) == (150, True) for report in reports.values())
+    assert reports["okx"].accepted == fuzz(seed=2, frames=150, venues=("okx",)).accepted
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -83,6 +145,15 @@ def test_mutations_change_most_frames_and_leave_some() -> None:
     found = [mutated(random, frame, b'{"b":3}') for _ in range(500)]
     assert 20 < sum(one == frame for one in found) < 200
     assert len(set(found)) > 200
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS)
+def test_every_mutation_changes_some_frame_and_takes_any(mutate: Mutation) -> None:
+    random, frame = Random(1), b'{"a":[1,"two",null],"b":"3.50","c":4,"d":5}'
+    assert any(mutate(random, frame, b'{"b":3}') != frame for _ in range(50))
+    for odd in (b"", b"{", b"\xff\x00", b'""', b"[]"):
+        for _ in range(20):
+            assert isinstance(mutate(random, odd, odd), bytes)
 
 
 def test_the_command_prints_one_object() -> None:

@@ -126,6 +126,12 @@ def test_pairs_of_trades_alone_are_listed_out_of_sync() -> None:
     assert (pair["trades"], pair["updates"], pair["synced"], pair["bids"]) == (2, 0, False, [])
 
 
+@pytest.mark.parametrize("symbol", ["-BTCUSDT", "USDT", "", "-", "--", "BTC-USDT-", "\u0130USDT"])
+def test_a_symbol_that_can_be_no_pair_is_nobody_s(symbol: str) -> None:
+    report = replayed([*STORY, depth(14, 15, symbol=symbol)])
+    assert (list(report["pairs"]), report["pairs"]["BTC-USDT"]["sequence"]) == (["BTC-USDT"], 13)
+
+
 def test_binary_frames_are_base64() -> None:
     text = '{"ch":"market.ethbtc.depth.step0","ts":1,"tick":{"bids":[[5.0E-2,1]],"asks":[],"version":3,"ts":1}}'
     record = {"t": 1.0, "kind": "ws_in", "conn": 1, "data64": _base64(gzip.compress(text.encode()))}

@@ -22,6 +22,10 @@ _INTERESTING = (
         b'"1' + b"0" * 40 + b'"',
     ),
 )
+_MEMBER = re.compile(rb'("(?:[^"\\]|\\.)*"):("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null)')
+_KEY = re.compile(rb'"(?:[^"\\]|\\.)*":')
+_BETWEEN = re.compile(rb"[\[\]{},:]")
+_DIGIT = re.compile(rb"[0-9]")
 _PIECES = (b'"', b",", b"[", b"]", b"{", b"}", b" ", b"\\", b"0", b"\n", b"\x00", b"\xff")
 
 
@@ -30,7 +34,14 @@ def mutated(random: Random, frame: bytes, other: bytes) -> bytes:
     if random.random() < 0.1:
         return frame
     for _ in range(random.choice((1, 1, 1, 2, 4))):
-        frame = random.choice(_MUTATIONS)(random, frame, other)
+        frame = random.choice(MUTATIONS)(random, frame, other)
+    return frame
+
+
+def reworded(random: Random, frame: bytes, other: bytes) -> bytes:
+    """The frame with a few other digits: it most likely stays readable, and means something else."""
+    for _ in range(random.choice((1, 1, 2, 4))):
+        frame = _digit(random, frame, other)
     return frame
 
 
@@ -90,18 +101,96 @@ def _borrow(random: Random, frame: bytes, other: bytes) -> bytes:
 
 def _digit(random: Random, frame: bytes, other: bytes) -> bytes:
     """One digit becomes another: the frame most likely stays readable, and means something else."""
-    places = [at for at, byte in enumerate(frame) if 48 <= byte <= 57]
-    if not places:
+    match = _DIGIT.search(frame, random.randrange(len(frame) + 1)) or _DIGIT.search(frame)
+    if match is None:
         return frame
-    at = random.choice(places)
+    at = match.start()
     return frame[:at] + bytes([random.randrange(48, 58)]) + frame[at + 1 :]
+
+
+def _requote(random: Random, frame: bytes, other: bytes) -> bytes:
+    """A number becomes a string, or a string what stands between its quotation marks."""
+    return _with_value(random, frame, lambda value: value[1:-1] if value.startswith(b'"') else b'"%b"' % value)
+
+
+def _notation(random: Random, frame: bytes, other: bytes) -> bytes:
+    """A number is written otherwise: with an exponent, more digits, or zeros in front."""
+    form = random.choice(
+        (b"%be0", b"%bE+2", b"%be-3", b"%b00000000", b"0%b", b"%b123456789012345678901234567890", b"-%b")
+    )
+    return _with_value(
+        random, frame, lambda value: b'"%b"' % (form % value[1:-1]) if value[:1] == b'"' else form % value
+    )
+
+
+def _escape(random: Random, frame: bytes, other: bytes) -> bytes:
+    """One letter of a string is written as an escape."""
+
+    def escaped(value: bytes) -> bytes:
+        if len(value) < 3 or not value.startswith(b'"') or b"\\" in value:
+            return value
+        at = random.randrange(1, len(value) - 1)
+        return value[:at] + b"\\u%04x" % value[at] + value[at + 1 :]
+
+    return _with_value(random, frame, escaped)
+
+
+def _nest(random: Random, frame: bytes, other: bytes) -> bytes:
+    depth = random.choice((1, 1, 2, 3000))
+    return _with_value(random, frame, lambda value: b"[" * depth + value + b"]" * depth)
+
+
+def _double_key(random: Random, frame: bytes, other: bytes) -> bytes:
+    """An object names a key twice."""
+    members = list(_MEMBER.finditer(frame))
+    if not members:
+        return frame
+    match = random.choice(members)
+    value = random.choice((match[2], random.choice(members)[2], random.choice(_INTERESTING)))
+    return frame[: match.start()] + match[1] + b":" + value + b"," + frame[match.start() :]
+
+
+def _unknown_field(random: Random, frame: bytes, other: bytes) -> bytes:
+    keys = list(_KEY.finditer(frame))
+    if not keys:
+        return frame
+    at = random.choice(keys).start()
+    return frame[:at] + b'"zz":' + random.choice((b"1", b'"x"', b"[1,{}]", b"null")) + b"," + frame[at:]
+
+
+def _reorder(random: Random, frame: bytes, other: bytes) -> bytes:
+    """Two members change places."""
+    members = list(_MEMBER.finditer(frame))
+    at = random.randrange(max(len(members) - 1, 1))
+    if len(members) < 2 or frame[members[at].end() : members[at + 1].start()] != b",":
+        return frame
+    first, second = members[at], members[at + 1]
+    return frame[: first.start()] + second[0] + b"," + first[0] + frame[second.end() :]
+
+
+def _space(random: Random, frame: bytes, other: bytes) -> bytes:
+    """White space between two tokens."""
+    found = list(_BETWEEN.finditer(frame))
+    if not found:
+        return frame
+    at = random.choice(found).end()
+    return frame[:at] + random.choice((b" ", b"\t", b"\r\n", b"  ", b"\x0b", b"\xc2\xa0")) + frame[at:]
+
+
+def _with_value(random: Random, frame: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    found = list(_VALUE.finditer(frame))
+    if not found:
+        return frame
+    match = random.choice(found)
+    return frame[: match.start()] + change(match[0]) + frame[match.end() :]
 
 
 def _wrap(random: Random, frame: bytes, other: bytes) -> bytes:
     return random.choice((b"[%b]", b" %b ", b'{"data":%b}', b"%b\n", b"\xef\xbb\xbf%b")) % frame
 
 
-_MUTATIONS: tuple[Mutation, ...] = (
+MUTATIONS: tuple[Mutation, ...] = (
     *(_flip, _flip_bit, _delete, _truncate, _repeat, _insert, _splice),
     *(_value, _value, _value, _borrow, _borrow, _digit, _digit, _wrap),
+    *(_requote, _notation, _escape, _nest, _double_key, _unknown_field, _reorder, _space),
 )

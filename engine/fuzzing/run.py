@@ -2,8 +2,9 @@
 
 A frame counts as ``accepted`` where the decoder took it, ``unparsed`` where it raised MalformedFrame. ``crashes``:
 anything else was raised, by the decoder or by the books behind it. ``wrong``: decoder and reference disagree on
-whether a frame can be read, or on what it says; or an event holds what cannot be kept (a number beyond 64 bits, a
-price that is none).
+whether a frame can be read, or on what it says; an event holds what cannot be kept (a number beyond 64 bits, a
+price that is none); a frame that could not be read was not counted, or changed a book; the scanner of a hot path
+reads a frame otherwise than the reference, or the hot path does with it what the general way does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import traceback
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from decimal import Decimal
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,9 +29,10 @@ from engine.book import BestQuote, DepthDiff, DepthSnapshot, SyncState
 from engine.captures import Record
 from engine.connectors.base import MarketEvent, PublicTrade, VenueNotice
 from engine.connectors.errors import MalformedFrame
-from engine.fuzzing.mutate import mutated
+from engine.fuzzing.hot import HotTwins
+from engine.fuzzing.mutate import mutated, reworded
 from engine.fuzzing.reference import REFERENCES
-from engine.fuzzing.samples import COMPRESSED, seeds
+from engine.fuzzing.samples import COMPRESSED, SNAPSHOTS, seeds
 from engine.fuzzing.strict import INT64, Refused, has_repeated_keys, parse
 from engine.replay import Replay
 
@@ -38,7 +42,7 @@ _FRAMES_A_BOOK = 2_000
 
 
 class FuzzReport(msgspec.Struct):
-    """Counts; ``failures`` are the first few, for people."""
+    """Counts; ``hot``: frames that a compiled hot path took. ``failures`` are the first few, for people."""
 
     seed: int
     seconds: float = 0.0
@@ -47,6 +51,7 @@ class FuzzReport(msgspec.Struct):
     unparsed: int = 0
     crashes: int = 0
     wrong: int = 0
+    hot: int = 0
     failures: list[str] = []
 
     @property
@@ -55,12 +60,17 @@ class FuzzReport(msgspec.Struct):
 
 
 def fuzz(
-    *, seed: int = 1, seconds: float | None = None, frames: int | None = None, captures: Path | None = None
+    *,
+    seed: int = 1,
+    seconds: float | None = None,
+    frames: int | None = None,
+    captures: Path | None = None,
+    venues: Sequence[str] = tuple(sorted(REFERENCES)),
 ) -> FuzzReport:
     """Until the time is up or so many frames are done, the venues taking turns. The same seed mutates alike."""
     report = FuzzReport(seed, failures=[])
     began = time.monotonic()
-    benches = [_Bench(venue, seed, captures) for venue in sorted(REFERENCES)]
+    benches = [_Bench(venue, seed, captures) for venue in venues]
     for number, bench in enumerate(_turns(benches)):
         if frames is not None and number >= frames:
             break
@@ -68,7 +78,21 @@ def fuzz(
             break
         bench.once(report)
     report.seconds = round(time.monotonic() - began, 2)
+    report.hot = sum(bench.hot for bench in benches)
     return report
+
+
+def fuzz_each(
+    each: int, *, seed: int = 1, captures: Path | None = None, jobs: int = 1
+) -> Iterator[tuple[str, FuzzReport]]:
+    """So many frames of every venue, venue by venue, in ``jobs`` processes; a venue and its report as it is done."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        begun = {
+            pool.submit(fuzz, seed=seed, frames=each, captures=captures, venues=(venue,)): venue
+            for venue in sorted(REFERENCES, key=lambda venue: venue not in COMPRESSED)  # the slow one first
+        }
+        for done in as_completed(begun):
+            yield begun[done], done.result()
 
 
 def _turns(benches: list[_Bench]) -> Iterator[_Bench]:
@@ -77,7 +101,7 @@ def _turns(benches: list[_Bench]) -> Iterator[_Bench]:
 
 
 class _Bench:
-    """One venue: its seeds, its decoder with books behind it, and the reference."""
+    """One venue: its seeds, its decoder with books behind it, the reference, and the twins of its hot path."""
 
     def __init__(self, venue: str, seed: int, captures: Path | None) -> None:
         self.venue = venue
@@ -85,27 +109,42 @@ class _Bench:
         self._seeds = seeds(venue, captures)
         self._reference = REFERENCES[venue]
         self._compressed = venue in COMPRESSED
-        self._session = Replay(venue)
+        self._session = self._begun()
+        self._twins = HotTwins(self._random) if self._session.protocol.hot_path() is not None else None
         self._fed = 0
+
+    @property
+    def hot(self) -> int:
+        return self._twins.hot if self._twins is not None else 0
 
     def once(self, report: FuzzReport) -> None:
         """Mutate one frame, decode it, compare, and put it on the books."""
-        content = mutated(self._random, self._random.choice(self._seeds), self._random.choice(self._seeds))
+        content = self._content()
         frame = self._packed(content)
         report.frames += 1
         try:
-            found: Sequence[MarketEvent] | None = self._decoded(frame)
-            self._to_books(frame)
+            found = self._decoded(frame)
+            wrong = self._to_books(frame, found)
+            if self._twins is not None:
+                wrong = wrong or self._twins.compare(frame)
         except Exception:
             report.crashes += 1
             self._tell(report, "crash", content, traceback.format_exc(limit=-3))
             return
         report.accepted += found is not None
         report.unparsed += found is None
-        wrong = self._compared(content, frame, found)
+        wrong = wrong or self._compared(content, frame, found)
         if wrong:
             report.wrong += 1
             self._tell(report, "wrong", content, wrong)
+
+    def _content(self) -> bytes:
+        random = self._random
+        other = random.choice(self._seeds)
+        if self._twins is None or random.random() < 0.5:
+            return mutated(random, min(random.choice(self._seeds), random.choice(self._seeds), key=len), other)
+        mutate = mutated if random.random() < 0.5 else reworded
+        return mutate(random, self._twins.frame(), other)
 
     def _packed(self, content: bytes) -> bytes:
         if not self._compressed:
@@ -119,18 +158,38 @@ class _Bench:
         except MalformedFrame:
             return None
 
-    def _to_books(self, frame: bytes) -> None:
+    def _begun(self) -> Replay:
+        session = Replay(self.venue)
+        if self.venue in SNAPSHOTS:
+            url, body = SNAPSHOTS[self.venue]
+            session.on_record(Record(0.0, "http", url=url, data=body))
+        return session
+
+    def _to_books(self, frame: bytes, found: Sequence[MarketEvent] | None) -> str:
         """Through the live feed; afterwards every book must be able to say what it is worth."""
         self._fed += 1
         if self._fed % _FRAMES_A_BOOK == 0:
-            self._session = Replay(self.venue)
+            self._session = self._begun()
         session = self._session
+        standing, unparsed = self._standing(), session.feed.counters.unparsed
         session.on_record(Record(0.0, "ws_in", data64=b64encode(frame).decode()))
+        if session.feed.counters.unparsed != unparsed + (found is None):
+            return "the feed does not count it as the decoder reads it"
+        if found is None and self._standing() != standing:
+            return "a frame that cannot be read changed a book"
         for book in session.feed.books.values():
             if book.state is SyncState.SYNCED:
                 book.book.depth_strings(5)
             if not (-1 <= book.update_id <= INT64 and 0 <= book.time_ns <= INT64):
                 raise ValueError(f"{book.update_id} at {book.time_ns} is beyond 64 bits")
+        return ""
+
+    def _standing(self) -> list[tuple[object, ...]]:
+        """What a frame that cannot be read must leave as it is."""
+        return [
+            (pair, sync.state, sync.update_id, sync.buffered, sync.counters.updates, sync.counters.snapshots)
+            for pair, sync in self._session.feed.books.items()
+        ]
 
     def _compared(self, content: bytes, frame: bytes, found: Sequence[MarketEvent] | None) -> str:
         """What is wrong; "" if nothing, or if the frame is one of which JSON does not say what it means."""
@@ -145,6 +204,9 @@ class _Bench:
             expected, why = None, str(refused)
         else:
             why = ""
+        misread = self._twins.scanned(frame, expected) if self._twins is not None else ""
+        if misread:
+            return misread
         if (expected is None) != (found is None) and not _is_ambiguous(content):
             return f"refused by the reference alone: {why}" if expected is None else "refused by the decoder alone"
         if expected is None or found is None:

@@ -117,6 +117,21 @@ SAMPLES: dict[str, list[str]] = {
         '{"ping":1492420473027}',
     ],
 }
+SNAPSHOTS: dict[str, tuple[str, str]] = {
+    "binance": (
+        "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000",
+        '{"lastUpdateId":156,"bids":[["59999.00","1"]],"asks":[["60000.02","1"],["60001","3"]]}',
+    ),
+    "binance_perpetual": (
+        "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000",
+        '{"lastUpdateId":199,"E":1,"T":1,"bids":[["59999.9","1"]],"asks":[["60000.2","1"],["60001","3"]]}',
+    ),
+    "kucoin": (
+        "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=BTC-USDT",
+        '{"code":"200000","data":{"time":1,"sequence":"14103842","bids":[["18891.9","1"]],"asks":[["18906","1"]]}}',
+    ),
+}
+"""Where books do not come in the stream: the address of one, and its body, which the samples continue."""
 COMPRESSED = frozenset({"htx"})
 _PER_CAPTURE = 400
 
