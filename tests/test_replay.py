@@ -126,7 +126,7 @@ def test_pairs_of_trades_alone_are_listed_out_of_sync() -> None:
     assert (pair["trades"], pair["updates"], pair["synced"], pair["bids"]) == (2, 0, False, [])
 
 
-@pytest.mark.parametrize("symbol", ["-BTCUSDT", "USDT", "", "-", "--", "BTC-USDT-", "\u0130USDT"])
+@pytest.mark.parametrize("symbol", ["-BTCUSDT", "USDT", "", "-", "--", "BTC-USDT-"])
 def test_a_symbol_that_can_be_no_pair_is_nobody_s(symbol: str) -> None:
     report = replayed([*STORY, depth(14, 15, symbol=symbol)])
     assert (list(report["pairs"]), report["pairs"]["BTC-USDT"]["sequence"]) == (["BTC-USDT"], 13)
