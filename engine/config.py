@@ -56,6 +56,10 @@ def _pair_entry(value: Any) -> Any:
     return {"pair": value} if isinstance(value, str) else value
 
 
+def _place_entry(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Pair = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
@@ -67,15 +71,19 @@ BookName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_:-]{0,36}/[A
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 _JOURNAL = r"^postgresql(://[^\s]+)?$"
+PlaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
+Place = Annotated[tuple[PlaceName, ...], BeforeValidator(_place_entry), Field(max_length=4)]
 
 _PATTERNS = {
     _JOURNAL: "write postgresql://USER@HOST/DATABASE, or postgresql and put the address in the environment",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$": "a place is up to 40 letters, digits, '_', '.' and '-'",
     r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "a pair is BASE-QUOTE in capitals, as in BTC-USDT",
     r"^[a-z][a-z0-9_-]{0,23}$": "a name is up to 24 small letters, digits, '-' and '_', a letter first",
     r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$": "a connector's name is like binance or binance:us",
     r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$": "a venue is named like binance or binance:us",
     r"^[a-z][a-z0-9_:-]{0,36}/[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "write CONNECTOR/PAIR, as in binance/BTC-USDT",
     r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "write package.module:Class",
+    r"^[A-Za-z0-9_.\-]+:[0-9]{1,5}$": "write HOST:PORT",
 }
 
 
@@ -220,6 +228,18 @@ class JournalConfig(_Section):
     lease: LeaseConfig = LeaseConfig()
 
 
+class ClusterConfig(_Section):
+    """The runtime ``cluster``. ``address``: HOST:PORT of an existing Ray cluster; left out, the engine starts one node.
+
+    Where a connector (with its box, if it has one) and a strategy run is said by their ``place``: a label's value or a
+    custom resource of a node, or its host name, or several of them, the best first. Those of one place share a cell,
+    unless they are given an ``own_cell``. ``grace``: seconds that a cell goes on without its supervisor.
+    """
+
+    address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+:[0-9]{1,5}$")] | None = None
+    grace: Annotated[Seconds, Field(gt=0)] = 90.0
+
+
 class RecorderConfig(_Section):
     """``enabled``: an actor of its own writes orders, fills, positions and balances to ``recorder.db``."""
 
@@ -233,7 +253,8 @@ class ConnectorConfig(_Section):
     left out, it is the real venue, and trading takes its keys from the
     environment. ``trade`` false: market data alone, no account. ``journal``: the database that keeps the account's
     journal and lease, for an account that several hosts may trade: ``postgresql://…`` without a password, or
-    ``postgresql`` for an address from the environment (:func:`journal_address`).
+    ``postgresql`` for an address from the environment (:func:`journal_address`). ``place``, ``own_cell``: see
+    :class:`ClusterConfig`.
     """
 
     name: ConnectorName
@@ -244,7 +265,8 @@ class ConnectorConfig(_Section):
     trade: bool = True
     risk: AccountRiskConfig = AccountRiskConfig()
     balance_limits: dict[Asset, Amount] = {}
-    place: str | None = None
+    place: Place = ()
+    own_cell: bool = False
     journal: Annotated[str, StringConstraints(pattern=_JOURNAL)] | None = None
     options: dict[str, Any] = {}
 
@@ -264,7 +286,8 @@ class StrategyConfig(_Section):
     pairs: Annotated[list[BookName], Field(min_length=1)]
     params: dict[str, Any] = {}
     on_crash: Literal["keep", "cancel"] = "keep"
-    place: str | None = None
+    place: Place = ()
+    own_cell: bool = False
 
     @property
     def books(self) -> list[tuple[str, str]]:
@@ -284,6 +307,7 @@ class EngineConfig(_Section):
     risk: RiskConfig = RiskConfig()
     journal: JournalConfig = JournalConfig()
     recorder: RecorderConfig = RecorderConfig()
+    cluster: ClusterConfig = ClusterConfig()
     venue: VenueConfig | None = None
     venues: dict[Name, VenueConfig] = {}
     connectors: Annotated[dict[ConnectorName, ConnectorConfig], Field(min_length=1)]
@@ -387,7 +411,10 @@ def _find_file(name: str, folder: Path) -> Path:
 
 def _check_runtime(config: EngineConfig) -> None:
     if config.runtime == "cluster":
-        raise Fault(("runtime",), f"{config.runtime} is not available in this version; use local")
+        for section in ("connectors", "strategies"):
+            for name, entry in getattr(config, section).items():
+                if entry.place or entry.own_cell:
+                    raise Fault((section, name, "place"), "is not available in this version: leave it out")
     if config.runtime == "inline":
         real = [name for name, connector in config.connectors.items() if connector.at is None]
         if real:

@@ -147,12 +147,17 @@ class TickDone(Message, tag=True, frozen=True):
 
 
 class ActorStarted(Message, tag=True, frozen=True):
-    """Sent by an actor to the supervisor when it is ready to serve. ``info``: what its dependants need of it."""
+    """Sent by an actor to the supervisor when it is ready to serve. ``info``: what its dependants need of it.
+
+    ``unix`` and ``tcp`` (as HOST:PORT): where it listens, for its own host and for others.
+    """
 
     actor: str
     incarnation: int
     pid: int
     info: dict[str, Any] = {}
+    unix: str = ""
+    tcp: str = ""
 
 
 class ActorStopping(Message, tag=True, frozen=True):

@@ -167,10 +167,11 @@ def test_a_bad_configuration_is_one_line_and_exit_code_2(call: Any, tmp_path: Pa
         assert len(err.splitlines()) == 1
 
 
-def test_a_runtime_that_is_not_there_is_refused(call: Any) -> None:
-    code, _, err = call("run", str(ROOT / "configs/demo.yml"), "--runtime", "cluster")
+def test_a_place_is_refused_where_it_would_do_nothing(call: Any) -> None:
+    override = "connectors.binance.place=tokyo"
+    code, _, err = call("run", str(ROOT / "configs/demo.yml"), "--runtime", "cluster", "--set", override)
     assert code == 2
-    assert "cluster is not available in this version" in err
+    assert "is not available in this version" in err
 
 
 def test_virtual_time_needs_an_end(call: Any) -> None:

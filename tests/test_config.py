@@ -159,7 +159,9 @@ def test_overrides_replace_values_and_items(write: Any) -> None:
         ("clock.interval", "write KEY=VALUE"),
         ("clock..interval=1", "write KEY=VALUE"),
         ("clock.interval=[", "the value is not YAML"),
-        ("runtime=cluster", "runtime: cluster is not available in this version; use local"),
+        ("runtime=cloud", "runtime"),
+        ("cluster.address=here", "cluster.address"),
+        ("connectors.binance.place=[]]", "the value is not YAML"),
     ],
 )
 def test_a_wrong_override_names_itself(write: Any, override: str, said: str) -> None:

@@ -186,7 +186,10 @@ class ActorHost:
                 self._ready = True
                 if self.actor.ticked:
                     context.bus.subscribe(CLOCK, "tick", self._on_tick)
-                started = ActorStarted(actor=context.name, incarnation=context.incarnation, pid=pid, info=info)
+                unix, tcp = context.bus.addresses
+                started = ActorStarted(
+                    actor=context.name, incarnation=context.incarnation, pid=pid, info=info, unix=unix, tcp=tcp
+                )
                 context.run(self._report(started), "started")
                 context.run(self._send_stats(), "stats")
                 await self._until_ended()

@@ -42,9 +42,10 @@ class Observations:
     def __iter__(self) -> Iterator[ActorRecord]:
         return iter(self._records.values())
 
-    def spawned(self, name: str, pid: int) -> None:
-        """A new incarnation runs under this pid."""
-        self._records[name].pid = pid
+    def spawned(self, name: str, pid: int, host: str) -> None:
+        """A new incarnation runs under this pid on this host."""
+        record = self._records[name]
+        record.pid, record.host = pid, host
 
     def stats(self, message: ActorStats) -> None:
         """Take an actor's statistics."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,18 @@ from engine.simulator.config import DEFAULT_PAIRS
 
 @dataclass(frozen=True)
 class PlannedActor:
-    """An actor to run. ``box`` names the venue in a box that must be listening before it is started."""
+    """An actor to run. ``box`` names the venue in a box that must be listening before it is started.
+
+    ``place``: where it may run, the best first; ``cell``: the group that it runs in there.
+    """
 
     name: str
     kind: str
     connector: str = ""
     box: str = ""
     params: dict[str, Any] = field(default_factory=dict, repr=False)
+    place: tuple[str, ...] = ()
+    cell: str = ""
 
 
 def order_book_name(connector: str) -> str:
@@ -97,7 +102,8 @@ def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActo
         "params": dict(strategy.params),
         "stale_after_ns": round(config.books.stale_after * 1e9),
     }
-    return PlannedActor(strategy_name(strategy.name), "strategy", params={"strategy": settings, **_common(config)})
+    planned = PlannedActor(strategy_name(strategy.name), "strategy", params={"strategy": settings, **_common(config)})
+    return _placed(planned, strategy.place, strategy.name if strategy.own_cell else "")
 
 
 def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
@@ -108,13 +114,7 @@ def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
         endpoints=Endpoints(rest=info["rest"], ws=info["ws"], ws_api=info["ws_api"]),
         credentials=Credentials(api_key=info["api_key"], api_secret=info["api_secret"]),
     )
-    return PlannedActor(
-        actor.name,
-        actor.kind,
-        actor.connector,
-        actor.box,
-        {**actor.params, "settings": msgspec.to_builtins(settings)},
-    )
+    return replace(actor, params={**actor.params, "settings": msgspec.to_builtins(settings)})
 
 
 def with_shared_limits(actor: PlannedActor, shm_dir: Path) -> PlannedActor:
@@ -124,7 +124,7 @@ def with_shared_limits(actor: PlannedActor, shm_dir: Path) -> PlannedActor:
         return actor
     options = {"shared_limits": str(shm_dir / "request.limits"), **settings.get("options", {})}
     params = {**actor.params, "settings": {**settings, "options": options}}
-    return PlannedActor(actor.name, actor.kind, actor.connector, actor.box, params)
+    return replace(actor, params=params)
 
 
 def _common(config: EngineConfig) -> dict[str, Any]:
@@ -160,7 +160,9 @@ def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActo
         described["pairs"] = [_market(entry) for entry in box.pairs]
     if box.balances:
         described["balances"] = {asset: str(amount) for asset, amount in box.balances.items()}
-    return PlannedActor(venue_name(box.name), "venue", params={"box": described, **_common(config)})
+    planned = PlannedActor(venue_name(box.name), "venue", params={"box": described, **_common(config)})
+    at_it = [connector for connector in config.connectors.values() if connector.at == box.name]
+    return _placed(planned, at_it[0].place if at_it else (), "")
 
 
 def _market(entry: SimulatedPair) -> dict[str, str]:
@@ -218,4 +220,12 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
         }
         actors.append(PlannedActor(user_stream_name(connector), "user_stream", connector.name, box, common))
         actors.append(PlannedActor(exchange_name(connector), "exchange", connector.name, box, account))
-    return actors
+    alone = connector.name if connector.own_cell else ""
+    return [_placed(actor, connector.place, alone) for actor in actors]
+
+
+def _placed(actor: PlannedActor, place: tuple[str, ...], alone: str) -> PlannedActor:
+    """The actor at its place, in the cell of all that have the same one, or of its own."""
+    names = [*place, alone] if alone else place
+    cell = "+".join("".join(c if c.isalnum() or c in "_-" else "-" for c in name) for name in names)
+    return replace(actor, place=place, cell=cell)

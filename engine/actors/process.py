@@ -13,11 +13,13 @@ import uvloop
 
 from engine.actors.base import SUPERVISOR, ActorContext, ActorHost
 from engine.actors.registry import actor_class
-from engine.bus import Bus, RunDirectory, SocketBus
+from engine.bus import Bus, RunDirectory, SocketBus, TcpEndpoint
+from engine.bus.directory import FileDirectory
+from engine.bus.tls import client_context, server_context
 from engine.clock import Clock, WallClock
 from engine.logs import configure_actor_logging
 from engine.messages import LogLine
-from engine.runtime.base import ActorSpec
+from engine.runtime.base import ActorSpec, HostLink
 from engine.runtime.watch import watch_supervisor
 
 
@@ -28,13 +30,8 @@ def main(spec: ActorSpec) -> int:
 
 async def _live(spec: ActorSpec) -> int:
     loop = asyncio.get_running_loop()
-    bus = SocketBus(
-        spec.name,
-        spec.incarnation,
-        RunDirectory(Path(spec.run_dir)),
-        clock=WallClock(),
-        engine_id=spec.engine_id,
-    )
+    directory, tcp = reachable(spec.run_dir, spec.link)
+    bus = SocketBus(spec.name, spec.incarnation, directory, clock=WallClock(), engine_id=spec.engine_id, tcp=tcp)
 
     def send_line(line: LogLine) -> None:
         loop.call_soon_threadsafe(bus.tell, SUPERVISOR, line)
@@ -45,6 +42,14 @@ async def _live(spec: ActorSpec) -> int:
 
     configure_actor_logging(Path(spec.state_dir), spec.name, spec.incarnation, send_line)
     return await live(spec, bus, WallClock(), listen)
+
+
+def reachable(run_dir: str, link: HostLink | None) -> tuple[RunDirectory, TcpEndpoint | None]:
+    """The directory for a bus of this host, and where it is to listen for others if there are any."""
+    if link is None:
+        return RunDirectory(Path(run_dir)), None
+    directory = FileDirectory(run_dir, link.node, client_context(link.identity))
+    return directory, TcpEndpoint(link.address, 0, server_context(link.identity))
 
 
 async def live(spec: ActorSpec, bus: Bus, clock: Clock, listen: Callable[[ActorHost], None]) -> int:

@@ -424,6 +424,8 @@ class Supervisor:
             engine_id=self.engine_id,
             entry=self.ground.entry,
             params=planned.params,
+            place=planned.place,
+            cell=planned.cell,
         )
         try:
             pid = await self.runtime.spawn(spec)
@@ -431,7 +433,7 @@ class Supervisor:
             self.log.error("an actor could not be started", about=name, error=str(error))
             self.policy.spawn_failed(name, self._now(), str(error))
         else:
-            self.observed.spawned(name, pid)
+            self.observed.spawned(name, pid, self.runtime.host_of(name))
             self.policy.spawned(name, spec.incarnation, self._now())
         self._pump()
 
@@ -545,6 +547,7 @@ class Supervisor:
             self._boxes[message.actor].set_result(message.info)
             if not box.done():
                 box.set_result(message.info)
+        self.runtime.announce(message.actor, message.unix, message.tcp)
         self.policy.started(message.actor, message.incarnation, self._now())
         self._pump()
 

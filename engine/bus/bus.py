@@ -66,6 +66,11 @@ class Bus(ABC):
     def incarnation(self) -> int:
         return self._context.incarnation
 
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Where it listens for its own host, a path, and for others, HOST:PORT; empty where it does not."""
+        return "", ""
+
     async def start(self) -> None:
         """Take the name and listen under it. Raises NameTaken when another living actor holds it."""
         await self._listen()
@@ -221,14 +226,13 @@ class Bus(ABC):
 
     def _accept(self) -> Link:
         """The link of a new caller."""
-        return self._tracked(Link(ServerSession(self._server), self._context))
+        return Link(ServerSession(self._server), self._context, self._track)
 
     # ------------------------------------------------------------------------------------------------ private
 
-    def _tracked(self, link: Link) -> Link:
+    def _track(self, link: Link) -> None:
         self._links[link] = None
         link.done.add_done_callback(lambda _: self._links.pop(link, None))
-        return link
 
     async def _settle(self) -> None:
         """Wait for callers to take what was written; cut off those that do not."""

@@ -104,6 +104,10 @@ class RunDirectory:
             )
         return UnixEndpoint(path)
 
+    def own_socket(self, name: str) -> Endpoint:
+        """Where an actor of that name listens when it runs here."""
+        return self.endpoint(name)
+
     def lock_path(self, name: str) -> str:
         """The file whose lock the actor holds for life. Raises ConfigError like :meth:`endpoint`."""
         return self._path(name, ".lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -16,12 +17,14 @@ class Link(asyncio.Protocol):
     """One connection, whatever transport carries it.
 
     At most ``limits.frames_per_turn`` frames are handled before the event loop gets its turn; reading pauses
-    meanwhile. A malformed frame closes the link.
+    meanwhile. A malformed frame closes the link. ``on_made`` is called once the connection is there: one whose TLS
+    handshake fails never is.
     """
 
-    def __init__(self, session: Session, context: Context) -> None:
+    def __init__(self, session: Session, context: Context, on_made: Callable[[Link], None] | None = None) -> None:
         self._session = session
         self._context = context
+        self._on_made = on_made
         self._stats = context.stats
         self._splitter = FrameSplitter(context.limits.max_frame)
         self._backlog: deque[bytes] = deque()
@@ -61,6 +64,8 @@ class Link(asyncio.Protocol):
         stream.set_write_buffer_limits(high=self._context.limits.high_water)
         self._transport = stream
         self.writable = True
+        if self._on_made is not None:
+            self._on_made(self)
         self._session.opened(self)
 
     def data_received(self, data: bytes) -> None:

@@ -29,6 +29,8 @@ class HostDirectory(Directory, Protocol):
 
     def lock_path(self, name: str) -> str: ...
 
+    def own_socket(self, name: str) -> Endpoint: ...
+
 
 class SocketBus(Bus):
     """A bus between processes.
@@ -67,6 +69,10 @@ class SocketBus(Bus):
         self._servers: list[asyncio.AbstractServer] = []
 
     @property
+    def addresses(self) -> tuple[str, str]:
+        return self._socket_path or "", f"{self._tcp.host}:{self._tcp.port}" if self._tcp is not None else ""
+
+    @property
     def tcp_endpoint(self) -> TcpEndpoint | None:
         """Where it listens for other hosts, with the real port."""
         return self._tcp
@@ -74,7 +80,7 @@ class SocketBus(Bus):
     async def _listen(self) -> None:
         if not self._listens:
             return
-        endpoint = self._directory.endpoint(self.name)
+        endpoint = self._host_directory.own_socket(self.name)
         lock = NameLock(self._host_directory.lock_path(self.name))
         lock.take()
         self._lock = lock
@@ -105,7 +111,14 @@ class SocketBus(Bus):
 
     async def _listen_tcp(self, endpoint: TcpEndpoint) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._accept, endpoint.host, endpoint.port, ssl=endpoint.ssl, backlog=BACKLOG)
+        server = await loop.create_server(
+            self._accept,
+            endpoint.host,
+            endpoint.port,
+            ssl=endpoint.ssl,
+            ssl_handshake_timeout=None if endpoint.ssl is None else self._context.limits.handshake,
+            backlog=BACKLOG,
+        )
         self._servers.append(server)
         port = server.sockets[0].getsockname()[1]
         self._tcp = TcpEndpoint(endpoint.host, port, endpoint.ssl, endpoint.server_hostname)

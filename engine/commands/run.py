@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--for", dest="seconds", type=duration, metavar="SECONDS", help="stop after so long")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the run's report here, as JSON")
     parser.add_argument("--runtime", choices=("local", "cluster", "inline"), help="where the actors run")
+    parser.add_argument("--address", metavar="HOST:PORT", help="the Ray cluster to run on (default: one of its own)")
     parser.add_argument("--no-view", action="store_true", help="show events instead of the live view")
 
 
@@ -68,7 +70,10 @@ def _load(args: argparse.Namespace) -> EngineConfig:
     from engine.config import load_config
 
     runtime = getattr(args, "runtime", None)
-    return load_config(args.config, [*args.overrides, *([f"runtime={runtime}"] if runtime else [])])
+    address = getattr(args, "address", None)
+    named = [f"runtime={runtime}"] if runtime else []
+    named += [f"cluster.address={address}"] if address else []
+    return load_config(args.config, [*args.overrides, *named])
 
 
 # -------------------------------------------------------------------------------------------------- run
@@ -108,8 +113,33 @@ def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
         from engine.actors.inline_run import run_inline
 
         return run_inline(config, options, terminal)
+    if config.runtime == "cluster":
+        return _supervise_cluster(config, options, terminal)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervise(config, options, terminal))
+
+
+def _supervise_cluster(config: EngineConfig, options: RunOptions, terminal: Any) -> dict[str, Any]:
+    """Supervise from this process, as a member of the Ray cluster."""
+    import asyncio
+
+    import uvloop
+
+    from engine.actors.supervisor import supervise
+    from engine.runtime.paths import EnginePaths
+    from engine.runtime.ray_nodes import joined, own_node
+
+    paths = EnginePaths.for_state(options.state_dir)
+    with joined(paths, f"{config.name}-{time.time_ns()}", config.cluster.address):
+        from engine.actors.cluster import ClusterGround
+
+        node = own_node()
+
+        def ground(paths: EnginePaths) -> ClusterGround:
+            return ClusterGround(paths, config.dead_man.grace, config.cluster.grace, node)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(supervise(config, options, terminal, ground))
 
 
 def _search_here() -> None:

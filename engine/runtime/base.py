@@ -7,8 +7,9 @@ runtimes need to be:
 - ``local`` (:mod:`engine.runtime.local`): a process each, from a fork server.
 - ``inline``: ``spawn`` starts a task of the one event loop and returns this process's pid; SIGTERM cancels
   the task, SIGKILL drops it without its cleaning up; a task's end is the :class:`Exit`.
-- ``cluster``: ``spawn`` asks the chosen host's agent, which is a ``local`` runtime there; signals travel the
-  same way and a lost host is the :class:`Exit` of each of its actors, with neither code nor signal.
+- ``cluster`` (:mod:`engine.runtime.cluster`): ``spawn`` asks a cell on the chosen host, which is a ``local`` runtime
+  there; signals travel the same way and a lost cell is the :class:`Exit` of each of its actors, with neither code nor
+  signal.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
@@ -29,12 +31,24 @@ TERM_GRACE_S: Final = 2.0
 KILL_GRACE_S: Final = 5.0
 
 
+class HostLink(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor of an engine on several hosts is reached: the host's name and its Ray node, the address to listen on
+    for other hosts, and the file of the engine's certificate.
+    """
+
+    host: str
+    node: str
+    address: str
+    identity: str
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that an actor's process is told. Folders are absolute paths.
 
     ``params`` must be MessagePack-able and may hold credentials: no representation of a spec shows them, and
     they reach the process through memory alone. ``entry`` is ``module:function``, called as
-    ``function(spec)`` in the process; what it returns is the exit code.
+    ``function(spec)`` in the process; what it returns is the exit code. ``place`` says where it may run, the best
+    first; ``link`` is set where the engine runs on several hosts.
     """
 
     name: str
@@ -47,6 +61,9 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     engine_id: str
     entry: str
     params: dict[str, Any] = {}
+    place: tuple[str, ...] = ()
+    cell: str = ""
+    link: HostLink | None = None
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value!r}" for key, value in self.__rich_repr__())
@@ -106,6 +123,13 @@ class Runtime(ABC):
     @abstractmethod
     async def close(self, grace_s: float = 5.0) -> None:
         """End what is living (SIGTERM, SIGKILL after ``grace_s``) and remove what the runtime made."""
+
+    def host_of(self, name: str) -> str:
+        """The name of the host that a living actor runs on."""
+        return socket.gethostname()
+
+    def announce(self, name: str, unix: str, tcp: str) -> None:  # noqa: B027 - on one host a name is an address
+        """Let all actors know where this living one listens."""
 
     def living(self) -> list[str]:
         """The names of the actors that run now."""

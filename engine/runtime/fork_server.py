@@ -70,7 +70,9 @@ class ForkServer:
         self._link = link
         self._supervisor = supervisor
         self._grace_s = configured.grace_s
-        self._paths = EnginePaths(Path(configured.state_dir), Path(configured.run_dir), Path(configured.shm_dir))
+        self._paths = EnginePaths(
+            Path(configured.state_dir), Path(configured.run_dir), Path(configured.shm_dir), configured.cell
+        )
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)

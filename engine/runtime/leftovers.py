@@ -22,17 +22,18 @@ TERM_S: Final = 1.0
 KILL_S: Final = 5.0
 
 
-def clean_stale(run_dir: Path, shm_dir: Path) -> bool:
+def clean_stale(run_dir: Path, shm_dir: Path | None) -> bool:
     """Remove what a dead engine left in its folders; False, and nothing is touched, if a process of it
-    lives."""
+    lives. With no shm folder that is left as it is."""
     if held_locks(run_dir):
         return False
-    remove_tree(shm_dir)
+    if shm_dir is not None:
+        remove_tree(shm_dir)
     remove_tree(run_dir)
     return True
 
 
-async def clear_previous(run_dir: Path, shm_dir: Path, grace_s: float) -> None:
+async def clear_previous(run_dir: Path, shm_dir: Path | None, grace_s: float) -> None:
     """Wait until the processes of an earlier engine have ended, then remove its files.
 
     They have ``grace_s`` to end by themselves; then SIGTERM, SIGKILL. To be called with the state lock held.

@@ -117,6 +117,7 @@ class LocalRuntime(Runtime):
             shm_dir=str(paths.shm),
             grace_s=grace_s,
             preload=list(preload),
+            cell=paths.cell,
         )
         self._tickets = itertools.count(1)
         self._requests: dict[int, _Request] = {}

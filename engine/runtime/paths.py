@@ -24,7 +24,7 @@ from typing import Final, Self
 import msgspec
 
 from engine.errors import ConfigError
-from engine.runtime.locks import read_pid, take_lock
+from engine.runtime.locks import is_held, read_pid, take_lock
 
 SOCKET_PATH_LIMIT: Final = 107
 """The longest path, in bytes, that a Unix socket address can hold."""
@@ -71,14 +71,18 @@ class EnginePaths:
     state: Path
     run: Path
     shm: Path
+    cell: str = ""
 
     @classmethod
-    def for_state(cls, state_dir: str | os.PathLike[str]) -> EnginePaths:
-        """The folders that belong to a state folder, wherever it was named from."""
+    def for_state(cls, state_dir: str | os.PathLike[str], cell: str = "") -> EnginePaths:
+        """The folders that belong to a state folder, wherever it was named from. A cell has its own run folder, and
+        shares its books with the other cells of its host.
+        """
         state = Path(state_dir).resolve()
         short = hashlib.sha256(os.fsencode(state)).hexdigest()[:8]
         uid = os.geteuid()
-        return cls(state, Path(f"/tmp/engine-{uid}/{short}"), Path(f"/dev/shm/engine-{uid}-{short}"))
+        run = Path(f"/tmp/engine-{uid}/{short}{f'.{cell}' if cell else ''}")
+        return cls(state, run, Path(f"/dev/shm/engine-{uid}-{short}"), cell)
 
     @property
     def logs(self) -> Path:
@@ -169,10 +173,21 @@ class EnginePaths:
             raise ConfigError(f"{self.run_json} cannot be read ({error}): remove it") from error
 
     def remove(self) -> None:
-        """Remove what lives only as long as the engine: the run and shm folders and run.json."""
-        self.run_json.unlink(missing_ok=True)
-        remove_tree(self.shm)
+        """Remove what lives only as long as the engine: the run and shm folders, and run.json but for a cell."""
+        if not self.cell:
+            self.run_json.unlink(missing_ok=True)
+        if not self.others_live():
+            remove_tree(self.shm)
         remove_tree(self.run)
+
+    @property
+    def cell_lock(self) -> Path:
+        """The file whose lock this cell holds for life."""
+        return self.state / f"cell.{self.cell}.lock"
+
+    def others_live(self) -> bool:
+        """Whether another cell lives on this host, whose books are in the same folder."""
+        return any(path != self.cell_lock and is_held(path) for path in self.state.glob("cell.*.lock"))
 
 
 def remove_tree(folder: Path) -> None:

@@ -26,6 +26,7 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     shm_dir: str
     grace_s: float
     preload: list[str]
+    cell: str = ""
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,242 @@
+"""Runtime ``cluster``: actors on several hosts, in cells that Ray places.
+
+A cell (:mod:`engine.runtime.cell`) is a named, detached Ray actor; the Ray namespace is the engine's id. Actors that
+name the same place share a cell. Ray is asked to make cells and to say when one is gone, and carries what the
+``local`` runtime's link to its fork server carries on one host: starts, signals and ends. Nothing of the market does
+it ever see.
+
+A cell that dies takes its actors with it, each by its dead-man switch; the next start of one of them makes a new cell
+where the place says, and that waits until the old one's are gone if it is on the same host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import ray
+import structlog
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from engine.bus.directory import Listens, encode_table, write_table
+from engine.errors import RuntimeFailure
+from engine.runtime.base import ActorSpec, Exit, Runtime, check_name
+from engine.runtime.cell import Cell, CellSettings, CellState, Spawned
+from engine.runtime.ray_nodes import choose, nodes
+
+CELL_START_S: Final = 90.0
+CALL_S: Final = 60.0
+CLOSE_SPARE_S: Final = 10.0
+AGAIN_S: Final = 0.2
+HOME: Final = "home"
+"""The name of the cell of all that name no place."""
+
+log = structlog.get_logger("engine.runtime")
+
+
+@dataclass(slots=True)
+class _Cell:
+    name: str
+    handle: Any
+    state: CellState
+    actors: dict[str, Exit] = field(default_factory=dict)
+    listener: asyncio.Task[None] | None = None
+
+
+class ClusterRuntime(Runtime):
+    """Actors in cells. ``home``: the id of the node where actors run that name no place."""
+
+    def __init__(
+        self,
+        *,
+        state_dir: str,
+        home: str,
+        identity: bytes,
+        grace_s: float,
+        dead_man_s: float,
+        run_dir: Path,
+        own: Callable[[], dict[str, Listens]],
+        preload: Sequence[str] = (),
+        on_cell: Callable[[CellState, bool], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.on_cell = on_cell
+        self._home = home
+        self._settings = CellSettings(
+            name="",
+            state_dir=state_dir,
+            grace_s=grace_s,
+            dead_man_s=dead_man_s,
+            preload=list(preload),
+            identity=identity,
+        )
+        self._cells: dict[str, _Cell] = {}
+        self._making: dict[str, asyncio.Lock] = {}
+        self._spawning: set[str] = set()
+        self._run_dir = run_dir
+        self._own = own
+        self._table: dict[str, Listens] = {}
+        self._closing = False
+
+    async def start(self) -> None:
+        """Make the cell of this host; others are made when they are first needed."""
+        if not ray.is_initialized():
+            raise RuntimeFailure("this process has joined no Ray cluster")
+        self._table |= self._own()
+        self._tell_all()
+        await self._cell(HOME, ())
+
+    async def spawn(self, spec: ActorSpec) -> int:
+        check_name(spec.name)
+        if spec.name in self._exits or spec.name in self._spawning:
+            raise RuntimeFailure(f"{spec.name} is living already: end it before it is started again")
+        self._spawning.add(spec.name)
+        try:
+            cell = await self._cell(spec.cell or HOME, spec.place)
+            answer = msgspec.msgpack.decode(
+                await self._call(cell, cell.handle.spawn, msgspec.msgpack.encode(spec)), type=Spawned
+            )
+        finally:
+            self._spawning.discard(spec.name)
+        if answer.error:
+            raise RuntimeFailure(answer.error)
+        self._lives(spec.name)
+        cell.actors[spec.name] = Exit(name=spec.name, incarnation=spec.incarnation, pid=answer.pid)
+        if self._cells.get(cell.name) is not cell:
+            self._ended(cell.actors.pop(spec.name))
+        return answer.pid
+
+    def send_signal(self, name: str, number: int) -> bool:
+        cell = self.cell_of(name)
+        if cell is None:
+            return False
+        self._cells[cell.name].handle.signal.remote(name, number)
+        return True
+
+    def cell_of(self, name: str) -> CellState | None:
+        """The cell that a living actor runs in."""
+        return next((cell.state for cell in self._cells.values() if name in cell.actors), None)
+
+    def host_of(self, name: str) -> str:
+        cell = self.cell_of(name)
+        return cell.host if cell is not None else super().host_of(name)
+
+    def announce(self, name: str, unix: str, tcp: str) -> None:
+        cell = self.cell_of(name)
+        if cell is None or not tcp:
+            return
+        host, _, port = tcp.rpartition(":")
+        self._table[name] = Listens(node=cell.node, unix=unix, host=host, port=int(port))
+        self._tell_all()
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        self._closing = True
+        cells = list(self._cells.values())
+        await asyncio.gather(*(self._end_cell(cell, grace_s) for cell in cells))
+        for cell in cells:
+            self._lost(cell)
+
+    # --------------------------------------------------------------------------------------------------------- cells
+
+    def _tell_all(self) -> None:
+        encoded = encode_table(self._table)
+        write_table(self._run_dir, encoded)
+        for cell in self._cells.values():
+            cell.handle.announce.remote(encoded)
+
+    async def _cell(self, name: str, place: tuple[str, ...]) -> _Cell:
+        async with self._making.setdefault(name, asyncio.Lock()):
+            if self._closing:
+                raise RuntimeFailure("the runtime is closing: nothing is started any more")
+            found = self._cells.get(name)
+            if found is None:
+                found = self._cells[name] = await self._make_cell(name, place)
+                found.listener = asyncio.get_running_loop().create_task(self._listen(found))
+                found.handle.announce.remote(encode_table(self._table))
+                if self.on_cell is not None:
+                    self.on_cell(found.state, True)
+            return found
+
+    async def _make_cell(self, name: str, place: tuple[str, ...]) -> _Cell:
+        node = choose(nodes(), place, self._home)
+        settings = msgspec.msgpack.encode(msgspec.structs.replace(self._settings, name=name))
+        handle: Any = (
+            ray.remote(Cell)
+            .options(
+                name=f"cell.{name}",
+                lifetime="detached",
+                num_cpus=0,
+                max_restarts=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            )
+            .remote(settings, node.id, node.address)
+        )
+        try:
+            async with asyncio.timeout(CELL_START_S):
+                state = msgspec.msgpack.decode(await handle.start.remote(), type=CellState)
+        except (TimeoutError, RayError) as error:
+            ray.kill(handle)
+            said = " ".join(str(error).split())[-300:] or f"not ready within {CELL_START_S:g} s"
+            raise RuntimeFailure(f"the cell {name} does not come up on {node.host}: {said}") from None
+        log.info("cell started", cell=name, host=state.host, pid=state.pid)
+        return _Cell(name, handle, state)
+
+    async def _listen(self, cell: _Cell) -> None:
+        """Hear of ends for as long as the cell lives; a cell that cannot be reached for a while is asked again."""
+        seen = cell.state.ends
+        while True:
+            try:
+                ends = msgspec.msgpack.decode(await cell.handle.ends.remote(seen), type=list[Exit])
+            except ActorUnavailableError:
+                await asyncio.sleep(AGAIN_S)
+            except RayActorError as error:
+                if not self._closing:
+                    log.error("a cell is gone", cell=cell.name, host=cell.state.host, error=_first_line(error))
+                self._lost(cell)
+                return
+            else:
+                seen += len(ends)
+                for ended in ends:
+                    if cell.actors.pop(ended.name, None) is not None:
+                        self._ended(ended)
+
+    def _lost(self, cell: _Cell) -> None:
+        if self._cells.get(cell.name) is not cell:
+            return
+        del self._cells[cell.name]
+        ends, cell.actors = cell.actors, {}
+        for ended in ends.values():
+            self._ended(ended)
+        if self.on_cell is not None:
+            self.on_cell(cell.state, False)
+
+    async def _end_cell(self, cell: _Cell, grace_s: float) -> None:
+        try:
+            async with asyncio.timeout(grace_s + CLOSE_SPARE_S):
+                await cell.handle.close.remote(grace_s)
+        except (TimeoutError, RayError) as error:
+            log.warning("a cell did not end politely", cell=cell.name, error=_first_line(error))
+        if cell.listener is not None:
+            cell.listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await cell.listener
+        ray.kill(cell.handle)
+
+    async def _call(self, cell: _Cell, method: Any, *arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(CALL_S):
+                return await method.remote(*arguments)
+        except (TimeoutError, RayError) as error:
+            raise RuntimeFailure(
+                f"the cell {cell.name} on {cell.state.host} does not answer: {_first_line(error)}"
+            ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
