@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from engine.actors.desk import Desk
 from engine.actors.journal_care import JournalCare
 from engine.actors.tenure import Tenure
-from engine.connectors.errors import OrderNotFound, TransportError, VenueRefused
+from engine.connectors.base import Dated, PlaceResult
+from engine.connectors.errors import ClockError, OrderNotFound, TransportError, VenueRefused
 from engine.errors import VenueError
-from engine.messages import Order, Reason
+from engine.messages import Order, Reason, VenueOrderUpdate
 from engine.orders.account import Failure
 from engine.orders.effects import FetchFills
 from engine.orders.risk import RiskGate, TradingState
@@ -20,7 +22,8 @@ Question = Callable[[], Coroutine[Any, Any, None]]
 
 
 class VenueRequests:
-    """Places, cancels and asks, each in a task of its own.
+    """Places and cancels in the call that decided on it, where nothing has to be waited for; the rest, and all
+    questions, each in a task of its own.
 
     ``again_later``: called when the list of open orders could not be had. ``tenure``: an order that is not signed early
     enough for the venue to be done with it before the lease's end is given up.
@@ -58,15 +61,17 @@ class VenueRequests:
 
     def place(self, order: Order, send_by_ns: int) -> None:
         """Send an order, once, if that can be done by then."""
-        within_ns = send_by_ns - self._desk.now()
-        until_mono_ns = self._clock.monotonic_ns() + within_ns
+        until_mono_ns = self._clock.monotonic_ns() + send_by_ns - self._desk.now()
         if self._tenure is not None:
             until_mono_ns = min(until_mono_ns, self._tenure.sign_by(self._client.acceptance_horizon_ns))
-        self._spawn(self._place(order, until_mono_ns))
+        placing = _Placing(order, until_mono_ns, self._created_mono.pop(order.client_order_id, 0), self._on_sent)
+        if not self._client.place_now(order, placing.on_sent, partial(self._place_done, placing)):
+            self._spawn(self._place(placing))
 
     def cancel(self, order: Order) -> None:
         """Ask for an order's end."""
-        self._spawn(self._cancel(order))
+        if not self._client.cancel_now(order, partial(self._cancel_done, order)):
+            self._spawn(self._cancel(order))
 
     def query(self, order: Order) -> None:
         """Ask what became of an order."""
@@ -100,41 +105,52 @@ class VenueRequests:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._desk.context.run(work, "request")
 
-    async def _place(self, order: Order, until_mono_ns: int) -> None:
-        client_order_id = order.client_order_id
-        created_mono_ns = self._created_mono.pop(client_order_id, 0)
-        sent_mono_ns = 0
-
-        def on_sent(mono_ns: int) -> None:
-            nonlocal sent_mono_ns
-            if mono_ns > until_mono_ns:
-                raise TransportError("it waited too long for a connection", sent=False)
-            if self._gate.state is TradingState.HALTED:
-                raise TransportError("trading was halted before it was sent", sent=False)
-            sent_mono_ns = mono_ns
-            if created_mono_ns:
-                self._metrics.histogram("strategy_to_wire_ns").record(mono_ns - created_mono_ns)
-            late = self._core.sent(client_order_id, self._desk.now(), self._desk.now())
-            self._desk.do(late)
-            if late:
-                self._care.sync_now()
-
-        if self._clock.monotonic_ns() > until_mono_ns:
-            self._place_failed(order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
+    async def _place(self, placing: _Placing) -> None:
+        """The same, after what has to be waited for."""
+        if self._clock.monotonic_ns() > placing.until_mono_ns:
+            self._place_failed(placing.order, Failure.NOT_SENT, Reason.NOT_SENT, "it waited too long to be sent")
             return
         try:
-            result = await self._client.place(order, on_sent, until_mono_ns)
-        except VenueRefused as error:
-            self._place_failed(order, Failure.REFUSED, error.reason, str(error))
-        except TransportError as error:
-            failure = Failure.UNKNOWN if error.sent else Failure.NOT_SENT
-            self._place_failed(order, failure, Reason.NONE if error.sent else Reason.NOT_SENT, str(error))
+            result = await self._client.place(placing.order, placing.on_sent, placing.until_mono_ns)
         except VenueError as error:
-            self._place_failed(order, Failure.UNKNOWN, Reason.NONE, str(error))
+            self._not_placed(placing.order, error)
         else:
-            if sent_mono_ns:
-                self._metrics.histogram("wire_to_ack_ns").record(self._clock.monotonic_ns() - sent_mono_ns)
-            self._desk.do(self._core.placed(result.update, result.fills, result.venue_ns, self._desk.now()))
+            self._placed(placing, result)
+
+    def _on_sent(self, placing: _Placing, mono_ns: int) -> None:
+        """Right before its first byte. What is raised here keeps it from being sent."""
+        if mono_ns > placing.until_mono_ns:
+            raise TransportError("it waited too long for a connection", sent=False)
+        if self._gate.state is TradingState.HALTED:
+            raise TransportError("trading was halted before it was sent", sent=False)
+        placing.sent_mono_ns = mono_ns
+        if placing.created_mono_ns:
+            self._metrics.histogram("strategy_to_wire_ns").record(mono_ns - placing.created_mono_ns)
+        now_ns = self._desk.now()
+        late = self._core.sent(placing.order.client_order_id, now_ns, now_ns)
+        if late:
+            self._desk.do(late)
+            self._care.sync_now()
+
+    def _place_done(self, placing: _Placing, outcome: PlaceResult | VenueError) -> None:
+        with self._failing():
+            if isinstance(outcome, VenueError):
+                self._not_placed(placing.order, outcome)
+            else:
+                self._placed(placing, outcome)
+
+    def _placed(self, placing: _Placing, result: PlaceResult) -> None:
+        if placing.sent_mono_ns:
+            self._metrics.histogram("wire_to_ack_ns").record(self._clock.monotonic_ns() - placing.sent_mono_ns)
+        self._desk.do(self._core.placed(result.update, result.fills, result.venue_ns, self._desk.now()))
+
+    def _not_placed(self, order: Order, error: VenueError) -> None:
+        if isinstance(error, VenueRefused):
+            self._place_failed(order, Failure.REFUSED, error.reason, str(error))
+        elif isinstance(error, TransportError) and not error.sent:
+            self._place_failed(order, Failure.NOT_SENT, Reason.NOT_SENT, str(error))
+        else:
+            self._place_failed(order, Failure.UNKNOWN, Reason.NONE, str(error))
 
     def _place_failed(self, order: Order, failure: Failure, reason: Reason, detail: str) -> None:
         self._metrics.count(f"place_failed/{failure.value}")
@@ -143,20 +159,43 @@ class VenueRequests:
         self._desk.do(self._core.place_failed(order.client_order_id, failure, reason, detail, self._desk.now()))
 
     async def _cancel(self, order: Order) -> None:
-        client_order_id = order.client_order_id
+        """The same, after what has to be waited for."""
         try:
             result = await self._client.cancel(order)
-        except OrderNotFound as error:
-            failed = (Failure.NOT_FOUND, Reason.NOT_FOUND, str(error))
-        except VenueRefused as error:
-            failed = (Failure.REFUSED, error.reason, str(error))
         except VenueError as error:
-            failed = (Failure.UNKNOWN, Reason.NONE, str(error))
+            self._not_cancelled(order, error)
         else:
-            now_ns = self._desk.now()
-            self._desk.do(self._core.cancel_result(client_order_id, result.value, result.venue_ns, now_ns))
-            return
-        self._desk.do(self._core.cancel_failed(client_order_id, *failed, self._desk.now()))
+            self._cancelled(order, result)
+
+    def _cancel_done(self, order: Order, outcome: Dated[VenueOrderUpdate] | VenueError) -> None:
+        with self._failing():
+            if isinstance(outcome, ClockError):
+                self._spawn(self._cancel(order))
+            elif isinstance(outcome, VenueError):
+                self._not_cancelled(order, outcome)
+            else:
+                self._cancelled(order, outcome)
+
+    def _cancelled(self, order: Order, result: Dated[VenueOrderUpdate]) -> None:
+        now_ns = self._desk.now()
+        self._desk.do(self._core.cancel_result(order.client_order_id, result.value, result.venue_ns, now_ns))
+
+    def _not_cancelled(self, order: Order, error: VenueError) -> None:
+        if isinstance(error, OrderNotFound):
+            failed = (Failure.NOT_FOUND, Reason.NOT_FOUND, str(error))
+        elif isinstance(error, VenueRefused):
+            failed = (Failure.REFUSED, error.reason, str(error))
+        else:
+            failed = (Failure.UNKNOWN, Reason.NONE, str(error))
+        self._desk.do(self._core.cancel_failed(order.client_order_id, *failed, self._desk.now()))
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """An error in what is called from the connection's reading ends the actor, not the connection."""
+        try:
+            yield
+        except Exception as error:
+            self._desk.context.fail(error)
 
     async def _query(self, order: Order) -> None:
         asked_ns = self._desk.now()
@@ -190,3 +229,22 @@ class VenueRequests:
             return
         now_ns = self._desk.now()
         self._desk.do(self._core.open_orders_snapshot(result.value, result.venue_ns, now_ns, self._desk.pairs))
+
+
+class _Placing:
+    """An order on its way to the venue. ``created_mono_ns``: when its strategy made it, 0 where it does not say."""
+
+    __slots__ = ("created_mono_ns", "on_sent", "order", "sent_mono_ns", "until_mono_ns")
+
+    def __init__(
+        self,
+        order: Order,
+        until_mono_ns: int,
+        created_mono_ns: int,
+        on_sent: Callable[[_Placing, int], None],
+    ) -> None:
+        self.order = order
+        self.until_mono_ns = until_mono_ns
+        self.created_mono_ns = created_mono_ns
+        self.sent_mono_ns = 0
+        self.on_sent = partial(on_sent, self)

@@ -38,6 +38,7 @@ from engine.messages import (
 if TYPE_CHECKING:
     from engine.book.rules import SequenceRule
     from engine.connectors.time_sync import TimeSynchronizer
+    from engine.errors import VenueError
 
 __all__ = [
     "Ack",
@@ -372,9 +373,20 @@ class ExchangeClient(PublicClient):
         else: its fate is to be asked for by :meth:`query`.
         """
 
+    def place_now(self, order: Order, on_sent: OnSent, done: Callable[[PlaceResult | VenueError], None]) -> bool:
+        """Place the order in this very call, if nothing has to be waited for; otherwise False, and nothing was done.
+
+        ``done`` is called once, later, with what :meth:`place` would return or raise. It must not raise.
+        """
+        return False
+
     @abstractmethod
     async def cancel(self, order: Order) -> Dated[VenueOrderUpdate]:
         """Cancel by client order id; OrderNotFound if it is not open (any more)."""
+
+    def cancel_now(self, order: Order, done: Callable[[Dated[VenueOrderUpdate] | VenueError], None]) -> bool:
+        """The same, as :meth:`place_now`. After a ClockError, :meth:`cancel` will find the time anew."""
+        return False
 
     @abstractmethod
     async def cancel_pair(self, pair: str) -> Dated[list[VenueOrderUpdate]]:

@@ -74,6 +74,11 @@ class Throttler:
             return outcome
         raise self._refuse(outcome)
 
+    def grant(self, costs: tuple[tuple[str, int], ...], priority: Priority = Priority.POLL) -> Grant | None:
+        """Count a request that is sent now; None if it would have to wait."""
+        outcome = self._charge(costs, priority)
+        return outcome if isinstance(outcome, Grant) else None
+
     async def acquire(
         self, costs: Mapping[str, int], priority: Priority = Priority.POLL, until_mono_ns: int | None = None
     ) -> Grant:

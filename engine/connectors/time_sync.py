@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,6 +51,7 @@ class TimeSynchronizer:
         self._samples: deque[TimeSample] = deque(maxlen=_KEPT)
         self._best: TimeSample | None = None
         self._lock = asyncio.Lock()
+        self._distrusted = asyncio.Event()
 
     @property
     def is_synced(self) -> bool:
@@ -102,13 +104,24 @@ class TimeSynchronizer:
         self.add(sent, self.clock.monotonic_ns(), server_ms)
 
     async def keep(self, every_s: float) -> None:
-        """Ask again every so many seconds, until cancelled. ``failures`` counts the times it did not work."""
+        """Ask again every so many seconds, until cancelled, and start over at once when the time is distrusted.
+
+        ``failures`` counts the times it did not work.
+        """
         while True:
-            await asyncio.sleep(every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._distrusted.wait()
+            distrusted = self._distrusted.is_set()
+            self._distrusted.clear()
             try:
-                await self.sample()
+                await (self.resync() if distrusted else self.sample())
             except VenueError:
                 self.failures += 1
+
+    def distrust(self) -> None:
+        """The venue refused a timestamp: whoever keeps the time starts over, and nobody waits for it here."""
+        self._distrusted.set()
 
     async def ensure(self, samples: int = 3) -> None:
         """Have at least one sample; asks ``samples`` times if there is none. Callers at once share the

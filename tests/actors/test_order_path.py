@@ -250,17 +250,19 @@ def test_the_venues_clock_is_set_while_trading(tmp_path: Path, shift_s: float) -
     run(play())
 
 
+@pytest.mark.parametrize("way", ["place", "place_now"])
 def test_an_order_that_waited_too_long_for_a_connection_does_not_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     async def play() -> None:
         async with world(tmp_path) as w:
-            place = w.exchange.client.place
+            place = getattr(w.exchange.client, way)
 
-            async def late(order: Order, on_sent: Callable[[int], None], send_by_mono_ns: int) -> Any:
-                return await place(order, lambda mono_ns: on_sent(mono_ns + 3 * SECOND), send_by_mono_ns)
+            def late(order: Order, on_sent: Callable[[int], None], more: Any) -> Any:
+                return place(order, lambda mono_ns: on_sent(mono_ns + 3 * SECOND), more)
 
-            monkeypatch.setattr(w.exchange.client, "place", late)
+            monkeypatch.setattr(w.exchange.client, "place_now", lambda *_: False)
+            monkeypatch.setattr(w.exchange.client, way, late)
             name = w.place()
             await until(lambda: w.kinds(name))
             assert w.kinds(name) == [K.FAILED]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -50,6 +51,8 @@ _MOST_SINGLE_QUERIES = 13
 _URGENT_WAIT_S = 5.0
 _PLACE_COSTS = {constants.WEIGHT: 1, constants.ORDERS_10S: 1, constants.ORDERS_1D: 1}
 _CANCEL_COSTS = {constants.WEIGHT: 1}
+_PLACE_COSTS_NOW = tuple(_PLACE_COSTS.items())
+_CANCEL_COSTS_NOW = tuple(_CANCEL_COSTS.items())
 _FREE = (constants.WEIGHT,)
 """What successful placing and cancelling has not cost since 2026-04-02; a failure still does."""
 
@@ -138,20 +141,46 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         except ClockError as refused:
             await self._resync(refused)
             raise
-        report = decoded(_decode_order, reply)
-        dated = self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
-        return PlaceResult(
-            update=dated.value,
-            fills=reports.immediate_fills(report),
-            requested_ns=dated.requested_ns,
-            requested_mono_ns=dated.requested_mono_ns,
-            venue_ns=dated.venue_ns,
-        )
+        return self._placed(order, reply)
+
+    def place_now(self, order: Order, on_sent: OnSent, done: Callable[[PlaceResult | VenueError], None]) -> bool:
+        if self.order_entry is None or not self.time.is_synced:
+            return False
+
+        def write(number: int) -> str:
+            return self._requests.place(order, number, self.time.now_ms())
+
+        def answered(outcome: RestReply | VenueError) -> None:
+            if isinstance(outcome, ClockError):
+                self.time.distrust()
+            done(_read(outcome, partial(self._placed, order)))
+
+        try:
+            return self.order_entry.begin(
+                write, _PLACE_COSTS_NOW, Priority.PLACE, answered, on_sent=on_sent, free=_FREE
+            )
+        except VenueError as error:
+            asyncio.get_running_loop().call_soon(done, error)
+            return True
 
     async def cancel(self, order: Order) -> Dated[VenueOrderUpdate]:
-        reply = await self._with_clock(lambda: self._cancel(order))
-        report = decoded(_decode_order, reply)
-        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
+        return self._cancelled(order, await self._with_clock(lambda: self._cancel(order)))
+
+    def cancel_now(self, order: Order, done: Callable[[Dated[VenueOrderUpdate] | VenueError], None]) -> bool:
+        if self.order_entry is None or not self.time.is_synced:
+            return False
+
+        def write(number: int) -> str:
+            return self._requests.cancel(order, number, self.time.now_ms())
+
+        def answered(outcome: RestReply | VenueError) -> None:
+            done(_read(outcome, partial(self._cancelled, order)))
+
+        try:
+            return self.order_entry.begin(write, _CANCEL_COSTS_NOW, Priority.CANCEL, answered, free=_FREE)
+        except VenueError as error:
+            asyncio.get_running_loop().call_soon(done, error)
+            return True
 
     async def cancel_pair(self, pair: str) -> Dated[list[VenueOrderUpdate]]:
         start = self._start()
@@ -213,6 +242,21 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         return found
 
     # ------------------------------------------------------------------------------------------- in parts
+
+    def _placed(self, order: Order, reply: RestReply) -> PlaceResult:
+        report = decoded(_decode_order, reply)
+        start = self._start_of(reply)
+        return PlaceResult(
+            update=reports.order_update(report, self._symbols, client_order_id=order.client_order_id),
+            fills=reports.immediate_fills(report),
+            requested_ns=start.requested_ns,
+            requested_mono_ns=start.requested_mono_ns,
+            venue_ns=start.venue_ns,
+        )
+
+    def _cancelled(self, order: Order, reply: RestReply) -> Dated[VenueOrderUpdate]:
+        report = decoded(_decode_order, reply)
+        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
 
     async def _open_orders_of(self, pairs: list[str]) -> Dated[list[VenueOrderUpdate]]:
         """Of each pair by itself; dated by the first request's start."""
@@ -406,6 +450,16 @@ class _Start(msgspec.Struct, frozen=True):
             requested_mono_ns=self.requested_mono_ns,
             venue_ns=self.venue_ns,
         )
+
+
+def _read(outcome: RestReply | VenueError, read: Callable[[RestReply], T]) -> T | VenueError:
+    """What a reply says; the error where there is none, or it cannot be read."""
+    if isinstance(outcome, VenueError):
+        return outcome
+    try:
+        return read(outcome)
+    except VenueError as error:
+        return error
 
 
 def _cancelled(raw: msgspec.Raw) -> list[reports.OrderReport]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -21,6 +22,7 @@ from engine.connectors.reconnecting import PlanFactory, ReconnectingWebSocket
 from engine.connectors.rest import RestReply
 from engine.connectors.throttler import Grant, Priority, Throttler
 from engine.connectors.websocket import WebSocketOptions
+from engine.errors import VenueError
 
 Write = Callable[[int], str]
 """Makes (and signs) a request's text; its argument is the request's id."""
@@ -68,14 +70,22 @@ class _Frame(msgspec.Struct, rename="camel"):
 _decode = msgspec.json.Decoder(_Frame).decode
 
 
-class _Pending:
-    __slots__ = ("grant", "reply", "requested_mono_ns", "requested_ns")
+Answered = Callable[[RestReply | VenueError], None]
+"""Hears a request's reply, or why there is none. Called once; must not raise."""
 
-    def __init__(self, reply: asyncio.Future[RestReply], grant: Grant, wall_ns: int, mono_ns: int) -> None:
-        self.reply = reply
+
+class _Pending:
+    __slots__ = ("answered", "free", "grant", "requested_mono_ns", "requested_ns", "timer")
+
+    def __init__(
+        self, answered: Answered, grant: Grant, free: tuple[str, ...], clock: Clock, timer: asyncio.TimerHandle
+    ) -> None:
+        self.answered = answered
         self.grant = grant
-        self.requested_ns = wall_ns
-        self.requested_mono_ns = mono_ns
+        self.free = free
+        self.requested_ns = clock.time_ns()
+        self.requested_mono_ns = clock.monotonic_ns()
+        self.timer = timer
 
 
 class OrderEntry:
@@ -157,19 +167,32 @@ class OrderEntry:
         if not self.is_open:
             raise NotOpenError
         grant = await self._throttler.acquire(costs, priority, until_mono_ns)
-        number = next(self._ids)
-        pending = self._send(number, write, grant, on_sent)
+        reply: asyncio.Future[RestReply] = asyncio.get_running_loop().create_future()
+        number = self._send(write, grant, free, on_sent, partial(_settle, reply))
         try:
-            async with asyncio.timeout(self._timeout_s):
-                reply = await pending.reply
-        except TimeoutError:
-            self._suspect(pending)
-            raise UnknownOutcome("no answer in time on the order connection") from None
+            return await reply
         finally:
-            self._pending.pop(number, None)
-        if free:
-            self._throttler.refund(grant, free)
-        return reply
+            self._forget(number)
+
+    def begin(
+        self,
+        write: Write,
+        costs: tuple[tuple[str, int], ...],
+        priority: Priority,
+        answered: Answered,
+        *,
+        on_sent: OnSent | None = None,
+        free: tuple[str, ...] = (),
+    ) -> bool:
+        """Send a request in this very call, if it need not wait; otherwise False, and nothing was done.
+
+        Raises, as :meth:`request`, what comes before its first byte; what comes after that is for ``answered``.
+        """
+        grant = self._throttler.grant(costs, priority) if self.is_open else None
+        if grant is None:
+            return False
+        self._send(write, grant, free, on_sent, answered)
+        return True
 
     # ----------------------------------------------------------------------------------------- WebSocketHandler
 
@@ -187,8 +210,8 @@ class OrderEntry:
         if frame.event is not None:
             self._told(frame.event)
             return
-        pending = self._pending.get(frame.id) if frame.id is not None else None
-        if pending is None or pending.reply.done():
+        pending = self._forget(frame.id) if frame.id is not None else None
+        if pending is None:
             self.strangers += 1
             self._heed(frame)
             return
@@ -198,53 +221,68 @@ class OrderEntry:
             self._leave_when_idle()
 
     def on_close(self, reason: str) -> None:
-        lost, self._pending = self._pending, {}
-        for pending in lost.values():
-            if not pending.reply.done():
-                text = f"the order connection ended before an answer: {reason}"
-                pending.reply.set_exception(TransportError(text, sent=True))
+        text = f"the order connection ended before an answer: {reason}"
+        for number in list(self._pending):
+            pending = self._forget(number)
+            if pending is not None:
+                pending.answered(TransportError(text, sent=True))
 
     # -------------------------------------------------------------------------------------------------- sending
 
-    def _send(self, number: int, write: Write, grant: Grant, on_sent: OnSent | None) -> _Pending:
-        """Write a request; whatever fails before that is given back to the limits."""
+    def _send(
+        self, write: Write, grant: Grant, free: tuple[str, ...], on_sent: OnSent | None, answered: Answered
+    ) -> int:
+        """Write a request; whatever fails before that is given back to the limits. Its id."""
+        number = next(self._ids)
         try:
             if not self.is_open:
                 raise NotOpenError
-            clock = self._clock
-            pending = _Pending(asyncio.get_running_loop().create_future(), grant, clock.time_ns(), clock.monotonic_ns())
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, self._timed_out, number)
+            self._pending[number] = _Pending(answered, grant, free, self._clock, timer)
             text = write(number)
             if on_sent is not None:
-                on_sent(clock.monotonic_ns())
+                on_sent(self._clock.monotonic_ns())
             self._socket.send(text)
         except BaseException:
+            self._forget(number)
             self._throttler.refund(grant)
             raise
-        self._pending[number] = pending
+        return number
+
+    def _forget(self, number: int | str) -> _Pending | None:
+        """Nobody waits for this reply any more, or it is here."""
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.timer.cancel()
         return pending
 
-    def _suspect(self, pending: _Pending) -> None:
-        """Nothing at all came since the request left: the connection is dead, and others shall not wait for it."""
+    def _timed_out(self, number: int) -> None:
+        pending = self._forget(number)
+        if pending is None:
+            return
         if self._last_frame_mono_ns < pending.requested_mono_ns:
+            # Nothing at all came since the request left: the connection is dead, and others shall not wait for it.
             self.restart("no reply in time")
+        pending.answered(UnknownOutcome("no answer in time on the order connection"))
 
     # ------------------------------------------------------------------------------------------------- replies
 
     def _answer(self, pending: _Pending, frame: _Frame) -> None:
         if 200 <= frame.status < 300 and frame.error is None:
-            body = bytes(frame.result)
-            pending.reply.set_result(
+            if pending.free:
+                self._throttler.refund(pending.grant, pending.free)
+            pending.answered(
                 RestReply(
                     status=frame.status,
-                    body=body,
+                    body=bytes(frame.result),
                     requested_ns=pending.requested_ns,
                     requested_mono_ns=pending.requested_mono_ns,
                 )
             )
             return
-        pending.reply.set_exception(self._heed(frame) or UnknownOutcome(f"a reply of status {frame.status}"))
+        pending.answered(self._heed(frame) or UnknownOutcome(f"a reply of status {frame.status}"))
 
-    def _heed(self, frame: _Frame) -> Exception | None:
+    def _heed(self, frame: _Frame) -> VenueError | None:
         """The error of a reply. What it says of limits is obeyed, whomever it is for."""
         if frame.error is None and 200 <= frame.status < 300:
             return None
@@ -266,7 +304,7 @@ class OrderEntry:
             self._leave_when_idle()
 
     def _leave_when_idle(self) -> None:
-        if all(pending.reply.done() for pending in self._pending.values()):
+        if not self._pending:
             self.restart("the venue announced that this connection will end")
 
     # ---------------------------------------------------------------------------------------------- connecting
@@ -282,6 +320,16 @@ class OrderEntry:
     def _failed(self, error: str, delay_s: float) -> None:
         self.last_failure = error
         self._tried.set()
+
+
+def _settle(reply: asyncio.Future[RestReply], outcome: RestReply | VenueError) -> None:
+    """What :meth:`OrderEntry.request` waits for; its caller may have left."""
+    if reply.done():
+        return
+    if isinstance(outcome, RestReply):
+        reply.set_result(outcome)
+    else:
+        reply.set_exception(outcome)
 
 
 def _counts(usages: list[_Usage]) -> dict[str, int]:

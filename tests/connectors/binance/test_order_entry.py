@@ -65,8 +65,28 @@ def write(number: int) -> str:
     return json.dumps({"id": number, "method": "order.place"})
 
 
-async def ask(of: OrderEntry, **more: Any) -> Any:
+async def by_request(of: OrderEntry, **more: Any) -> Any:
     return await of.request(more.pop("write", write), COSTS, Priority.PLACE, **more)
+
+
+async def at_once(of: OrderEntry, **more: Any) -> Any:
+    reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answered(outcome: Any) -> None:
+        if isinstance(outcome, Exception):
+            reply.set_exception(outcome)
+        else:
+            reply.set_result(outcome)
+
+    if not of.begin(more.pop("write", write), tuple(COSTS.items()), Priority.PLACE, answered, **more):
+        raise NotOpenError
+    return await reply
+
+
+@pytest.fixture(params=[by_request, at_once])
+def ask(request: pytest.FixtureRequest) -> Any:
+    """Both ways to send a request."""
+    return request.param
 
 
 def used(of: OrderEntry) -> int:
@@ -78,7 +98,7 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.002)
 
 
-def test_replies_find_their_requests_in_any_order_and_others_are_counted(run: Any) -> None:
+def test_replies_find_their_requests_in_any_order_and_others_are_counted(run: Any, ask: Any) -> None:
     async def talk(socket: web.WebSocketResponse, request: dict[str, Any]) -> None:
         if request["id"] < 3:
             return
@@ -101,7 +121,7 @@ def test_replies_find_their_requests_in_any_order_and_others_are_counted(run: An
     run(work())
 
 
-def test_a_connection_lost_between_request_and_reply_leaves_the_outcome_open(run: Any) -> None:
+def test_a_connection_lost_between_request_and_reply_leaves_the_outcome_open(run: Any, ask: Any) -> None:
     async def talk(socket: web.WebSocketResponse, _request: dict[str, Any]) -> None:
         socket._req.transport.abort()
 
@@ -117,7 +137,7 @@ def test_a_connection_lost_between_request_and_reply_leaves_the_outcome_open(run
     run(work())
 
 
-def test_no_reply_in_time_leaves_the_outcome_open_and_ends_a_dead_connection(run: Any) -> None:
+def test_no_reply_in_time_leaves_the_outcome_open_and_ends_a_dead_connection(run: Any, ask: Any) -> None:
     async def talk(_socket: web.WebSocketResponse, _request: dict[str, Any]) -> None:
         return
 
@@ -131,7 +151,7 @@ def test_no_reply_in_time_leaves_the_outcome_open_and_ends_a_dead_connection(run
     run(work())
 
 
-def test_what_was_not_sent_counts_nowhere_and_is_said_to_be_so(run: Any) -> None:
+def test_what_was_not_sent_counts_nowhere_and_is_said_to_be_so(run: Any, ask: Any) -> None:
     async def talk(socket: web.WebSocketResponse, request: dict[str, Any]) -> None:
         await socket.send_json({"id": request["id"], "status": 200, "result": {}})
 
@@ -190,7 +210,7 @@ def test_a_venue_that_says_stop_is_obeyed(
     run(work())
 
 
-def test_the_venues_counts_are_taken_over_and_what_is_free_is_given_back(run: Any) -> None:
+def test_the_venues_counts_are_taken_over_and_what_is_free_is_given_back(run: Any, ask: Any) -> None:
     async def talk(socket: web.WebSocketResponse, request: dict[str, Any]) -> None:
         usage = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000}
         limits = [{**usage, "count": 700}] if request["id"] == 2 else []
@@ -213,7 +233,7 @@ def test_the_venues_counts_are_taken_over_and_what_is_free_is_given_back(run: An
     run(work())
 
 
-def test_a_venue_that_announces_its_end_gets_nothing_more_and_what_is_out_is_waited_for(run: Any) -> None:
+def test_a_venue_that_announces_its_end_gets_nothing_more_and_what_is_out_is_waited_for(run: Any, ask: Any) -> None:
     go_on = asyncio.Event()
 
     async def talk(socket: web.WebSocketResponse, request: dict[str, Any]) -> None:
@@ -238,7 +258,7 @@ def test_a_venue_that_announces_its_end_gets_nothing_more_and_what_is_out_is_wai
     run(work())
 
 
-def test_closing_tells_those_who_wait(run: Any) -> None:
+def test_closing_tells_those_who_wait(run: Any, ask: Any) -> None:
     async def talk(_socket: web.WebSocketResponse, _request: dict[str, Any]) -> None:
         return
 
