@@ -535,7 +535,7 @@ def _check_credentials(connector: ConnectorConfig, path: KeyPath) -> None:
         from engine.connectors.registry import connector_class
 
         key_names = connector_class(_protocol(connector.venue)).key_names
-        credentials_from_environment(connector.venue, key_names, os.environ)
+        credentials_from_environment(connector.venue, key_names, os.environ, connector.account)
     except ConfigError as error:
         raise Fault(path, f"{error}, or set trade: false") from None
 

@@ -262,10 +262,15 @@ class CancelOrder(Message, tag=True, frozen=True):
 
 
 class CancelAll(Message, tag=True, frozen=True):
-    """Command: cancel every open order of the account, or only those of one strategy or pair."""
+    """Command: cancel every open order of the account, or only those of one strategy or pair.
+
+    ``made_by_ns``: only orders whose ids were made by that wall time; 0 for all. A cancel on behalf of an actor that
+    died must not meet the orders of its next life, however late it comes.
+    """
 
     strategy: str | None = None
     pair: str | None = None
+    made_by_ns: int = 0
 
 
 class OrderFate(Message, tag=True, frozen=True):

@@ -220,7 +220,10 @@ class AccountLink:
             } | self._unanswered
         if not self._subscribed:
             self._subscribed = True
-            if self.position is None or self.position.incarnation != stands.incarnation:
+            if self.position is None:
+                self.position = stands
+            elif self.position.incarnation != stands.incarnation:
+                self._lost("the account's journal is another one: what followed the checkpoint is not known")
                 self.position = stands
             self.context.bus.subscribe(
                 self.exchange,
@@ -274,12 +277,16 @@ class AccountLink:
 
     def _on_orders_state(self, state: SubscriptionState) -> None:
         if isinstance(state, Up) and (state.missed is not None or state.incarnation_changed):
-            self.context.log.error("order events were lost", exchange=self.exchange, missed=str(state.missed))
+            self._lost(f"missed: {state.missed}")
             self._snapshot = None
             self.position = state.start
             self._ask_account()
         elif isinstance(state, Gap):
             self.context.log.error("gap in the account's events", exchange=self.exchange, gap=str(state))
+
+    def _lost(self, why: str) -> None:
+        self.context.metrics.count("order_events_lost")
+        self.context.log.error("order events were lost", exchange=self.exchange, reason=why)
 
     def balance(self, asset: str) -> Balance:
         """What the account holds of an asset; zeros if the venue named none."""

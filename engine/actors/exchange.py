@@ -119,6 +119,7 @@ class ExchangeActor(Actor):
                 estimating=not connector.real_time_balances,
                 limits={asset: Decimal(limit) for asset, limit in params.get("balance_limits", {}).items()},
             ),
+            mids=lambda: self.exposure.mids(),
         )
         self.core.set_fees(dict.fromkeys(pairs, connector.fees))
         self.orders = context.bus.open_stream(
@@ -352,6 +353,7 @@ class ExchangeActor(Actor):
         self.metrics.gauges["trading"] = self.gate.state.value
         self.care.collect(self.metrics.counters, self.metrics.gauges)
         self.numbers.collect(self.metrics)
+        self.metrics.counters["orders_unreadable"] = self.client.unreadable
 
 
 def _one_asset(event: BalanceEvent, asset: str, balance: Any) -> BalanceEvent:

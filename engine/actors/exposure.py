@@ -50,6 +50,11 @@ class Exposure:
         """What a market order is expected to trade at; None without a fresh book."""
         return self._mids.mid(self._connector, pair, self._clock.monotonic_ns())
 
+    def mids(self) -> dict[str, Decimal]:
+        """Of every pair whose book is fresh."""
+        found = {pair: self.mid(pair) for pair in self._pairs}
+        return {pair: mid for pair, mid in found.items() if mid is not None}
+
     def add(self, event: OrderEvent) -> None:
         """Count an event's fill, if it has one."""
         if event.fill is None:

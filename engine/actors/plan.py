@@ -180,7 +180,9 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
     venue, domain = split_venue(connector.venue)
     credentials = None
     if connector.at is None and connector.trade:
-        credentials = credentials_from_environment(connector.venue, connector_class(venue).key_names, os.environ)
+        credentials = credentials_from_environment(
+            connector.venue, connector_class(venue).key_names, os.environ, connector.account
+        )
     settings = ConnectorSettings(
         connector=connector.name,
         venue=venue,

@@ -62,7 +62,7 @@ async def live(spec: ActorSpec, bus: Bus, clock: Clock, listen: Callable[[ActorH
     try:
         host = ActorHost(actor_class(spec.kind, spec.params)(ActorContext(spec, bus, clock, log)))
         listen(host)
-        log.info("started", pid=os.getpid(), incarnation=spec.incarnation)
+        log.info("started")
         code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))
     except Exception as error:
         log.error("the actor could not go on", error=repr(error), exc_info=error)

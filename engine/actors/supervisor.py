@@ -19,6 +19,7 @@ from engine.actors.base import CLOCK, SUPERVISOR
 from engine.actors.control import Control
 from engine.actors.ground import Ground, LocalGround
 from engine.actors.observed import Observations, profits
+from engine.actors.orphans import CANCEL_ORDERS_S, cancel_orders_of
 from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint, with_shared_limits
 from engine.actors.policy import (
     Action,
@@ -46,8 +47,6 @@ from engine.messages import (
     ActorStarted,
     ActorStats,
     ActorStopping,
-    CancelAll,
-    CancelAllResult,
     ControlReply,
     ControlRequest,
     LogLine,
@@ -65,12 +64,12 @@ POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
 STOP_ORDER = (("strategy",), ("exchange",), ("risk", "recorder"), ("user_stream", "order_book"), ("clock",), ("venue",))
 RECENT_EVENTS = 200
+NAMED_ORDERS = 5
+ADDRESSES = ("rest", "ws", "ws_api")
 ENDED = (ActorState.STOPPED, ActorState.FAILED)
 BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED)
 BETWEEN_LIVES_S = 3.0
 """How long the engine's end waits for an exchange actor that is being started again."""
-CANCEL_ORDERS_S = 15.0
-"""How long a detach waits for the cancelling of the strategy's orders, which goes on after that."""
 
 
 async def supervise(
@@ -224,6 +223,17 @@ class Supervisor:
         self._pump()
         for kinds in STOP_ORDER:
             await self._end(self._of_kinds(kinds), "the engine stops")
+        if self.config.stop.open_orders == "cancel":
+            self._name_open_orders()
+
+    def _name_open_orders(self) -> None:
+        """They were to be cancelled: a run that leaves some is not ok."""
+        for record in self.observed:
+            left = record.gauge("open_orders", []) if record.kind == "exchange" else []
+            if left:
+                ids = ", ".join(order["client_order_id"] for order in left[:NAMED_ORDERS])
+                more = f" and {len(left) - NAMED_ORDERS} more" if len(left) > NAMED_ORDERS else ""
+                self._problem(f"{record.name} leaves orders open at the venue: {ids}{more}", record.name)
 
     def _of_kinds(self, kinds: tuple[str, ...]) -> list[str]:
         return [name for name, planned in self.planned.items() if planned.kind in kinds]
@@ -470,9 +480,9 @@ class Supervisor:
             self.log.warning(
                 "actor ended",
                 about=ended.name,
-                pid=ended.pid,
+                ended_pid=ended.pid,
                 how=ended.reason,
-                incarnation=ended.incarnation,
+                life=ended.incarnation,
             )
         self.policy.exited(ended.name, ended.incarnation, self._now(), polite and stopping, ended.reason)
         self._pump()
@@ -485,26 +495,7 @@ class Supervisor:
         return strategy is not None and strategy.on_crash == "cancel"
 
     async def _cancel_orders_of(self, actor: str) -> None:
-        settings = self.planned[actor].params["strategy"]
-        for market in settings["markets"].values():
-            if market["exchange"]:
-                await self._cancel_orders_at(market["exchange"], settings["name"], actor)
-
-    async def _cancel_orders_at(self, exchange: str, strategy: str, actor: str) -> None:
-        """Asked until the exchange actor answers: it may be between two lives."""
-        began, told = self._now(), False
-        while True:
-            try:
-                reply = await self.bus.request(exchange, CancelAll(strategy=strategy), timeout=5.0)
-            except BusError as error:
-                if not told and self._now() - began > CANCEL_ORDERS_S * 1e9:
-                    told = True
-                    self.log.error("a strategy's orders could not be cancelled yet", about=actor, error=str(error))
-                await asyncio.sleep(0.1)
-            else:
-                if isinstance(reply, CancelAllResult) and reply.failed:
-                    self.log.error("a strategy's orders are not cancelled yet", about=actor, orders=reply.failed)
-                return
+        await cancel_orders_of(self.planned[actor], self.bus, self.clock, self.log)
 
     def _on_tick(self, message: Message, number: int) -> None:
         if isinstance(message, Tick):
@@ -547,9 +538,18 @@ class Supervisor:
             self._boxes[message.actor].set_result(message.info)
             if not box.done():
                 box.set_result(message.info)
+            elif any(box.result()[key] != message.info[key] for key in ADDRESSES):
+                self._moved(message.actor)
         self.runtime.announce(message.actor, message.unix, message.tcp)
         self.policy.started(message.actor, message.incarnation, self._now())
         self._pump()
+
+    def _moved(self, box: str) -> None:
+        """A venue in a box came back at another address: who works at it has the old one."""
+        for name, planned in self.planned.items():
+            if planned.box == box and self.policy.state(name) not in ENDED:
+                self.log.warning("the venue listens elsewhere now", about=name, box=box)
+                self.restart(name)
 
     def _on_line(self, line: LogLine) -> None:
         self.events.append(line)
@@ -557,7 +557,7 @@ class Supervisor:
             self.terminal.show(line)
 
     def _fork_server_restarted(self, old_pid: int, new_pid: int) -> None:
-        self.log.warning("the fork server died and was started again", old_pid=old_pid, pid=new_pid)
+        self.log.warning("the fork server died and was started again", old_pid=old_pid, new_pid=new_pid)
 
     # ------------------------------------------------------------------------------------------------------- helpers
 

@@ -49,11 +49,13 @@ class UserStreamActor(Actor):
         self.subscribed = False
         self.closing = False
         self.session = context.incarnation
+        habits = self.connector.user_data()
         self.socket = ReconnectingWebSocket(
             self._plan,
             self,
             options=WebSocketOptions(ca=self.connector.settings.options.get("ca"), ping_every_s=20.0),
-            silence_s=0.0,
+            silence_s=habits.silence_after_s,
+            keepalive=habits.keepalive,
             on_failed=self._failed,
             monotonic_ns=self.clock.monotonic_ns,
         )

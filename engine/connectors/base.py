@@ -355,7 +355,13 @@ class PublicClient(MarketDataClient):
 
 
 class ExchangeClient(PublicClient):
-    """Requests for one account. Placing is never repeated by the client, whatever happens."""
+    """Requests for one account. Placing is never repeated by the client, whatever happens.
+
+    ``unreadable``: how many orders the venue listed that could not be read (of a type or state that it does not
+    document) and were left out: they are not the engine's, and must not hide those that are.
+    """
+
+    unreadable: int = 0
 
     @property
     @abstractmethod

@@ -123,5 +123,5 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
         after = headers.get("Retry-After", "")
         return RateLimited(status, text, float(after) if after.isdecimal() else _RETRY_AFTER_S)
     if status >= 500:
-        return UnknownOutcome(f"HTTP {status}: {text}", code=status)
+        return UnknownOutcome(f"HTTP {status}: {text}" if text else f"HTTP {status}", code=status)
     return VenueRefused(status, text)

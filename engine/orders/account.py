@@ -21,7 +21,7 @@ Times are nanoseconds since the epoch; ``now_ns`` is the wall clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -46,9 +46,10 @@ from engine.orders.batch import Batch, EventNumbers
 from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, Query, Send
 from engine.orders.estimated import BalanceView
 from engine.orders.evidence import Evidence
+from engine.orders.fees import Mids
 from engine.orders.funds import Funds
 from engine.orders.held import HeldOrders
-from engine.orders.ids import is_own, is_valid
+from engine.orders.ids import is_own, is_valid, made_by
 from engine.orders.order import Ending, Need, Signal, TrackedOrder
 from engine.orders.records import OrderArchive, RecoveredState
 from engine.orders.rules import quantise, validate
@@ -83,7 +84,8 @@ class Account:
     """The orders and balances of one account at one venue.
 
     ``rules``: by pair. ``id_prefix``: of own client order ids. ``horizon_ns``: how long after its signing a request can
-    still be accepted (receive window + clock error). ``archive``: the orders that are no longer in memory.
+    still be accepted (receive window + clock error). ``archive``: the orders that are no longer in memory. ``mids``:
+    present prices by pair, for fees in an asset of their own.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Account:
         archive: OrderArchive,
         timing: Timing | None = None,
         view: BalanceView | None = None,
+        mids: Callable[[], Mids] = dict,
     ) -> None:
         self.connector = connector
         self.account = account
@@ -111,7 +114,7 @@ class Account:
         self._funds = Funds(connector, account, view or BalanceView())
         self._held = HeldOrders(archive, id_prefix, self._watch, self.counters)
         self._last_trade_ns = dict(recovered.last_trade_ns)
-        self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns, self._funds.fees)
+        self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns, self._funds.fees, mids)
         for stored in recovered.orders:
             self._held.hold(TrackedOrder.from_stored(stored))
 
@@ -252,6 +255,8 @@ class Account:
         """Cancel all open orders that the command names: their ids, and what to do."""
         batch = self._batch(now_ns)
         orders = self._held.open(command.strategy, command.pair)
+        if command.made_by_ns:
+            orders = [tracked for tracked in orders if made_by(tracked.order, command.made_by_ns)]
         for tracked in orders:
             self._evidence.request_cancel(batch, tracked)
         return [tracked.id for tracked in orders], self._close(batch, *orders)

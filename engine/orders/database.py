@@ -7,6 +7,7 @@ commit; :mod:`engine.orders.wal` syncs many at once.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ Migration = Callable[[sqlite3.Connection], None]
 BUSY_S = 1.0
 """How long a file that another program has locked is waited for: less than it takes to count as stalled."""
 
+DAMAGED = (
+    "restore the file from a copy; without one, see at the venue that no order of this engine is open, then move it "
+    "away to begin anew"
+)
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: "another program holds it; close that program",
     sqlite3.SQLITE_LOCKED: "another program holds it; close that program",
@@ -27,6 +32,8 @@ _REMEDIES = {
     sqlite3.SQLITE_IOERR: "check the disk",
     sqlite3.SQLITE_READONLY: "check the file's rights",
     sqlite3.SQLITE_CANTOPEN: "check the folder's rights",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
 }
 
 
@@ -97,9 +104,11 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        remedy = _REMEDIES.get(code, "restore the file, or move it away to begin anew")
+        remedy = _REMEDIES.get(code, "leave the file where it is and see what the disk says")
         raise JournalError(f"{path}: {error}; {remedy}") from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise JournalError(f"{path}: {error.strerror}; free some space") from error
         raise JournalError(f"{path}: {error.strerror or error}; check the folder's rights and space") from error
 
 
@@ -109,7 +118,7 @@ def verify(connection: sqlite3.Connection, path: Path) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         first = str(found).splitlines()[-1]
-        raise JournalError(f"{path}: damaged ({first}); restore the file, or move it away to begin anew")
+        raise JournalError(f"{path}: damaged ({first}); {DAMAGED}")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema, readonly: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.messages import FeeSchema, Fill, OrderEventKind, OrderState, Reason
 from engine.orders.batch import Batch
 from engine.orders.effects import SendCancel
-from engine.orders.fees import with_fee
+from engine.orders.fees import Mids, with_fee
 from engine.orders.order import END_EVENT, END_SIGNAL, Ending, Signal, TrackedOrder
 from engine.orders.watch import Timing
 
@@ -16,16 +16,23 @@ from engine.orders.watch import Timing
 class Evidence:
     """Folds evidence into orders. ``last_trade_ns``: of each pair's newest fill, kept up to date here.
 
-    ``fees``: by pair, for fills whose fee the venue does not tell.
+    ``fees``: by pair, for fills whose fee the venue does not tell; ``mids`` gives the prices that a fee in an asset of
+    its own is counted by.
     """
 
     def __init__(
-        self, timing: Timing, counters: Counter[str], last_trade_ns: dict[str, int], fees: Mapping[str, FeeSchema]
+        self,
+        timing: Timing,
+        counters: Counter[str],
+        last_trade_ns: dict[str, int],
+        fees: Mapping[str, FeeSchema],
+        mids: Callable[[], Mids],
     ) -> None:
         self._timing = timing
         self._counters = counters
         self._last_trade_ns = last_trade_ns
         self._fees = fees
+        self._mids = mids
 
     def acknowledge(self, batch: Batch, tracked: TrackedOrder) -> None:
         """The order is known to have reached the venue."""
@@ -41,7 +48,8 @@ class Evidence:
             self._counters["fills_repeated"] += 1
             return
         self.acknowledge(batch, tracked)
-        fill = with_fee(fill, tracked.order, self._fees.get(tracked.order.pair))
+        if not fill.fee_asset:
+            fill = with_fee(fill, tracked.order, self._fees.get(tracked.order.pair), self._mids())
         tracked.add_fill(fill, batch.now_ns)
         tracked.move(Signal.FILL, batch.now_ns)
         pair = tracked.order.pair

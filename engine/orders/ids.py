@@ -11,6 +11,8 @@ import re
 from hashlib import blake2b
 from typing import Protocol
 
+from engine.messages import Order
+
 MAX_LENGTH = 32
 """The longest id that every venue with free-text ids takes."""
 
@@ -53,6 +55,14 @@ class ClientOrderIds:
 def made_ns(client_order_id: str) -> int:
     """When an id was made, on its maker's clock; to the microsecond."""
     return int(client_order_id[-_STAMP_WIDTH:], 36) * 1000
+
+
+def made_by(order: Order, time_ns: int) -> bool:
+    """Whether an order was made by then, on its maker's clock. Its acceptance dates one whose id tells nothing."""
+    try:
+        return made_ns(order.client_order_id) <= time_ns
+    except ValueError:
+        return order.created_ns <= time_ns
 
 
 def is_own(client_order_id: str, prefix: str) -> bool:

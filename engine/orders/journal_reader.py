@@ -21,7 +21,7 @@ from engine.messages import (
     Refused,
     Side,
 )
-from engine.orders.database import BUSY_S, explained, open_database
+from engine.orders.database import BUSY_S, DAMAGED, explained, open_database
 from engine.orders.journal_schema import ARCHIVE, SCHEMA
 from engine.orders.records import RecoveredState, StoredOrder, WriteFill, WriteRefusal
 from engine.orders.rules import EXACT
@@ -263,7 +263,7 @@ class JournalReader:
         with explained(self.path):
             row: tuple[Any, ...] | None = (self._both or self._connection).execute(query, values).fetchone()
         if row is None:
-            raise JournalError(f"{self.path}: incomplete; restore the file, or move it away to begin anew")
+            raise JournalError(f"{self.path}: incomplete; {DAMAGED}")
         return row
 
 

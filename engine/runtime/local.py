@@ -301,7 +301,7 @@ class LocalRuntime(Runtime):
         while strays := adopted_from(child.pid):
             for pid in strays:
                 if not await end_child(pid, KILL_GRACE_S):
-                    log.error("a process that an actor started does not end", actor=child.name, pid=pid)
+                    log.error("a process that an actor started does not end", about=child.name, left_pid=pid)
                     return
 
     def _finish(self, child: _Child) -> None:
@@ -418,7 +418,7 @@ class LocalRuntime(Runtime):
             if pid in known:
                 continue
             if not await end_child(pid, KILL_GRACE_S):
-                log.error("an orphan of the fork server does not end", pid=pid)
+                log.error("an orphan of the fork server does not end", left_pid=pid)
         self._finished.clear()
 
     async def _end_server(self) -> None:

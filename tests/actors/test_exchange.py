@@ -647,3 +647,39 @@ def test_the_journal_has_one_writer(exchange_world, tmp_path):
             Journal(path, "box", "main", world.clock)
 
     exchange_world(body)
+
+
+def test_F38_balances_that_the_venue_does_not_tell_are_estimated_and_limits_hold(
+    exchange_world, order, fakes, monkeypatch
+):
+    monkeypatch.setattr(fakes.connector, "real_time_balances", False)
+
+    async def body(world, venue):
+        running = await world.exchange(balance_limits={"BTC": "3"}, reconcile_s=1000)
+        await world.until(lambda: venue.stream.readers)
+        venue.subscribed()
+        await world.until(lambda: running.actor.reconciler.stream_up)
+        await world.until(lambda: running.actor.metrics.counters.get("reconciliations"))
+        maker = await client(world)
+        told = venue.count("balances")
+
+        def available(asset):
+            return running.actor.core.balance(asset).available
+
+        assert (available("USDT"), available("BTC")) == (1_000_000, 3)
+        await maker.ask(order("e-1", size="2", price="100"))
+        await world.until(lambda: venue.open)
+        assert available("USDT") == 999_800
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: running.actor.core.balance("BTC").total == Decimal("10.5"))
+        assert running.actor.core.balance("USDT").total == Decimal("999949.99")
+        assert available("USDT") == Decimal("999799.99")
+        assert available("BTC") == Decimal("3.5")
+        await maker.ask(order("e-2", side=Side.SELL, size="3", price="200"))
+        await world.until(lambda: len(venue.open) == 2)
+        assert available("BTC") == Decimal("0.5")
+        venue.end("e-1")
+        await world.until(lambda: available("USDT") == Decimal("999949.99"))
+        assert venue.count("balances") == told
+
+    exchange_world(body)

@@ -11,7 +11,7 @@ from engine.attached import save_attached
 from engine.config import StrategyConfig
 from engine.connectors.settings import ConnectorSettings
 from engine.errors import BusError
-from engine.messages import CancelAllResult
+from engine.messages import ActorStarted, ActorStats, CancelAll, CancelAllResult
 
 EXCHANGE, MAKER = "exchange.binance.main", "strategy.maker"
 MARKET_MAKER = "engine.strategies.market_maker:MarketMaker"
@@ -141,7 +141,7 @@ def test_the_orders_of_a_strategy_that_crashed(engine_world, on_crash):
         engine = await world.engine(strategies=strategies(on_crash=on_crash))
         asked = []
         engine.runtime.answers = {
-            m: (lambda message: asked.append(message) or CancelAllResult(cancelled=["e-1"])) for m in [module.CancelAll]
+            m: (lambda message: asked.append(message) or CancelAllResult(cancelled=["e-1"])) for m in [CancelAll]
         }
         engine.runtime.end(MAKER, signal=9)
         await engine.all_run()
@@ -166,7 +166,7 @@ def test_the_orders_of_a_strategy_that_crashed_are_cancelled_once_the_exchange_a
                 raise BusError("not now")
             return CancelAllResult(cancelled=[])
 
-        engine.runtime.answers = {module.CancelAll: later}
+        engine.runtime.answers = {CancelAll: later}
         engine.runtime.end(MAKER, signal=9)
         await world.until(lambda: left[0] == -1)
 
@@ -199,7 +199,7 @@ def test_a_restart_on_request_keeps_open_orders(engine_world):
 def test_a_detached_strategy_is_waited_for_and_then_its_orders_are_cancelled(engine_world):
     async def body(world):
         engine = await world.engine()
-        engine.runtime.answers = {module.CancelAll: CancelAllResult(cancelled=["e-1"])}
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=["e-1"])}
         hold = engine.runtime.holds[MAKER] = asyncio.Event()
         detaching = asyncio.create_task(engine.supervisor.detach("maker", MAKER))
         await world.until(lambda: MAKER in engine.runtime.of("stop"))
@@ -231,7 +231,7 @@ def test_an_engine_can_be_stopped_while_a_strategy_is_detached(engine_world):
     async def body(world):
         two = {**strategies(), "other": strategies()["maker"]}
         engine = await world.engine(strategies=two)
-        engine.runtime.answers = {module.CancelAll: CancelAllResult(cancelled=[])}
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=[])}
         hold = engine.runtime.holds["strategy.other"] = asyncio.Event()
         detaching = asyncio.create_task(engine.supervisor.detach("maker", MAKER))
         engine.supervisor.stop("at the same time")
@@ -362,5 +362,62 @@ def test_an_old_incarnation_is_not_mistaken_for_the_present_one(engine_world):
             module.Exit(name=MAKER, incarnation=old.incarnation, pid=1, code=1),
         )
         assert engine.state(MAKER) == "running"
+
+    engine_world(body)
+
+
+def test_a_cancel_for_a_strategy_that_crashed_does_not_meet_its_next_life(engine_world):
+    async def body(world):
+        asked = []
+        engine = await world.engine(strategies=strategies(on_crash="cancel"))
+        engine.runtime.answers = {CancelAll: lambda message: asked.append(message) or CancelAllResult(cancelled=[])}
+        before = world.clock.time_ns()
+        engine.runtime.end(MAKER, signal=9)
+        await world.until(lambda: asked)
+        await engine.all_run()
+        assert before <= asked[0].made_by_ns <= world.clock.time_ns()
+        await engine.stop()
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_that_leaves_orders_open_which_were_to_be_cancelled_is_not_ok(engine_world, keep):
+    async def body(world):
+        engine = await world.engine(stop={"open_orders": "keep" if keep else "cancel"})
+        spec = next(spec for spec in engine.runtime.specs if spec.name == EXCHANGE)
+        left = [{"client_order_id": f"e-{number}"} for number in range(7)]
+        engine.supervisor.observed.stats(
+            ActorStats(actor=EXCHANGE, incarnation=spec.incarnation, gauges={"open_orders": left})
+        )
+        report = await engine.stop()
+        assert report["ok"] is keep
+        if not keep:
+            (problem,) = report["problems"]
+            assert problem == f"{EXCHANGE} leaves orders open at the venue: e-0, e-1, e-2, e-3, e-4 and 2 more"
+
+    engine_world(body)
+
+
+def test_who_works_at_a_box_that_came_back_elsewhere_is_started_anew_with_its_address(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        spec = next(spec for spec in engine.runtime.specs if spec.name == EXCHANGE)
+        info = {key: f"{key}.elsewhere" for key in ("rest", "ws", "ws_api", "api_key", "api_secret")}
+        venue = next(spec for spec in engine.runtime.specs if spec.name == "venue")
+        moved = ActorStarted(actor="venue", incarnation=venue.incarnation, pid=1, info=info)
+        engine.supervisor._on_message(None, moved)
+        names = (EXCHANGE, "order_book.binance.0", "user_stream.binance.main")
+        await world.until(lambda: all(engine.runtime.of("spawn").count(name) == 2 for name in names))
+        await engine.all_run()
+        newer = next(each for each in reversed(engine.runtime.specs) if each.name == EXCHANGE)
+        settings = msgspec.convert(newer.params["settings"], ConnectorSettings)
+        assert newer.incarnation > spec.incarnation
+        assert settings.endpoints.rest == "rest.elsewhere"
+        assert engine.runtime.of("spawn").count("venue") == 1
+        assert engine.runtime.of("spawn").count(MAKER) == 1
+        engine.supervisor._on_message(None, moved)
+        assert all(engine.runtime.of("spawn").count(name) == 2 for name in names)
+        await engine.stop()
 
     engine_world(body)

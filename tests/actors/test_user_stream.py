@@ -29,6 +29,7 @@ class Socket:
 
     def __init__(self, plan, handler, *, options=None, silence_s=0.0, keepalive=None, on_failed=None, **more):
         self.plan, self.handler, self.on_failed = plan, handler, on_failed
+        self.silence_s, self.keepalive = silence_s, keepalive
         self.options = options
         self.is_open = self.started = self.closed = False
         self.connects = 0
@@ -67,6 +68,8 @@ class Socket:
 class Protocol(UserDataProtocol):
     """A subscription whose frames mean what the test put into ``events``."""
 
+    silence_after_s = 17.0
+    keepalive = (5.0, "ping")
     events: object = ()
     made = 0
 
@@ -293,5 +296,12 @@ def test_the_end_closes_silently(stream_world, how):
 def test_a_quiet_connection_is_asked_for_a_sign_of_life(stream_world):
     async def body(world, running, socket, heard):
         assert socket.options.ping_every_s > 0
+
+    stream_world(body)
+
+
+def test_a_private_stream_is_kept_alive_and_cut_when_silent_as_its_venue_wants(stream_world):
+    async def body(world, running, socket, heard):
+        assert (socket.silence_s, socket.keepalive) == (17.0, (5.0, "ping"))
 
     stream_world(body)

@@ -39,3 +39,12 @@ def test_a_key_never_shows_itself() -> None:
     settings = ConnectorSettings(connector="b", venue="binance", credentials=key)
     for shown in (repr(key), str(key), f"{settings}", repr(settings), repr(list(key.__rich_repr__()))):
         assert "visible" not in shown
+
+
+def test_two_accounts_at_one_venue_have_keys_of_their_own() -> None:
+    environ = {f"BINANCE_{name}": name.lower() for name in (*NAMES, *(f"{name}_DESK_2" for name in NAMES))}
+    assert credentials_from_environment("binance", NAMES, environ).api_key == "api_key"
+    found = credentials_from_environment("binance", NAMES, environ, "desk-2")
+    assert (found.api_key, found.api_secret) == ("api_key_desk_2", "api_secret_desk_2")
+    with pytest.raises(ConfigError, match=r"account 'other' at binance needs a key.* BINANCE_API_KEY_OTHER"):
+        credentials_from_environment("binance", NAMES, environ, "other")

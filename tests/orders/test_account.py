@@ -14,13 +14,15 @@ from engine.messages import (
     Balance,
     CancelAll,
     CancelOrder,
+    FeeSchema,
     OrderEventKind,
     OrderState,
     Reason,
     Refused,
 )
-from engine.orders.account import Failure
+from engine.orders.account import Account, Failure
 from engine.orders.effects import JournalWrite, PublishBalance, Send
+from engine.orders.ids import ClientOrderIds
 from engine.orders.records import WriteIntent
 
 K, S = OrderEventKind, OrderState
@@ -542,3 +544,30 @@ def test_W10_ended_orders_leave_memory(desk: Desk) -> None:
     assert desk.account.gauges()["orders_open"] == 0
     assert desk.account.gauges()["orders_ended_in_memory"] == 1000
     assert desk.state("e-0") is S.CANCELLED
+
+
+def test_a_cancel_for_a_life_that_is_over_leaves_the_next_ones_orders(desk: Desk) -> None:
+    old = ClientOrderIds("e-", "maker", 1, desk.clock).next()
+    desk.placed(old)
+    died_ns = desk.now
+    desk.wait(0.001)
+    new = ClientOrderIds("e-", "maker", 2, desk.clock).next()
+    desk.placed(new)
+    ids, effects = desk.account.cancel_all(CancelAll(made_by_ns=died_ns), desk.now)
+    desk.do(effects)
+    assert ids == [old]
+    assert [order.client_order_id for order in desk.cancels] == [old]
+    assert desk.account.cancel_all(CancelAll(), desk.now)[0] == [old, new]
+
+
+def test_F40_a_fee_in_an_asset_of_its_own_is_counted_at_the_present_mids(desk: Desk) -> None:
+    mids = {"BNB-USDT": Decimal(500)}
+    schema = FeeSchema(taker=Decimal("0.001"), maker=Decimal("0.001"), fee_asset="BNB")
+    account = Account("b", "main", desk.account.rules, "e-", 0, desk.journal.recover(), desk.journal, mids=lambda: mids)
+    account.set_fees({desk.pair: schema})
+    desk.account = account
+    desk.placed()
+    untold = msgspec.structs.replace(desk.fill("t1", "1"), fee=Decimal(0), fee_asset="")
+    desk.tell("e-1", S.FILLED, "1", untold)
+    (fill,) = [event.fill for event in desk.published if event.fill is not None]
+    assert (fill.fee, fill.fee_asset, fill.fee_estimated) == (Decimal("0.0002"), "BNB", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from engine.errors import JournalError
 from engine.messages import OrderState
+from engine.orders.database import explained
 from engine.orders.journal import Journal
 from engine.orders.journal_reader import JournalReader
 
@@ -130,3 +132,15 @@ def test_a_sync_says_how_many_commits_are_on_disk(desk: Desk) -> None:
     filled(desk, 2)
     assert desk.journal.sync() == desk.journal.commits > 0
     assert sum(desk.journal.sync_ns.buckets.values()) == 1
+
+
+@pytest.mark.parametrize("error", [sqlite3.SQLITE_FULL, errno.ENOSPC, sqlite3.SQLITE_ERROR])
+def test_nobody_is_told_to_move_a_sound_journal_away(error: int) -> None:
+    failure: Exception = OSError(error, "No space left on device")
+    if error != errno.ENOSPC:
+        failure = sqlite3.OperationalError("database or disk is full")
+        failure.sqlite_errorcode = error
+    with pytest.raises(JournalError) as told, explained(Path("main.db")):
+        raise failure
+    assert "move" not in str(told.value)
+    assert ("free some space" in str(told.value)) == (error != sqlite3.SQLITE_ERROR)

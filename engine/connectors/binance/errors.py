@@ -84,7 +84,7 @@ def from_status(status: int, error: ErrorBody | None, retry_after_s: float | Non
         return _rate_limited(code, text, _RATE_LIMIT_S if retry_after_s is None else retry_after_s)
     if status >= 500:
         # "It is important to NOT treat this as a failure operation; the execution status is UNKNOWN."
-        return UnknownOutcome(f"HTTP {status}: {text}", code=code)
+        return UnknownOutcome(f"HTTP {status}: {text}" if error else text, code=code)
     if error is not None:
         return from_code(code, text, _RATE_LIMIT_S if retry_after_s is None else retry_after_s)
     if status == 403:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from engine.connectors.base import (
     Clock,
@@ -39,6 +40,8 @@ from engine.connectors.symbols import SymbolMap
 from engine.connectors.throttler import Priority
 from engine.errors import VenueError
 from engine.messages import FeeSchema, Order, OrderType, Side, VenueBalanceUpdate, VenueOrderUpdate
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 Params = list[tuple[str, str]]
@@ -206,7 +209,8 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         if wanted is not None and len(wanted) <= _MOST_SINGLE_QUERIES:
             return await self._open_orders_of(wanted)
         reply = await self._get(constants.PATH_OPEN_ORDERS, [], weight=80)
-        found = [reports.order_update(report, self._symbols) for report in decoded(_decode_orders, reply)]
+        reports_of: list[reports.OrderReport] = decoded(_decode_orders, reply)
+        found = self._readable(reports_of)
         return self._dated(reply, [update for update in found if wanted is None or update.pair in wanted])
 
     async def fills(
@@ -264,13 +268,17 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         replies = await _all(
             self._get(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))], weight=6) for pair in pairs
         )
-        return start.date(
-            [
-                reports.order_update(report, self._symbols)
-                for reply in replies
-                for report in decoded(_decode_orders, reply)
-            ]
-        )
+        return start.date(self._readable(report for reply in replies for report in decoded(_decode_orders, reply)))
+
+    def _readable(self, listed: Iterable[reports.OrderReport]) -> list[VenueOrderUpdate]:
+        found = []
+        for report in listed:
+            try:
+                found.append(reports.order_update(report, self._symbols))
+            except MalformedReply as error:
+                self.unreadable += 1
+                log.warning("an open order cannot be read: left out", order=report.order_id, error=str(error))
+        return found
 
     async def _fills_since(self, symbol: Params, since_ms: int) -> list[reports.TradeReport]:
         """A day at a time to the first fills (the venue answers for no longer span), then on by their ids."""

@@ -107,3 +107,8 @@ def test_reasons_of_rejected_orders() -> None:
     assert reject_reason("WOULD_MATCH_IMMEDIATELY") is Reason.WOULD_CROSS
     assert reject_reason("INSUFFICIENT_BALANCES") is Reason.INSUFFICIENT_BALANCE
     assert reject_reason("SOMETHING_NEW") is Reason.VENUE_REFUSED
+
+
+def test_a_status_without_a_word_is_named_once() -> None:
+    assert str(classify(502, {}, b"<html>bad gateway</html>")) == "HTTP 502"
+    assert str(classify(503, {}, body(-1008, "overloaded"))) == "HTTP 503: overloaded"

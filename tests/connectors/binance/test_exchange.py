@@ -337,3 +337,16 @@ def test_closing_ends_the_timekeeping(run: Any) -> None:
             assert "timekeeper" not in {task.get_name() for task in asyncio.all_tasks()}
 
     run(work())
+
+
+@pytest.mark.parametrize("pairs", [["BTC-USDT"], None])
+def test_an_open_order_that_cannot_be_read_does_not_hide_the_others(run: Any, pairs: list[str] | None) -> None:
+    strange = [report(orderId=8, type="SOMETHING_NEW"), report(orderId=9, status="PONDERING")]
+
+    async def work() -> None:
+        async with exchange(lambda _: [strange[0], report(), strange[1]]) as (client, _):
+            found = await client.open_orders(pairs)
+            assert [update.exchange_order_id for update in found.value] == ["7"]
+            assert client.unreadable == 2
+
+    run(work())
