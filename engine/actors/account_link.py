@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 import msgspec
 
@@ -99,7 +100,7 @@ class AccountLink:
         )
         self.orders[order.client_order_id] = order
         self._unanswered[order.client_order_id] = order
-        self.context.run(self._place(command), "place")
+        self._send_place(command)
 
     def cancel(self, client_order_id: str) -> None:
         """Send a cancel of an open order; asked again by the strategy's own logic if it is lost."""
@@ -108,44 +109,61 @@ class AccountLink:
             return
         self._cancelling[client_order_id] = order.state
         self.orders[client_order_id] = _with_state(order, OrderState.PENDING_CANCEL)
-        self.context.run(self._cancel(client_order_id), "cancel")
+        self._command(
+            CancelOrder(client_order_id=client_order_id),
+            f"cancel:{client_order_id}",
+            self.context.bus.peer_incarnation(self.exchange),
+            partial(self._cancel_answered, client_order_id),
+        )
 
-    async def _place(self, command: PlaceOrder) -> None:
+    def _send_place(self, command: PlaceOrder) -> None:
         client_order_id = command.client_order_id
+        answered = partial(self._place_answered, client_order_id)
         incarnation = self.context.bus.peer_incarnation(self.exchange)
         if incarnation is None:
-            self._refused(Refused(client_order_id=client_order_id, reason=Reason.NOT_READY, detail="not connected"))
-            return
+            refused = Refused(client_order_id=client_order_id, reason=Reason.NOT_READY, detail="not connected")
+            asyncio.get_running_loop().call_soon(answered, refused)
+        else:
+            self._command(command, client_order_id, incarnation, answered)
+
+    def _command(
+        self,
+        message: Message,
+        command_id: str,
+        incarnation: int | None,
+        answered: Callable[[Message | BusError], None],
+    ) -> None:
+        """In this call, so that it is on its way when the strategy goes on; ``answered`` is always called later."""
         try:
-            reply = await self.context.bus.command(
+            self.context.bus.command_soon(
                 self.exchange,
-                command,
-                command_id=client_order_id,
+                message,
+                answered,
+                command_id=command_id,
                 expires_in=COMMAND_EXPIRY_S,
                 to_incarnation=incarnation,
                 timeout=ANSWER_TIMEOUT_S,
             )
         except BusError as error:
-            self.context.log.info("order without an answer: asking for its fate", id=client_order_id, error=str(error))
-            reply = await self._fate(client_order_id)
-        self._answered(client_order_id, reply)
+            asyncio.get_running_loop().call_soon(answered, error)
 
-    async def _cancel(self, client_order_id: str) -> None:
-        try:
-            reply = await self.context.bus.command(
-                self.exchange,
-                CancelOrder(client_order_id=client_order_id),
-                command_id=f"cancel:{client_order_id}",
-                expires_in=COMMAND_EXPIRY_S,
-                to_incarnation=self.context.bus.peer_incarnation(self.exchange),
-                timeout=ANSWER_TIMEOUT_S,
-            )
-        except BusError as error:
-            self.context.log.info("cancel without an answer", id=client_order_id, error=str(error))
+    def _place_answered(self, client_order_id: str, reply: Message | BusError) -> None:
+        if isinstance(reply, BusError):
+            if self.context.leaving:
+                return
+            self.context.log.info("order without an answer: asking for its fate", id=client_order_id, error=str(reply))
+            self.context.run(self._ask_fate(client_order_id), "fate")
+        else:
+            self._answered(client_order_id, reply)
+
+    def _cancel_answered(self, client_order_id: str, reply: Message | BusError) -> None:
+        if isinstance(reply, BusError):
+            self.context.log.info("cancel without an answer", id=client_order_id, error=str(reply))
+        if isinstance(reply, BusError | Refused):
             self._uncancel(client_order_id)
-            return
-        if isinstance(reply, Refused):
-            self._uncancel(client_order_id)
+
+    async def _ask_fate(self, client_order_id: str) -> None:
+        self._answered(client_order_id, await self._fate(client_order_id))
 
     def _uncancel(self, client_order_id: str) -> None:
         """The cancel did not arrive: the order shows as what its last event says, and may be cancelled again."""

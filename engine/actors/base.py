@@ -87,6 +87,7 @@ class ActorContext:
         self.log = log
         self.metrics = Metrics()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.leaving = False
         self._tasks: dict[asyncio.Task[None], None] = {}
 
     def run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -102,7 +103,8 @@ class ActorContext:
             self.failed.set_result(error)
 
     async def cancel_tasks(self) -> None:
-        """Cancel what is still running and wait for it."""
+        """Cancel what is still running and wait for it; from here on nothing new is to be begun."""
+        self.leaving = True
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

@@ -179,6 +179,25 @@ class Bus(ABC):
             timeout = expires_in + ANSWER_GRACE
         return await self._peer(peer).command(message, command_id, expires_in, to_incarnation, timeout)
 
+    def command_soon(
+        self,
+        peer: str,
+        message: Message,
+        settle: Callable[[Message | BusError], None],
+        *,
+        command_id: str,
+        expires_in: float = 1.0,
+        to_incarnation: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """The same in this very call, without a task: ``settle`` is called once, later, with the answer or the error.
+
+        It must not raise. What stands in the way from the start is raised here.
+        """
+        if timeout is None:
+            timeout = expires_in + ANSWER_GRACE
+        self._peer(peer).command_soon(message, command_id, expires_in, to_incarnation, timeout, settle)
+
     def tell(self, peer: str, message: Message) -> bool:
         """Send and forget. False when it was dropped: too many wait for that peer, or this bus is closed."""
         if self._closed:

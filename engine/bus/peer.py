@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -40,6 +41,9 @@ from engine.messages import Message, Reason, Refused, StreamPosition
 Connect = Callable[[Endpoint, Callable[[], Link]], Awaitable[Link]]
 
 
+Settle = Callable[[Message | BusError], None]
+
+
 class _Kind(Enum):
     CONTROL = auto()
     TELL = auto()
@@ -55,10 +59,10 @@ class _Unsent:
 
 @dataclass(slots=True)
 class _Pending:
-    """A request or command without an answer yet."""
+    """A request or command without an answer yet. ``settle`` is called once, with the answer or why there is none."""
 
     what: str
-    future: asyncio.Future[Message]
+    settle: Settle
     timers: list[Timer]
     command_id: str | None = None
 
@@ -132,10 +136,13 @@ class Peer:
 
     async def request(self, message: Message, timeout: float) -> Message:
         number = next(self._ids)
-        pending = self._open(number, type(message).__name__)
-        pending.timers.append(self._context.call_later(timeout, lambda: self._timed_out(number, timeout)))
-        envelope = Request(number, msgspec.Raw(encode_body(message)))
-        return await self._ask(number, pending, envelope)
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        pending = self._open(number, message, timeout, partial(_answer, answer))
+        try:
+            self._ask(number, pending, Request(number, msgspec.Raw(encode_body(message))))
+            return await answer
+        finally:
+            self._close(number)
 
     async def command(
         self,
@@ -145,8 +152,25 @@ class Peer:
         to_incarnation: int | None,
         timeout: float,
     ) -> Message:
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        number = self.command_soon(message, command_id, expires_in, to_incarnation, timeout, partial(_answer, answer))
+        try:
+            return await answer
+        finally:
+            self._close(number)
+
+    def command_soon(
+        self,
+        message: Message,
+        command_id: str,
+        expires_in: float,
+        to_incarnation: int | None,
+        timeout: float,
+        settle: Settle,
+    ) -> int:
+        """Send a command in this very call, if the link takes it; ``settle`` hears what becomes of it, later."""
         number = next(self._ids)
-        pending = self._open(number, type(message).__name__)
+        pending = self._open(number, message, timeout, settle)
         pending.command_id = command_id
         expiry_ns = int(expires_in * 1e9)
         command = Command(
@@ -157,9 +181,14 @@ class Peer:
             self._context.clock.time_ns() + expiry_ns,
             msgspec.Raw(encode_body(message)),
         )
-        pending.timers.append(self._context.call_later(timeout, lambda: self._timed_out(number, timeout)))
-        pending.timers.append(self._context.call_later(expires_in, lambda: self._not_sent(number)))
-        return await self._ask(number, pending, command)
+        try:
+            self._ask(number, pending, command)
+        except BaseException:
+            self._close(number)
+            raise
+        if number in self._outbox:
+            pending.timers.append(self._context.call_later(expires_in, lambda: self._not_sent(number)))
+        return number
 
     def tell(self, message: Message) -> bool:
         frame = self._frame(Tell(msgspec.Raw(encode_body(message))))
@@ -292,36 +321,31 @@ class Peer:
         if pending is None:
             return
         try:
-            pending.future.set_result(decode_body(reply.body))
+            answer: Message | BusError = decode_body(reply.body)
         except msgspec.DecodeError as error:
             self._stats.unknown_bodies += 1
-            pending.future.set_exception(
-                RemoteError(f"{self.name} answered {pending.what} with what this version cannot read: {error}")
-            )
+            answer = RemoteError(f"{self.name} answered {pending.what} with what this version cannot read: {error}")
+        pending.settle(answer)
 
     def _failure(self, failure: Failure) -> None:
         self._fail(failure.id, RemoteError(f"{self.name}: {failure.error}"))
 
     # ----------------------------------------------------------------------------------------------- requests
 
-    def _open(self, number: int, what: str) -> _Pending:
-        pending = _Pending(what, asyncio.get_running_loop().create_future(), [])
-        self._pending[number] = pending
+    def _open(self, number: int, message: Message, timeout: float, settle: Settle) -> _Pending:
+        timer = self._context.call_later(timeout, lambda: self._timed_out(number, timeout))
+        pending = self._pending[number] = _Pending(type(message).__name__, settle, [timer])
         return pending
 
-    async def _ask(self, number: int, pending: _Pending, envelope: Request | Command) -> Message:
-        try:
-            frame = self._frame(envelope)
-            if self._can_send():
-                self._send(frame)
-            elif self._waiting[_Kind.REQUEST] < self._context.limits.outbox:
-                self._queue(number, _Unsent(_Kind.REQUEST, frame))
-                self._wake()
-            else:
-                self._overfull(number, pending)
-            return await pending.future
-        finally:
-            self._close(number)
+    def _ask(self, number: int, pending: _Pending, envelope: Request | Command) -> None:
+        frame = self._frame(envelope)
+        if self._can_send():
+            self._send(frame)
+        elif self._waiting[_Kind.REQUEST] < self._context.limits.outbox:
+            self._queue(number, _Unsent(_Kind.REQUEST, frame))
+            self._wake()
+        else:
+            self._context.call_soon(lambda: self._overfull(number, pending))
 
     def _overfull(self, number: int, pending: _Pending) -> None:
         detail = f"{self._context.limits.outbox} requests wait for {self.name}"
@@ -349,12 +373,12 @@ class Peer:
     def _refuse(self, number: int, command_id: str, reason: Reason, detail: str) -> None:
         pending = self._close(number)
         if pending is not None:
-            pending.future.set_result(Refused(client_order_id=command_id, reason=reason, detail=detail))
+            pending.settle(Refused(client_order_id=command_id, reason=reason, detail=detail))
 
     def _fail(self, number: int, error: BusError) -> None:
         pending = self._close(number)
         if pending is not None:
-            pending.future.set_exception(error)
+            pending.settle(error)
 
     def _close(self, number: int) -> _Pending | None:
         """Take a request out of the books, unsent copy and timers included; None when it is out already."""
@@ -365,7 +389,7 @@ class Peer:
             self._unqueue(number)
         for timer in pending.timers:
             timer.cancel()
-        return None if pending.future.done() else pending
+        return pending
 
     # ----------------------------------------------------------------------------------------------- outgoing
 
@@ -415,6 +439,16 @@ class Peer:
         """Drop tells that waited too long for a connection."""
         if not self.is_up and self._waiting[_Kind.TELL]:
             self._drop_stale_tells()
+
+
+def _answer(answer: asyncio.Future[Message], outcome: Message | BusError) -> None:
+    """What :meth:`Peer.request` and :meth:`Peer.command` wait for; their caller may have left."""
+    if answer.done():
+        return
+    if isinstance(outcome, BusError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 class PeerLoop:

@@ -377,10 +377,11 @@ def test_a_message_of_an_unknown_type_gets_an_error_reply(run):
         await client.request("server", ASK)
         peer = client._peers["server"].peer
         body = msgspec.Raw(msgspec.msgpack.encode({"type": "FromTheFuture"}))
-        pending = peer._open(1_000, "FromTheFuture")
+        answer = asyncio.get_running_loop().create_future()
+        peer._open(1_000, ASK, 5.0, answer.set_result)
         peer._send(encode_frame(Request(1_000, body)))
         with pytest.raises(RemoteError, match="does not know"):
-            await pending.future
+            raise await answer
         assert server.stats()["unknown_bodies"] == 1
 
     run(body)
@@ -460,3 +461,42 @@ def test_commands_encode_both_clocks():
     raw = msgspec.Raw(encode_body(ASK))
     frame = encode_frame(Command(1, "x", None, 10, 20, raw))
     assert msgspec.msgpack.decode(frame[4:])[:6] == [7, 1, "x", None, 10, 20]
+
+
+def test_a_command_without_a_task_is_sent_in_the_call_and_settled_once(run):
+    async def body(world):
+        server, client = await pair(world)
+        handled = []
+
+        def handle(caller, message):
+            handled.append(caller.command_id)
+            if caller.command_id == "bad":
+                raise ValueError("no")
+            return YES
+
+        server.serve(handle)
+        await client.request("server", ASK)
+        settled = asyncio.Queue()
+        frames = client.stats()["frames_out"]
+        for name in ("good", "bad"):
+            client.command_soon("server", ASK, lambda reply, of=name: settled.put_nowait((of, reply)), command_id=name)
+        assert client.stats()["frames_out"] == frames + 2
+        assert settled.empty(), "settled later, never in the call"
+        answers = dict([await settled.get(), await settled.get()])
+        assert answers["good"] == YES
+        assert isinstance(answers["bad"], RemoteError)
+        assert handled == [None, "good", "bad"]
+        assert settled.empty()
+
+    run(body)
+
+
+def test_a_command_without_a_task_is_settled_when_the_peer_is_gone(run):
+    async def body(world):
+        server, client = await pair(world)
+        server.serve(lambda caller, message: asyncio.get_running_loop().create_future())
+        settled = asyncio.get_running_loop().create_future()
+        client.command_soon("server", ASK, settled.set_result, command_id="c", timeout=0.05)
+        assert isinstance(await settled, BusError)
+
+    run(body)
