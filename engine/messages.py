@@ -226,6 +226,45 @@ class BookUpdated(Message, tag=True, frozen=True):
     state: str = "synced"
 
 
+class BookChanged(Message, tag=True, frozen=True):
+    """On an order-book actor's ``depth`` stream: every change of a book, for those who need them all.
+
+    ``sequence`` counts one by one by pair within the stream's incarnation: a jump is a loss, and :class:`GetBook` mends
+    it. Levels are (price, size), best first; a size of zero removes the level. ``whole``: they are the whole book,
+    which replaces all that was known. While ``state`` is not ``synced`` there are none.
+    """
+
+    connector: str
+    pair: str
+    sequence: int
+    update_id: int
+    time_ns: int
+    received_mono_ns: int
+    state: str = "synced"
+    whole: bool = False
+    bids: list[tuple[str, str]] = []
+    asks: list[tuple[str, str]] = []
+
+
+class GetBook(Message, tag=True, frozen=True):
+    """Query to an order-book actor: the pair's whole book, as of a number of its changes."""
+
+    pair: str
+
+
+class BookSnapshot(Message, tag=True, frozen=True):
+    """The whole book as of ``sequence`` of the pair's :class:`BookChanged`; without levels unless it is ``synced``."""
+
+    connector: str
+    pair: str
+    sequence: int
+    update_id: int
+    time_ns: int
+    state: str = "synced"
+    bids: list[tuple[str, str]] = []
+    asks: list[tuple[str, str]] = []
+
+
 class Trade(Message, tag=True, frozen=True):
     """A public trade on an order-book actor's ``trade`` stream. ``side`` is the taker's."""
 
@@ -544,6 +583,9 @@ AnyMessage = (
     | StopActor
     | ActorChanged
     | BookUpdated
+    | BookChanged
+    | GetBook
+    | BookSnapshot
     | Trade
     | PlaceOrder
     | CancelOrder

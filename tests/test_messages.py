@@ -54,6 +54,8 @@ def values(kind):
         return structs(kind)
     if origin is list:
         return st.lists(values(args[0]), max_size=2)
+    if origin is tuple and ... not in args:
+        return st.tuples(*map(values, args))
     if origin is dict:
         return st.dictionaries(values(args[0]), values(args[1]), max_size=2)
     if args:

@@ -12,7 +12,7 @@ from engine.actors.base import Actor, ActorContext
 from engine.actors.settings import connector_of
 from engine.book import BookSync, BookWriter, OrderBook, SyncReason, SyncState
 from engine.book.decimals import exponent_of
-from engine.bus import Overload
+from engine.bus import Caller, Overload
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan, PublicTrade
 from engine.connectors.errors import TransportError
@@ -20,7 +20,18 @@ from engine.connectors.feed import FeedProblem, FeedResult, MarketDataFeed, Snap
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
 from engine.connectors.websocket import WebSocketOptions
 from engine.errors import VenueError
-from engine.messages import BookUpdated, NetworkStatus, StopActor, Trade, TradingRule
+from engine.messages import (
+    BookChanged,
+    BookSnapshot,
+    BookUpdated,
+    ControlReply,
+    GetBook,
+    Message,
+    NetworkStatus,
+    StopActor,
+    Trade,
+    TradingRule,
+)
 
 HEARTBEAT_S = 0.1
 SNAPSHOT_CALM_NS = 10_000_000_000
@@ -43,7 +54,8 @@ _INFORMS = frozenset({SyncReason.RESCALED, SyncReason.AUDIT_SKIPPED})
 class OrderBookActor(Actor):
     """Keeps the books of one connector in step with its venue and publishes each change.
 
-    Books go to shared memory; the streams are ``book`` (a wake-up per pair, merged for slow readers) and ``trade``.
+    Books go to shared memory; the streams are ``book`` (a wake-up per pair, merged for slow readers), ``trade``, and
+    ``depth`` (every change of every book, made only while somebody reads it); ``GetBook`` is answered by a whole book.
 
     Params: ``settings``, ``pairs``, ``depth``.
     """
@@ -61,6 +73,9 @@ class OrderBookActor(Actor):
         self.writers: dict[str, BookWriter] = {}
         self.books = context.bus.open_stream("book", overload=Overload.MERGE)
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
+        self.changes = context.bus.open_stream("depth", overload=Overload.SKIP, queue=10_000)
+        self._change_numbers: dict[str, int] = {}
+        self._followed: set[str] = set()
         self.sockets: list[ReconnectingWebSocket] = []
         self._streams: dict[str, _Stream] = {}
         self._needs: dict[str, SnapshotNeed] = {}
@@ -216,6 +231,58 @@ class OrderBookActor(Actor):
                 state=state.name.lower(),
             ),
             key=pair,
+        )
+        if self.changes.readers or pair in self._followed:
+            self._publish_changes(pair, sync, received_mono_ns)
+
+    def _publish_changes(self, pair: str, sync: BookSync, received_mono_ns: int) -> None:
+        """What changed, for those who need every change; nothing is kept track of while there are none."""
+        if not self.changes.readers:
+            sync.book.forget_changes()
+            self._followed.discard(pair)
+            return
+        is_synced = sync.state is SyncState.SYNCED
+        whole, bids, asks = sync.book.changes() if is_synced else (False, [], [])
+        if is_synced:
+            self._followed.add(pair)
+        number = self._change_numbers[pair] = self._change_numbers.get(pair, 0) + 1
+        self.changes.publish(
+            BookChanged(
+                connector=self.context.connector,
+                pair=pair,
+                sequence=number,
+                update_id=sync.update_id,
+                time_ns=sync.time_ns,
+                received_mono_ns=received_mono_ns,
+                state=sync.state.name.lower(),
+                whole=whole,
+                bids=bids,
+                asks=asks,
+            ),
+            key=pair,
+        )
+
+    def on_message(self, caller: Caller, message: Message) -> Any:
+        if isinstance(message, GetBook):
+            return self._snapshot_of(message.pair)
+        return super().on_message(caller, message)
+
+    def _snapshot_of(self, pair: str) -> BookSnapshot | ControlReply:
+        sync = self.feed.books.get(pair)
+        if sync is None:
+            known = ", ".join(self.feed.books) or "none yet"
+            return ControlReply(ok=False, error=f"{self.context.name} keeps no book of {pair}; it keeps: {known}")
+        is_synced = sync.state is SyncState.SYNCED
+        bids, asks = sync.book.depth_strings() if is_synced else ([], [])
+        return BookSnapshot(
+            connector=self.context.connector,
+            pair=pair,
+            sequence=self._change_numbers.get(pair, 0),
+            update_id=sync.update_id,
+            time_ns=sync.time_ns,
+            state=sync.state.name.lower(),
+            bids=bids,
+            asks=asks,
         )
 
     def _synced(self, pair: str) -> None:

@@ -3,6 +3,7 @@
 from engine.book.checksums import Checksum, KrakenChecksum, OkxChecksum
 from engine.book.decimals import exponent_of, format_mantissa
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot, Levels
+from engine.book.followed import FollowedBook
 from engine.book.order_book import OrderBook
 from engine.book.rules import (
     ChecksumRule,
@@ -35,6 +36,7 @@ __all__ = [
     "DepthSnapshot",
     "DepthView",
     "Execution",
+    "FollowedBook",
     "KrakenChecksum",
     "Levels",
     "OkxChecksum",

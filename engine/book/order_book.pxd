@@ -26,6 +26,9 @@ cdef class OrderBook:
     cdef int _first_size_exponent
     cdef Ladder _bids
     cdef Ladder _asks
+    cdef set _bid_changes  # keys of levels since the last ``changes``; None while nobody follows
+    cdef set _ask_changes
+    cdef bint _replaced
 
     cpdef void apply_diff(self, object bids, object asks) except *
     cpdef void apply_snapshot(self, object bids, object asks) except *
@@ -49,6 +52,7 @@ cdef class OrderBook:
     cdef Py_ssize_t _limit(self, object n) except -1
     cdef object _best(self, Ladder* ladder)
     cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1
+    cdef list _changed(self, Ladder* ladder, set keys)
     cdef list _strings(self, Ladder* ladder, Py_ssize_t limit)
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit)
 

@@ -122,6 +122,7 @@ cdef class OrderBook:
         """Empties the book; an invalid one is valid again, at its first exponents."""
         self._bids.count = 0
         self._asks.count = 0
+        self._replaced = True
         if not self.is_valid:
             self.price_exponent = self._first_price_exponent
             self.size_exponent = self._first_size_exponent
@@ -134,7 +135,34 @@ cdef class OrderBook:
         self._check()
         if depth < 0:
             raise BookError(f"{self.pair}: a book cannot be cut to {depth} levels; give 0 or more")
+        if self._bid_changes is not None:
+            note(self._bid_changes, self._bids.levels, self._bids.count - depth)
+            note(self._ask_changes, self._asks.levels, self._asks.count - depth)
         return cut(&self._bids, depth) + cut(&self._asks, depth)
+
+    # ------------------------------------------------------------------------------------------------- changes
+
+    def changes(self):
+        """(is whole, bids, asks): the levels that changed since the last call, by (price, size) strings, best first.
+
+        A size of "0" says that the level is gone. The first call gives the whole book, as does one after a snapshot or
+        a rescale of prices. From it on the book keeps track of what changes, until :meth:`forget_changes`.
+        """
+        self._check()
+        cdef bint is_whole = self._bid_changes is None or self._replaced
+        if is_whole:
+            bids, asks = self.depth_strings()
+        else:
+            bids = self._changed(&self._bids, self._bid_changes)
+            asks = self._changed(&self._asks, self._ask_changes)
+        self._bid_changes = set()
+        self._ask_changes = set()
+        self._replaced = False
+        return is_whole, bids, asks
+
+    def forget_changes(self):
+        """Keep track of changes no longer."""
+        self._bid_changes = self._ask_changes = None
 
     # ------------------------------------------------------------------------------------------------- queries
 
@@ -237,9 +265,12 @@ cdef class OrderBook:
         cdef Py_ssize_t i
         cdef int64_t price
         cdef Wide size
+        cdef set changes = self._bid_changes if ladder.direction > 0 else self._ask_changes
         for i in range(PySequence_Fast_GET_SIZE(sequence)):
             if self._read_level(<object>PySequence_Fast_GET_ITEM(sequence, i), &price, &size):
                 set_level(ladder, price * ladder.direction, size)
+                if changes is not None:
+                    changes.add(price * ladder.direction)
         return 0
 
     cdef int _load_side(self, Ladder* ladder, object entries) except -1:
@@ -320,6 +351,7 @@ cdef class OrderBook:
             if shift_prices(&self._bids, places) or shift_prices(&self._asks, places):
                 self._refuse(text, f"needs exponent {exponent}, at which the book's other values do not fit in 64 bits")
             self.price_exponent = exponent
+            self._replaced = True
         else:
             if shift_sizes(&self._bids, places) or shift_sizes(&self._asks, places):
                 self._refuse(text, f"needs exponent {exponent}, at which the book's other values have over 36 digits")
@@ -361,6 +393,9 @@ cdef class OrderBook:
         reserve(&self._asks, self._asks.count + ask_count)
         put_levels(&self._bids, bids, bid_count)
         put_levels(&self._asks, asks, ask_count)
+        if self._bid_changes is not None:
+            note(self._bid_changes, bids, bid_count)
+            note(self._ask_changes, asks, ask_count)
         return 0
 
     # ------------------------------------------------------------------------------------------------- helpers
@@ -422,6 +457,18 @@ cdef class OrderBook:
                 format_decimal(ladder.levels[at].key * ladder.direction, self.price_exponent),
                 format_wide(high_of(ladder, at), ladder.levels[at].size, self.size_exponent),
             ))
+        return levels
+
+    cdef list _changed(self, Ladder* ladder, set keys):
+        cdef list levels = []
+        cdef Py_ssize_t at
+        cdef int64_t key
+        for key in sorted(keys, reverse=True):
+            at = find(ladder.levels, ladder.count, key)
+            size = "0"
+            if at < ladder.count and ladder.levels[at].key == key:
+                size = format_wide(high_of(ladder, at), ladder.levels[at].size, self.size_exponent)
+            levels.append((format_decimal(key * ladder.direction, self.price_exponent), size))
         return levels
 
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit):
@@ -674,6 +721,14 @@ cdef tuple level_of(const Ladder* ladder, Py_ssize_t at):
 cdef int64_t best_price(const Ladder* ladder) noexcept nogil:
     """Of a side that is not empty."""
     return ladder.levels[ladder.count - 1].key * ladder.direction
+
+
+cdef int note(set keys, const Level* levels, Py_ssize_t count) except -1:
+    """Adds the keys of ``count`` levels, of none if that is below 0."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        keys.add(levels[i].key)
+    return 0
 
 
 cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil:

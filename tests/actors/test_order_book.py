@@ -1,18 +1,22 @@
 """The order-book actor, fed with events of the test's making: no socket is opened."""
 
+import asyncio
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
 
 from engine.actors import order_book as module
 from engine.actors.order_book import OrderBookActor
-from engine.book import BookReader
+from engine.book import BookReader, FollowedBook
 from engine.book.events import DepthDiff, DepthSnapshot
 from engine.book.rules import ContiguousRule, RangeRule
+from engine.bus import Down, Gap
 from engine.clock import VirtualClock
 from engine.connectors.base import ConnectionPlan, HttpRequest, MarketDataProtocol, PublicTrade, Send, VenueNotice
 from engine.connectors.errors import MalformedFrame, MalformedReply, TransportError
-from engine.messages import ActorStats, ActorStopping, NetworkStatus, Side
+from engine.errors import BusError
+from engine.messages import ActorStats, ActorStopping, GetBook, NetworkStatus, Side
 
 NAME = "order_book.box.0"
 PAIR = "BTC-USDT"
@@ -719,5 +723,113 @@ def test_a_pong_is_no_data(book_world, monkeypatch):
         assert desk.socket.keepalive == (1.0, "ping")
         assert desk.socket.frame(b"pong") is False
         assert desk.socket.frame(b"frame") is True
+
+    book_world(body)
+
+
+class Follower:
+    """Somebody who needs every change of a book: a pure core, and the bus around it."""
+
+    def __init__(self, bus, pair=PAIR):
+        self.bus = bus
+        self.pair = pair
+        self.followed = FollowedBook(pair)
+        self.asked = 0
+        self.gaps = 0
+        self.tasks = set()
+        bus.subscribe(NAME, "depth", self._changed, keys=[pair], on_state=self._state)
+
+    def _changed(self, message, number):
+        if self.followed.on_changed(message):
+            self._ask()
+
+    def _state(self, state):
+        self.gaps += isinstance(state, Gap)
+        if self.followed.on_lost() and not isinstance(state, Down):
+            self._ask()
+
+    def _ask(self):
+        self.asked += 1
+        task = asyncio.create_task(self._fetch())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _fetch(self):
+        with suppress(BusError):
+            reply = await self.bus.request(NAME, GetBook(pair=self.pair), timeout=5.0)
+            if self.followed.on_snapshot(reply):
+                self._ask()
+
+    def has(self, actor):
+        sync = actor.feed.books[self.pair]
+        return (
+            self.followed.is_synced
+            and self.followed.update_id == sync.update_id
+            and self.followed.book.depth() == sync.book.depth()
+        )
+
+
+def test_every_change_of_a_book_can_be_followed_from_the_start_and_by_who_comes_late(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.sockets[OTHER].open()
+        await world.until(lambda: desk.state(OTHER) == "synced")
+        early = Follower(await world.bus("strategy.early"))
+        await world.until(lambda: early.has(actor))
+        skipped = 0
+        for update in range(2, 50):
+            desk.diff(update + skipped, bids=[(f"99.{update + 10}", str(update % 5))])
+            desk.diff(update, asks=[("102.00", str(update))], pair=OTHER)
+            if update == 20:
+                late = Follower(await world.bus("strategy.late"))
+            if update == 30:
+                skipped = 60
+                desk.protocol.update_id = 90
+                desk.diff(90)  # a gap: out of sync, and whole again
+                await world.until(lambda: desk.state() == "synced")
+        await world.until(lambda: early.has(actor) and late.has(actor))
+        assert early.followed.book.bid_count > 5
+        assert (early.followed.lost, late.followed.lost, early.gaps, late.gaps) == (0, 0, 0, 0)
+        answer = await early.bus.request(NAME, GetBook(pair="NO-PAIR"))
+        assert not answer.ok
+        assert "NO-PAIR" in answer.error
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_who_is_too_slow_for_every_change_is_told_and_begins_from_a_snapshot(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        actor.changes.queue = 20
+        slow, quick = [Follower(await world.bus(f"strategy.{name}")) for name in ("slow", "quick")]
+        await world.until(lambda: slow.has(actor) and quick.has(actor))
+        world.network.stall("strategy.slow")
+        for update in range(2, 3000):
+            desk.diff(update, bids=[(f"99.{update % 90 + 10}", str(update % 7))])
+            if not update % 10:
+                await asyncio.sleep(0)
+        await world.until(lambda: quick.has(actor))
+        assert quick.gaps == 0
+        world.network.resume("strategy.slow")
+        await world.until(lambda: slow.has(actor))
+        assert slow.gaps + slow.followed.lost >= 1
+
+    book_world(body)
+
+
+def test_nothing_is_kept_track_of_while_nobody_follows(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.diff(2, bids=[("99.00", "1")])
+        assert actor.changes.last == 0
+        follower = Follower(await world.bus("strategy.once"))
+        await world.until(lambda: follower.has(actor))
+        desk.diff(3, bids=[("98.00", "1")])
+        assert (actor.changes.last, actor._followed) == (1, {PAIR})
+        await world.until(lambda: follower.has(actor))
+        await follower.bus.close()
+        await world.until(lambda: not actor.changes.readers)
+        desk.diff(4, bids=[("97.00", "1")])
+        assert (actor.changes.last, actor._followed) == (1, set())
 
     book_world(body)

@@ -181,7 +181,7 @@ def test_a_storm_of_all_of_it(books):
                 stage.inflict("disconnect_streams")
             await stage.passes(1.3)
         await stage.settle()
-        assert stage.counted("resyncs") > 3
+        assert stage.counted("resyncs") >= 2
         assert set(stage.struck_faults) >= {*DEPTH_KINDS, "old_snapshot", "latency", "late_reply", "disconnect_streams"}
         assert [stage.counted(name, stage.other) for name in ("gaps", "crossed", "old_runs")] == [0, 0, 0]
 
