@@ -52,7 +52,7 @@ from engine.orders.held import HeldOrders
 from engine.orders.ids import is_own, is_valid, made_by
 from engine.orders.order import Ending, Need, Signal, TrackedOrder
 from engine.orders.records import OrderArchive, RecoveredState
-from engine.orders.rules import quantise, validate
+from engine.orders.rules import check_numbers, quantise, validate
 from engine.orders.watch import Timing, Watch
 
 _FILLS_OVERLAP_NS = 60_000_000_000
@@ -201,6 +201,9 @@ class Account:
         if not (is_own(command.client_order_id, self._prefix) and is_valid(command.client_order_id)):
             detail = f"client order ids begin with {self._prefix!r} and are at most 32 of A-Z a-z 0-9 - _"
             return self.refuse(command, Reason.UNSUPPORTED, detail, now_ns)
+        violation = check_numbers(command.order_type, command.size, command.price)
+        if violation is not None:
+            return self.refuse(command, violation.reason, violation.detail, now_ns)
         size, price = quantise(rule, command.order_type, command.size, command.price)
         violation = validate(rule, command.order_type, size, price, reference_price)
         if violation is not None:

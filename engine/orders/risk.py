@@ -15,7 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from engine.messages import Order, OrderType, PlaceOrder, Reason, Side
-from engine.orders.rules import EXACT, Violation
+from engine.orders.rules import EXACT, Violation, check_numbers
 
 SECOND_NS = 1_000_000_000
 BASIS_POINTS = Decimal(10_000)
@@ -85,7 +85,8 @@ class RiskGate:
     def check(self, order: PlaceOrder, view: RiskView, now_ns: int) -> Violation | None:
         """The first limit that the order breaks; None, and it is counted, if it may go."""
         violation = (
-            self._check_state(order, view)
+            check_numbers(order.order_type, order.size, order.price)
+            or self._check_state(order, view)
             or self._check_rate(now_ns)
             or self._check_duplicate(order, now_ns)
             or self._check_collar(order, view)

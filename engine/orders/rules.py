@@ -11,6 +11,10 @@ EXACT = Context(prec=100)
 """Wide enough that no sum or product of prices, sizes and fees is ever rounded."""
 
 
+MAX_EXPONENT = 30
+"""A size or price of more or less than so many powers of ten is a mistake, and no sum with it would be exact."""
+
+
 class Violation(NamedTuple):
     """Why a venue would refuse an order."""
 
@@ -57,6 +61,19 @@ def validate(
         or _check_price(rule, order_type, price)
         or _check_notional(rule, order_type, size, price, reference_price)
     )
+
+
+def check_numbers(order_type: OrderType, size: Decimal, price: Decimal | None) -> Violation | None:
+    """What is no number that an order can have, whatever the pair: before anything is reckoned with it."""
+    if not _is_amount(size):
+        return Violation(Reason.BELOW_MIN_SIZE, f"size {size} is not above zero, or beyond all measure (min_size)")
+    if order_type is not OrderType.MARKET and (price is None or not _is_amount(price)):
+        return Violation(Reason.INVALID_PRICE, f"a {order_type.value} order needs a price above zero, not {price}")
+    return None
+
+
+def _is_amount(value: Decimal) -> bool:
+    return value.is_finite() and value > 0 and abs(value.adjusted()) <= MAX_EXPONENT
 
 
 def _floor(value: Decimal, increment: Decimal) -> Decimal:

@@ -581,3 +581,53 @@ def test_an_answer_after_the_events_changes_nothing(link_world, order):
         assert maker.kinds() == [CREATED, FILL, COMPLETED]
 
     link_world(body)
+
+
+LIMITS = {
+    "max_order_notional": "1000",
+    "max_open_notional": "5000",
+    "max_position": {"BTC-USDT": "50"},
+    "duplicate_window_s": 60,
+    "max_daily_loss": {"USDT": "1"},
+}
+BAD = {
+    "below_the_least_size": ({"size": "0.00001"}, Reason.BELOW_MIN_SIZE, "min_size 0.0001"),
+    "below_the_least_notional": ({"size": "0.01"}, Reason.BELOW_MIN_NOTIONAL, "min_notional 5"),
+    "below_a_tick": ({"price": "0.001"}, Reason.INVALID_PRICE, "price above zero"),
+    "unknown_pair": ({"pair": "ETH-USDT"}, Reason.UNKNOWN_PAIR, "no trading rule for ETH-USDT"),
+    "size_nan": ({"size": "NaN"}, Reason.BELOW_MIN_SIZE, "NaN"),
+    "size_snan": ({"size": "sNaN"}, Reason.BELOW_MIN_SIZE, "sNaN"),
+    "size_infinite": ({"size": "Infinity"}, Reason.BELOW_MIN_SIZE, "Infinity"),
+    "size_beyond_measure": ({"size": "1E+999"}, Reason.BELOW_MIN_SIZE, "1E+999"),
+    "size_negative": ({"size": "-1"}, Reason.BELOW_MIN_SIZE, "-1"),
+    "size_zero": ({"size": "0"}, Reason.BELOW_MIN_SIZE, "not above zero"),
+    "price_nan": ({"price": "NaN"}, Reason.INVALID_PRICE, "NaN"),
+    "price_negative": ({"price": "-100"}, Reason.INVALID_PRICE, "-100"),
+    "price_zero": ({"price": "0"}, Reason.INVALID_PRICE, "price above zero"),
+    "over_a_limit": ({"size": "11"}, Reason.ORDER_NOTIONAL, "1000"),
+}
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_order_that_makes_no_sense_is_refused_in_words_told_to_its_strategy_and_never_sent(
+    link_world, order, limited
+):
+    async def body(world, venue):
+        await world.exchange(risk=LIMITS if limited else {})
+        maker = await world.follow()
+        for name, (fields, reason, named) in BAD.items():
+            if name == "over_a_limit" and not limited:
+                continue
+            client_order_id = f"e-{name.replace('_', '-')}"[:32]
+            maker.link.place(order(client_order_id, **fields))
+            await world.until(lambda made=client_order_id: maker.kinds(made))
+            (told,) = [event for event in maker.events if event.order.client_order_id == client_order_id]
+            assert (told.kind, told.order.reason) == (FAILED, reason), name
+            assert named in told.order.detail, name
+            assert client_order_id not in maker.link.orders
+        assert venue.count("place") == 0
+        maker.link.place(order("e-good", price="100.009"))
+        await world.until(lambda: maker.kinds("e-good") == [CREATED])
+        assert venue.orders["e-good"].price == Decimal("100.00"), "a price off the tick is rounded down to it"
+
+    link_world(body)

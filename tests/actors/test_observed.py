@@ -50,8 +50,8 @@ def test_a_detached_actor_is_forgotten(observed):
 
 
 def test_the_pid_is_of_the_newest_incarnation(observed):
-    observed.spawned("exchange.box.main", 1)
-    observed.spawned("exchange.box.main", 2)
+    observed.spawned("exchange.box.main", 1, "here")
+    observed.spawned("exchange.box.main", 2, "there")
     assert observed.of("exchange.box.main").pid == 2
 
 
