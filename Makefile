@@ -15,7 +15,7 @@ JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench chaos fuzz simulate clean
+.PHONY: help setup run test lint fmt bench chaos fuzz simulate simulate-fencing clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
+	@echo "make simulate-fencing [SEEDS=100]    two hosts that may trade one account, stopped and cut off at the worst time"
 	@echo "make clean              removes what was built (not .venv)"
 
 setup: $(STAMP)
@@ -63,6 +64,9 @@ bench: setup
 
 simulate: setup
 	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+
+simulate-fencing: setup
+	@$(PYTHON) -m engine.simulation --fencing $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

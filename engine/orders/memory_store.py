@@ -7,7 +7,10 @@ keeps what a test wants to know afterwards: when each epoch began, and which epo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,21 +18,31 @@ from engine.errors import ConfigError, JournalError
 from engine.orders.lease import LeaseRow
 from engine.orders.store import COLUMNS, KEYS, Row, Rows, Standing, StoreLost, Superseded
 
+T = TypeVar("T")
+
 _LINES: dict[str, MemoryLine] = {}
 _AT_ONCE = 1000
 _TIMEOUT_S = 2.0
 
 
+class Epoch(NamedTuple):
+    """One holder's time: its first commit, who it was, on which seat, and when it began."""
+
+    first_commit: int
+    holder: str
+    seat: str
+    began_ns: int
+
+
 class MemoryStore:
-    """The arbiter itself. ``now_ns`` dates the epochs. ``fenced`` False: it takes a commit of any epoch, which is what
-    a test of the fence leaves out to see whether that is noticed.
+    """The arbiter itself. ``now_ns`` dates the epochs. ``fenced`` False: it takes commits and renewals of any
+    epoch, which is what a test of the fence leaves out to see whether that is noticed.
     """
 
     def __init__(self, identity: str, now_ns: Callable[[], int], *, fenced: bool = True) -> None:
         self.row = LeaseRow()
         self.fenced = fenced
-        self.epochs: dict[int, tuple[int, str, int]] = {}
-        """By epoch: its first commit, its holder, and when it began."""
+        self.epochs: dict[int, Epoch] = {}
         self.journaled_by: dict[str, int] = {}
         """The epoch that journaled each order's intent."""
         self._now_ns = now_ns
@@ -45,12 +58,12 @@ class MemoryStore:
         if (self.row.epoch, self.row.beat) != (seen.epoch, seen.beat):
             return None
         self.row = LeaseRow(epoch=seen.epoch + 1, beat=0, holder=holder, seat=seat, ttl_ns=ttl_ns)
-        self.epochs[self.row.epoch] = (self._commits + 1, holder, self._now_ns())
+        self.epochs[self.row.epoch] = Epoch(self._commits + 1, holder, seat, self._now_ns())
         return self.row
 
     def renew(self, epoch: int) -> bool:
         if self.row.epoch != epoch:
-            return False
+            return not self.fenced
         self.row = msgspec.structs.replace(self.row, beat=self.row.beat + 1)
         return True
 
@@ -66,8 +79,9 @@ class MemoryStore:
     def follows(self, epoch: int, commits: int) -> bool:
         if epoch not in self.epochs:
             return False
-        later = [first for other, (first, _, _) in self.epochs.items() if other > epoch]
-        return self.epochs[epoch][0] - 1 <= commits <= min([first - 1 for first in later], default=self._commits)
+        later = [other.first_commit for number, other in self.epochs.items() if number > epoch]
+        last = min(later) - 1 if later else self._commits
+        return self.epochs[epoch].first_commit - 1 <= commits <= last
 
     def commit(self, epoch: int, after: int, number: int, rows: Rows) -> None:
         if self.fenced and epoch != self.row.epoch:
@@ -104,81 +118,86 @@ class MemoryStore:
 class MemoryLine:
     """One host's line to a :class:`MemoryStore`: a :class:`~engine.orders.store.JournalStore`.
 
-    ``delay``: seconds each way. ``cut``: while true nothing passes, in either direction; what was under way when it was
-    cut may have been carried out.
+    ``delay``: seconds each way. ``cut``: while true nothing passes, in either direction; what had arrived is carried
+    out, whether or not whoever asked lives to hear of it. ``heard`` is told of each kind of question that arrives.
     """
 
     def __init__(self, store: MemoryStore, delay: Callable[[], float] = lambda: 0.0) -> None:
         self.cut = False
+        self.heard: Callable[[str], None] = lambda kind: None
         self._store = store
         self._delay = delay
 
     async def open(self) -> None:
-        await self._there()
+        await self._ask("open", lambda: None)
 
     async def close(self) -> None:
         return
 
     async def look(self) -> LeaseRow:
-        await self._there()
-        row = self._store.look()
-        await self._back()
-        return row
+        return await self._ask("look", self._store.look)
 
     async def take(self, seen: LeaseRow, holder: str, seat: str, ttl_ns: int) -> LeaseRow | None:
-        await self._there()
-        row = self._store.take(seen, holder, seat, ttl_ns)
-        await self._back()
-        return row
+        return await self._ask("take", lambda: self._store.take(seen, holder, seat, ttl_ns))
 
     async def renew(self, epoch: int) -> bool:
-        await self._there()
-        granted = self._store.renew(epoch)
-        await self._back()
-        return granted
+        return await self._ask("renew", lambda: self._store.renew(epoch))
 
     async def release(self, epoch: int) -> None:
-        await self._there()
-        self._store.release(epoch)
-        await self._back()
+        await self._ask("release", lambda: self._store.release(epoch))
 
     async def standing(self) -> Standing:
-        await self._there()
-        standing = self._store.standing()
-        await self._back()
-        return standing
+        return await self._ask("standing", self._store.standing)
 
     async def follows(self, epoch: int, commits: int) -> bool:
-        await self._there()
-        return self._store.follows(epoch, commits)
+        return await self._ask("follows", lambda: self._store.follows(epoch, commits))
 
     async def commit(self, epoch: int, after: int, number: int, rows: Rows) -> None:
-        await self._there()
-        self._store.commit(epoch, after, number, rows)
-        await self._back()
+        await self._ask("commit", lambda: self._store.commit(epoch, after, number, rows))
 
     async def hand_over(self, epoch: int, incarnation: int, chunks: Iterable[Rows]) -> None:
-        await self._there()
-        self._store.hand_over(epoch, incarnation, chunks)
-        await self._back()
+        rows = list(chunks)
+        await self._ask("hand_over", lambda: self._store.hand_over(epoch, incarnation, rows))
 
     async def changed(self, table: str, after: int) -> AsyncIterator[list[Row]]:
-        await self._there()
-        rows = self._store.changed(table, after)
+        rows = await self._ask("changed", lambda: self._store.changed(table, after))
         for start in range(0, len(rows), _AT_ONCE):
             yield rows[start : start + _AT_ONCE]
 
-    async def _there(self) -> None:
-        await self._pass()
+    async def _ask(self, kind: str, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
 
-    async def _back(self) -> None:
-        await self._pass()
+        def arrive() -> None:
+            if self.cut:
+                return
+            self.heard(kind)
+            try:
+                told = partial(_told, answer, work(), None)
+            except JournalError as error:
+                told = partial(_told, answer, None, error)
+            loop.call_later(self._delay(), leave, told, context=contextvars.Context())
 
-    async def _pass(self) -> None:
-        await asyncio.sleep(self._delay())
-        if self.cut:
-            await asyncio.sleep(_TIMEOUT_S)
-            raise StoreLost("the arbiter does not answer")
+        def leave(told: Callable[[], None]) -> None:
+            if not self.cut:
+                told()
+
+        # Nobody's context: what is on the network arrives whether or not its sender is stopped or dead.
+        loop.call_later(self._delay(), arrive, context=contextvars.Context())
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await answer
+        except TimeoutError:
+            raise StoreLost("the arbiter does not answer") from None
+
+
+def _told(answer: asyncio.Future[Any], value: Any, error: JournalError | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(value)
+    else:
+        answer.set_exception(error)
 
 
 def name_line(name: str, line: MemoryLine) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import importlib
 import os
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from engine.bus import MemoryNetwork
-from engine.clock import VirtualClock
+from engine.clock import Clock, VirtualClock
 from engine.errors import ConfigError, RuntimeFailure
 from engine.runtime.base import ActorSpec, Exit, Runtime, check_name
 from engine.runtime.memory_net import MemoryNet, Weather
@@ -43,10 +44,18 @@ class Place:
     """One virtual machine. To be made before its loop runs."""
 
     def __init__(self, start_ns: int, weather: Weather | None = None, bus_latency: Callable[[], float] | None = None):
-        self.clock = VirtualClock(start_ns)
-        self.loop = VirtualLoop(self.clock)
+        clock = VirtualClock(start_ns)
+        self.clock: Clock = clock
+        self.loop = VirtualLoop(clock)
         self.net = MemoryNet(self.loop, weather)
         self.buses = MemoryNetwork(bus_latency)
+
+    def neighbour(self, clock: Clock) -> Place:
+        """Another machine on the same network and loop: with a bus, and a clock, of its own."""
+        other = copy.copy(self)
+        other.clock = clock
+        other.buses = MemoryNetwork(self.buses.latency)
+        return other
 
     def process(self, name: str) -> VirtualProcess:
         """A new process. What it holds in this place goes with it when it is killed."""

@@ -12,23 +12,62 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from enum import Enum
 
 import msgspec
 
+from engine.simulation import fencing
 from engine.simulation.run import Outcome, memory_folder, run_seed
 
 SHOWN_BROKEN = 20
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
+class Mode(Enum):
+    """What a seed is run as."""
+
+    FAULTS = "faults"
+    CALM = "calm"
+    FENCING = "fencing"
+    UNFENCED = "unfenced"
+
+    def run(self, seed: int, *, logs: bool = False, folder: str | None = None) -> Outcome:
+        """Run one seed so."""
+        if self in (Mode.FENCING, Mode.UNFENCED):
+            return fencing.run_seed(seed, fenced=self is Mode.FENCING, logs=logs, folder=folder)
+        return run_seed(seed, faults=self is Mode.FAULTS, logs=logs, folder=folder)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What chooses it on the command line."""
+        return {
+            Mode.FAULTS: [],
+            Mode.CALM: ["--no-faults"],
+            Mode.FENCING: ["--fencing"],
+            Mode.UNFENCED: ["--unfenced"],
+        }[self]
+
+    @property
+    def target(self) -> str:
+        """The Makefile's name for it."""
+        return "simulate-fencing" if self is Mode.FENCING else "simulate"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 0 when nothing is broken, 1 otherwise."""
     args = _parser().parse_args(argv)
+    mode = _mode(args)
     if args.seed is not None:
-        return _replay(args.seed)
+        return _replay(args.seed, mode)
     if args.lines:
-        return _lines(range(args.first, args.first + args.seeds * args.step, args.step), not args.no_faults, args.lines)
-    return _many(args.first, args.seeds, min(args.jobs, args.seeds), not args.no_faults)
+        return _lines(range(args.first, args.first + args.seeds * args.step, args.step), mode, args.lines)
+    return _many(args.first, args.seeds, min(args.jobs, args.seeds), mode)
+
+
+def _mode(args: argparse.Namespace) -> Mode:
+    if args.fencing or args.unfenced:
+        return Mode.UNFENCED if args.unfenced else Mode.FENCING
+    return Mode.CALM if args.no_faults else Mode.FAULTS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,17 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_count, default=1, help="how many processes share the seeds (default 1)")
     parser.add_argument("--seed", type=int, help="run this one seed and tell its whole story")
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
+    parser.add_argument("--fencing", action="store_true", help="two hosts that may trade one account, instead")
+    parser.add_argument("--unfenced", action="store_true", help="the same without the fence, which must be missed")
     parser.add_argument("--step", type=_count, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--lines", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
 
-def _many(first: int, count: int, jobs: int, faults: bool) -> int:
+def _many(first: int, count: int, jobs: int, mode: Mode) -> int:
     """Seeds ``first``…``first + count - 1``; the summary is the last line."""
     began = time.monotonic()
     total = _Total()
     seeds = range(first, first + count)
-    for outcome in shared(seeds, jobs, faults) if jobs > 1 else _alone(seeds, faults):
+    for outcome in shared(seeds, jobs, mode) if jobs > 1 else _alone(seeds, mode):
         total.add(outcome)
         if outcome.broken:
             print(f"seed {outcome.seed} is broken: {outcome.broken[0]}", flush=True)
@@ -56,22 +97,22 @@ def _many(first: int, count: int, jobs: int, faults: bool) -> int:
                 print(f"  {line}", flush=True)
     seconds = time.monotonic() - began
     if total.first_broken is not None:
-        print(f"first broken seed: {total.first_broken}; see it all with: make simulate SEED={total.first_broken}")
+        print(f"first broken seed: {total.first_broken}; see it all with: make {mode.target} SEED={total.first_broken}")
     print(json.dumps(total.summary(seconds)), flush=True)
     return 1 if total.broken else 0
 
 
-def _alone(seeds: range, faults: bool, folder: str | None = None) -> Iterator[Outcome]:
+def _alone(seeds: range, mode: Mode, folder: str | None = None) -> Iterator[Outcome]:
     gc.collect()
     gc.freeze()
     for seed in seeds:
-        yield run_seed(seed, faults=faults, folder=folder)
+        yield mode.run(seed, folder=folder)
 
 
-def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
+def shared(seeds: range, jobs: int, mode: Mode = Mode.FAULTS) -> Iterator[Outcome]:
     """The same outcomes in the same order, from processes that take turns at the seeds."""
     with tempfile.TemporaryDirectory(prefix="engine-sims-", dir=memory_folder()) as folder:
-        children = [_child(seeds[index::jobs], faults, folder) for index in range(jobs)]
+        children = [_child(seeds[index::jobs], mode, folder) for index in range(jobs)]
         try:
             for index, seed in enumerate(seeds):
                 child = children[index % jobs]
@@ -84,23 +125,23 @@ def shared(seeds: range, jobs: int, faults: bool = True) -> Iterator[Outcome]:
                 child.communicate()
 
 
-def _child(seeds: range, faults: bool, folder: str) -> subprocess.Popen[bytes]:
+def _child(seeds: range, mode: Mode, folder: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "engine.simulation", "--lines", folder, "--from", str(seeds.start)]
-    command += ["--seeds", str(len(seeds)), "--step", str(seeds.step), *([] if faults else ["--no-faults"])]
+    command += ["--seeds", str(len(seeds)), "--step", str(seeds.step), *mode.arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
 
-def _lines(seeds: range, faults: bool, folder: str) -> int:
-    for outcome in _alone(seeds, faults, folder):
+def _lines(seeds: range, mode: Mode, folder: str) -> int:
+    for outcome in _alone(seeds, mode, folder):
         outcome.story = []
         sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
         sys.stdout.buffer.flush()
     return 0
 
 
-def _replay(seed: int) -> int:
+def _replay(seed: int, mode: Mode) -> int:
     began = time.monotonic()
-    outcome = run_seed(seed, logs=True)
+    outcome = mode.run(seed, logs=True)
     for at_s, who, text in outcome.story:
         print(f"{at_s:10.4f}  {who:<28} {text}")
     for line in outcome.broken:

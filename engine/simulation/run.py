@@ -71,7 +71,7 @@ def _run(world: World, logs: bool) -> Outcome:
     finally:
         quiet.setLevel(level)
         quiet.disabled = False
-        _forget_applications()
+        forget_applications()
         gc.collect()
         sys.unraisablehook = unraisable
     orders = sum(len(each.orders) for each in books)
@@ -92,7 +92,7 @@ def _run(world: World, logs: bool) -> Outcome:
     return outcome
 
 
-def _forget_applications() -> None:
+def forget_applications() -> None:
     """Empty a cache of the web server's that would keep every venue of every run, with its world."""
     cached = getattr(web_app, "_cached_build_middleware", None)
     if cached is not None:

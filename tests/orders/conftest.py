@@ -40,7 +40,6 @@ from engine.orders.lease import LeaseRow
 from engine.orders.postgres import PostgresStore
 from engine.orders.records import Write
 from engine.orders.replicated import ReplicatedJournal
-from engine.simulation.postgres_server import PostgresServer, postgres_server
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -258,20 +257,6 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
         desk = Desk(tmp_path / "main.db")
     yield desk
     desk.close()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture
-def database(postgres: PostgresServer) -> Iterator[str]:
-    """The address of an empty database."""
-    address = postgres.database()
-    yield address
-    postgres.drop(address)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_copy_that_is_ahead_of_the_arbiter_by_its_own_last_commits_is_made_ane
 
 
 def test_commits_that_come_while_others_are_under_way_are_sent_after_them_and_a_lost_answer_doubles_none(
-    site: Site,
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
         a = await site.take("a")
@@ -163,18 +163,12 @@ def test_commits_that_come_while_others_are_under_way_are_sent_after_them_and_a_
             carried_out(*arguments)
             line.cut = True
 
-        site.arbiter.commit = then_cut  # type: ignore[method-assign]
-        line_back = line._back
-
-        async def lost() -> None:
-            if line.cut:
-                raise StoreLost("cut")
-            await line_back()
-
-        line._back = lost  # type: ignore[method-assign]
+        monkeypatch.setattr("engine.orders.memory_store._TIMEOUT_S", 0.05)
+        monkeypatch.setattr(site.arbiter, "commit", then_cut)
         with pytest.raises(StoreLost):
             await a.push()
-        line.cut, site.arbiter.commit = False, carried_out  # type: ignore[method-assign]
+        line.cut = False
+        monkeypatch.setattr(site.arbiter, "commit", carried_out)
         a.record([intent("e-1")])
         assert await a.push() == 1
         assert await a.push() == 2
