@@ -12,6 +12,8 @@ from benchmarks.common import Options
 NAMES = (
     "book_raw_diff",
     "book_read",
+    "socket_to_book",
+    "many_pairs",
     "bus",
     "frame_to_strategy",
     "strategy_to_wire",

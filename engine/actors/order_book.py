@@ -32,6 +32,7 @@ from engine.messages import (
     Trade,
     TradingRule,
 )
+from engine.metrics import Histogram
 
 HEARTBEAT_S = 0.1
 SNAPSHOT_CALM_NS = 10_000_000_000
@@ -76,6 +77,7 @@ class OrderBookActor(Actor):
         self.changes = context.bus.open_stream("depth", overload=Overload.SKIP, queue=10_000)
         self._change_numbers: dict[str, int] = {}
         self._followed: set[str] = set()
+        self._latency: dict[str, Histogram] = {}
         self.sockets: list[ReconnectingWebSocket] = []
         self._streams: dict[str, _Stream] = {}
         self._needs: dict[str, SnapshotNeed] = {}
@@ -147,6 +149,7 @@ class OrderBookActor(Actor):
         self.writers[rule.pair] = BookWriter(
             path, rule.pair, *exponents, depth=self.depth, incarnation=self.context.incarnation
         )
+        self._latency[rule.pair] = self.metrics.histogram(f"book_latency_ns/{rule.pair}")
         self._unsynced_since[rule.pair] = self.clock.monotonic_ns()
 
     def _connect(self, plan: ConnectionPlan) -> None:
@@ -218,22 +221,26 @@ class OrderBookActor(Actor):
             self.writers[pair].publish_standing(sync, received_mono_ns)
             if pair in self._unsynced_since:
                 self._synced(pair)
-            self.metrics.histogram(f"book_latency_ns/{pair}").record(self.clock.monotonic_ns() - received_mono_ns)
+            self._latency[pair].record(self.clock.monotonic_ns() - received_mono_ns)
         else:
             self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
+        if self.books.readers:
+            self._wake(pair, sync, received_mono_ns)
+        if self.changes.readers or pair in self._followed:
+            self._publish_changes(pair, sync, received_mono_ns)
+
+    def _wake(self, pair: str, sync: BookSync, received_mono_ns: int) -> None:
         self.books.publish(
             BookUpdated(
                 connector=self.context.connector,
                 pair=pair,
                 update_id=sync.update_id,
                 received_mono_ns=received_mono_ns,
-                state=state.name.lower(),
+                state=sync.state.name.lower(),
             ),
             key=pair,
         )
-        if self.changes.readers or pair in self._followed:
-            self._publish_changes(pair, sync, received_mono_ns)
 
     def _publish_changes(self, pair: str, sync: BookSync, received_mono_ns: int) -> None:
         """What changed, for those who need every change; nothing is kept track of while there are none."""

@@ -833,3 +833,19 @@ def test_nothing_is_kept_track_of_while_nobody_follows(book_world):
         assert (actor.changes.last, actor._followed) == (1, set())
 
     book_world(body)
+
+
+def test_a_token_of_which_there_are_a_quadrillion_at_8_decimals_is_held_to_the_last_digit(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.diff(2, bids=[("100.00", "999999999999999.12345678")])
+        desk.diff(3, bids=[("100.01", "0.00000001")])
+        assert desk.state() == "synced"
+        depth = desk.reader().depth(2)
+        assert depth.status.name == "FRESH"
+        assert depth.bids == [
+            (Decimal("100.01"), Decimal("0.00000001")),
+            (Decimal("100.00"), Decimal("999999999999999.12345678")),
+        ]
+
+    book_world(body)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from engine.connectors.errors import MalformedFrame, MalformedReply
+from engine.connectors.errors import MalformedFrame, MalformedReply, RateLimited, UnknownOutcome, VenueRefused
+from engine.connectors.market_only import MarketOnlyClient, classify
 from engine.connectors.registry import capabilities, connector_class, create
 from engine.connectors.settings import ConnectorSettings
 from engine.errors import ConfigError
@@ -99,3 +101,31 @@ def test_the_answer_to_a_keep_alive_is_told_from_data(venue: str, pong: bytes, f
     assert protocol.is_pong(pong)
     assert not protocol.is_pong(frame)
     assert list(protocol.feed(pong)) == []
+
+
+@pytest.mark.parametrize("venue", [venue for venue in VENUES if venue != "kucoin"])
+def test_its_books_can_be_read_live(venue: str, clock: Any) -> None:
+    connector = create(ConnectorSettings(connector="mine", venue=venue, pairs=PAIRS))
+    assert isinstance(connector.books(clock), MarketOnlyClient)
+    assert connector.rules_requests  # type: ignore[attr-defined]  # of such connectors
+
+
+def test_a_venue_whose_streams_need_a_token_says_that_it_is_not_read_live(clock: Any) -> None:
+    with pytest.raises(ConfigError, match="'mine': venue kucoin is read from recordings alone"):
+        create(ConnectorSettings(connector="mine", venue="kucoin")).books(clock)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind"),
+    [
+        (429, {"Retry-After": "7"}, RateLimited),
+        (418, {}, RateLimited),
+        (503, {}, UnknownOutcome),
+        (404, {}, VenueRefused),
+    ],
+)
+def test_what_a_reply_that_is_none_of_success_amounts_to(status: int, headers: dict[str, str], kind: type) -> None:
+    error = classify(status, headers, b"no")
+    assert type(error) is kind
+    if isinstance(error, RateLimited):
+        assert error.retry_after_s == (7 if headers else 5)
