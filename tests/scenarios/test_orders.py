@@ -203,13 +203,14 @@ def test_the_client_order_id_goes_to_the_venue_as_it_is(stage):
     stage(body)
 
 
-def test_W9_a_crash_between_the_request_and_its_answer(stage):
+@both_ways
+def test_W9_a_crash_between_the_request_and_its_answer(stage, way):
     """The order was carried out, its answer never read: the next life finds it by its id, and places nothing."""
 
     async def body(world):
-        running = await world.exchange()
+        running = await world.exchange(order_entry=way)
         trader = await world.trader()
-        place = running.actor.client.place
+        place, place_now = running.actor.client.place, running.actor.client.place_now
         sent = asyncio.Event()
 
         async def placed(*args, **kwargs):
@@ -217,7 +218,10 @@ def test_W9_a_crash_between_the_request_and_its_answer(stage):
             sent.set()
             await asyncio.Event().wait()
 
-        running.actor.client.place = placed
+        def placed_now(order, on_sent, done):
+            return place_now(order, on_sent, lambda _: sent.set())
+
+        running.actor.client.place, running.actor.client.place_now = placed, placed_now
         client_order_id = await trader.place()
         await sent.wait()
         await running.kill()
