@@ -19,6 +19,7 @@ NAMES = (
     "strategy_to_wire",
     "order_rate",
     "journal_cost",
+    "journal_postgres",
     "order_memory",
     "tick_lateness",
     "memory",
