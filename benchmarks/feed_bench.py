@@ -130,6 +130,7 @@ class Reading:
         self.bus = MemoryBus(MemoryNetwork(), spec.name, 1, clock)
         self.actor = OrderBookActor(ActorContext(spec, self.bus, clock, _log))
         self.actor.client = Rest(rules, workload.first)
+        self.actor.feed.protocol.ping_every_s = 0.0  # type: ignore[misc]  # the sender answers none
         self.pairs = pairs
         self.statistics_ms = 0.0
 
