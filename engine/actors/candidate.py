@@ -69,6 +69,7 @@ class CandidateActor(Actor):
         self.metrics.network = NetworkStatus.CONNECTING
         self.context.run(self.tenure.keep(), "lease")
         self.context.run(self._become(), "candidate")
+        self.context.run(self.tenure.measure_clock(), "host clock")
         return {"account": str(self.context.params["account"])}
 
     async def stop(self, order: StopActor) -> None:

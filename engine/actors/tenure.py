@@ -10,6 +10,7 @@ from typing import Final
 
 from engine.actors.base import ActorContext
 from engine.connectors.backoff import Backoff
+from engine.connectors.time_sync import TimeSynchronizer
 from engine.errors import ConfigError
 from engine.orders.lease import Lease, LeaseTerms, Look, Question, Renew, Take
 from engine.orders.memory_store import line_of
@@ -18,6 +19,8 @@ from engine.orders.replicated import ReplicatedJournal
 from engine.orders.store import JournalStore, StoreLost, Superseded
 
 MOST_BACKOFF_S: Final = 1.0
+CLOCK_EVERY_S: Final = 10.0
+CLOCK_WARNING_NS: Final = 1_000_000_000
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -38,6 +41,8 @@ class Tenure:
         life = f"{random.getrandbits(64):016x}"
         holder = f"{os.uname().nodename}/{context.spec.engine_id}/{context.incarnation}/{life}"
         self.lease = Lease(holder, seat_of(journal.path), terms)
+        self.time = TimeSynchronizer(context.clock, store.time_ms)
+        """The arbiter's clock as seen from here, for the report."""
         self._signed_by_ns = 0
         self._unreached: set[str] = set()
         self._held = asyncio.Event()
@@ -77,6 +82,26 @@ class Tenure:
                 self._held.set()
             await asyncio.sleep(max(0.0, (lease.due_ns - self._clock.monotonic_ns()) / 1e9))
         raise Superseded(f"another holder has the lease of {self.journal.path.stem}: this one may not trade any more")
+
+    async def measure_clock(self) -> None:
+        """Compare this host's wall clock with the arbiter's, again and again; a large difference is told once.
+
+        Nothing is judged by it: it shows an operator which host's clock is wrong.
+        """
+        told = False
+        while True:
+            try:
+                await self.time.sample()
+            except StoreLost:
+                self._context.metrics.count("clock_samples_lost")
+            else:
+                offset_ns = -self.time.lead_ns
+                if abs(offset_ns) - self.time.error_ns > CLOCK_WARNING_NS and not told:
+                    told = True
+                    self._context.log.warning(
+                        "this host's clock differs from the database's", offset_s=round(offset_ns / 1e9, 3)
+                    )
+            await asyncio.sleep(CLOCK_EVERY_S)
 
     async def end(self) -> None:
         """Give the lease back, if nothing that was signed under it can still be accepted; let go of the arbiter."""
@@ -129,6 +154,9 @@ class Tenure:
         gauges["lease"] = lease.state.value
         gauges["lease_epoch"] = lease.epoch
         gauges["lease_left_ms"] = max(0, lease.ends_ns - self._clock.monotonic_ns()) // 1_000_000
+        if self.time.is_synced:
+            gauges["clock_offset_ms"] = -self.time.lead_ns // 1_000_000
+            gauges["clock_error_ms"] = self.time.error_ns // 1_000_000
         gauges["journal_unsent"] = self.journal.unsent
 
     async def _open(self) -> None:

@@ -71,6 +71,9 @@ class MemoryStore:
         if self.row.epoch == epoch:
             self.row = msgspec.structs.replace(self.row, holder="", seat="")
 
+    def time_ms(self) -> int:
+        return self._now_ns() // 1_000_000
+
     def standing(self) -> Standing:
         return Standing(
             identity=self._identity, incarnation=self._incarnation, epoch=self.row.epoch, commits=self._commits
@@ -145,6 +148,9 @@ class MemoryLine:
 
     async def release(self, epoch: int) -> None:
         await self._ask("release", lambda: self._store.release(epoch))
+
+    async def time_ms(self) -> int:
+        return await self._ask("time", self._store.time_ms)
 
     async def standing(self) -> Standing:
         return await self._ask("standing", self._store.standing)

@@ -165,6 +165,9 @@ class PostgresStore:
     async def release(self, epoch: int) -> None:
         await self._lease.value("UPDATE lease SET holder = '', seat = '' WHERE epoch = $1 RETURNING epoch", epoch)
 
+    async def time_ms(self) -> int:
+        return int(await self._lease.value("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+
     # ---------------------------------------------------------------------------------------------------- the journal
 
     async def standing(self) -> Standing:

@@ -104,6 +104,9 @@ class JournalStore(Protocol):
     async def release(self, epoch: int) -> None:
         """Make the lease nobody's, if the epoch is still that."""
 
+    async def time_ms(self) -> int:
+        """The arbiter's wall clock, in milliseconds: for reports alone, nothing is judged by it."""
+
     async def standing(self) -> Standing:
         """Where the journal stands."""
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from engine.clock import WallClock
 from engine.errors import RemoteError
 from engine.messages import (
     Accepted,
@@ -200,3 +201,31 @@ def test_a_polite_stop_gives_the_lease_back(exchange_world, order, arbiter):
         assert arbiter.look().holder == ""
 
     exchange_world(body)
+
+
+class WrongClock(WallClock):
+    """A host's wall clock that is a minute and a half ahead."""
+
+    def time_ns(self):
+        return super().time_ns() + 90_000_000_000
+
+
+def test_how_far_a_hosts_clock_is_off_is_measured_and_told(exchange_world, order):
+    arbiter = MemoryStore("id", WallClock().time_ns)
+
+    async def body(world, venue):
+        there = other_host(world)
+        there.clock = WrongClock()
+        try:
+            right = await world.candidate(MemoryLine(arbiter))
+            wrong = await world.candidate(MemoryLine(arbiter), at=there, held=False)
+            await world.until(lambda: right.actor.tenure.time.is_synced and wrong.actor.tenure.time.is_synced)
+            for running in (right, wrong):
+                running.actor.collect()
+            assert abs(right.actor.metrics.gauges["clock_offset_ms"]) < 5_000
+            assert abs(wrong.actor.metrics.gauges["clock_offset_ms"] - 90_000) < 5_000
+        finally:
+            await there.close()
+
+    logs = exchange_world(body)
+    assert [entry["offset_s"] > 85 for entry in logs if "clock differs" in entry["event"]] == [True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -238,6 +239,18 @@ def test_no_error_shows_the_password(tmp_path: Any) -> None:
     for host in (f"host={tmp_path}", "host=127.0.0.1&port=1"):
         said = asyncio.run(body(f"postgresql://engine:{SECRET}@/nothing?{host}"))
         assert SECRET not in said
+
+
+def test_the_servers_clock_can_be_read(database: str) -> None:
+    async def body() -> None:
+        store = PostgresStore(database, "binance", "main", 7)
+        try:
+            await store.open()
+            assert abs(await store.time_ms() - time.time_ns() // 1_000_000) < 60_000
+        finally:
+            await store.close()
+
+    asyncio.run(body())
 
 
 def test_two_accounts_share_a_database_and_neither_sees_the_other(database: str) -> None:
