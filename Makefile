@@ -11,11 +11,12 @@ EACH    ?=
 SEEDS   ?= 100
 FROM    ?= 1
 SEED    ?=
+MUTANT  ?=
 JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench chaos fuzz simulate simulate-fencing clean
+.PHONY: help setup run test lint fmt bench chaos fuzz simulate simulate-fencing simulate-mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +29,7 @@ help:
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
 	@echo "make simulate-fencing [SEEDS=100]    two hosts that may trade one account, stopped and cut off at the worst time"
+	@echo "make simulate-mutants [MUTANT=name]  which seeds show the engine without one of its safeguards"
 	@echo "make clean              removes what was built (not .venv)"
 
 setup: $(STAMP)
@@ -67,6 +69,10 @@ simulate: setup
 
 simulate-fencing: setup
 	@$(PYTHON) -m engine.simulation --fencing $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+
+simulate-mutants: setup
+	@$(PYTHON) -m tests.simulation.mutant_search --jobs $(JOBS) $(if $(MUTANT),--mutant $(MUTANT)) \
+		$(if $(findstring command,$(origin SEEDS)),--seeds $(SEEDS) --from $(FROM))
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

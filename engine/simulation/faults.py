@@ -184,8 +184,8 @@ class Injector:
             connection.thaw()
         world.tell("fault", "partition heals")
 
-    def _connections(self, fault: PlannedFault) -> list[Connection]:
-        kind, port = fault.args["kind"], self._port(fault)
+    def _connections(self, fault: PlannedFault, kind: str | None = None) -> list[Connection]:
+        kind, port = fault.args["kind"] if kind is None else kind, self._port(fault)
         connections = self.world.place.net.connections.values()
         return [each for each in connections if each.port == port and each.client.owner.startswith(kind)]
 
@@ -221,9 +221,19 @@ class Injector:
     # --------------------------------------------------------------------------------------------------- the operator
 
     async def _halt(self, fault: PlannedFault) -> None:
-        """Trading is halted by hand, and resumed; nothing may leave in between, whatever else goes wrong."""
+        """Trading is halted by hand, and resumed; nothing may leave in between, whatever else goes wrong.
+
+        ``cut_off_s``: for so long the venue has been out of reach by then; it is in reach again as long after.
+        """
         world = self.world
         async with self._operator:
+            cut_off_s: float = fault.args["cut_off_s"]
+            if cut_off_s:
+                heal = world.storm.part("exchange", self._port(fault))
+                for connection in self._connections(fault, "exchange"):
+                    connection.cut()
+                await asyncio.sleep(cut_off_s)
+                asyncio.get_running_loop().call_later(cut_off_s, heal)
             reply = await world.operate("halt")
             if reply is not None and reply.ok:
                 world.count("halt")

@@ -92,6 +92,11 @@ def _seconds(low: float, high: float) -> Callable[[random.Random], float]:
     return lambda rng: round(rng.uniform(low, high), 3)
 
 
+def _spell(rng: random.Random) -> float:
+    """How long a partition lasts: less than a request stays acceptable, or more."""
+    return round(rng.uniform(0.5, 7.0) if rng.random() < 0.5 else rng.uniform(7.0, 18.0), 3)
+
+
 def _args(**makers: Callable[[random.Random], Any]) -> Callable[[random.Random], dict[str, Any]]:
     return lambda rng: {name: make(rng) for name, make in makers.items()}
 
@@ -115,7 +120,9 @@ KINDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     **{f"pause_{kind}": _args(for_s=_seconds(0.2, 4.5)) for kind in PAUSED_KINDS},
     "cut": _args(kind=_one_of(*CUT_KINDS)),
     "half_open": _args(kind=_one_of(*CUT_KINDS)),
-    "partition": _args(kind=_one_of(*CUT_KINDS, ""), for_s=_seconds(0.5, 7.0)),
+    "partition": _args(
+        kind=_one_of(*CUT_KINDS, ""), for_s=lambda rng: _seconds(*rng.choice(((0.5, 7.0), (7.0, 18.0))))(rng)
+    ),
     "request_lost": _args(count=_count(2), silent=_one_of(True, False)),
     "reply_lost": _args(count=_count(3)),
     "request_late": _args(count=_count(2), by_s=_seconds(2.1, 7.0)),
@@ -130,7 +137,7 @@ KINDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "venue_slow": _args(count=_count(4), ms=_one_of(300, 1500, 2600)),
     "venue_drops_reply": _args(count=_count(2), match=_one_of("order", "order.place", "POST", "GET", "WS")),
     "clock_skew": _args(by_s=lambda rng: round(rng.choice((rng.uniform(0.2, 8.0), -rng.uniform(0.05, 0.5))), 3)),
-    "halt": _args(for_s=_seconds(0.3, 4.0)),
+    "halt": _args(for_s=_seconds(0.3, 4.0), cut_off_s=lambda rng: rng.choice((0.0, round(rng.uniform(0.2, 1.8), 3)))),
     "book_gap": _args(count=_count(5)),
     "streams_dropped": _args(),
     "user_stream_dropped": _args(),
