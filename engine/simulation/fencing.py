@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -334,7 +335,9 @@ def _run(world: FencingWorld) -> Outcome:
     quiet.disabled = True
     unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        with asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
+        with warnings.catch_warnings(), asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
+            # What a killed process had not begun is never awaited.
+            warnings.simplefilter("ignore", RuntimeWarning)
             runner.run(world.run(), context=contextvars.Context())
         for text in world.check():
             world.find(text)
