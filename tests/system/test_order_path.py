@@ -246,6 +246,8 @@ def test_the_end_is_bounded_while_the_venue_stands_still(launch: Launch, tmp_pat
     assert report["fills_missed"] is None
     assert report["fills_duplicated"] is None
     assert report["orders"]["open"] == 1
+    assert report["ok"] is False
+    assert any("leaves orders open at the venue" in problem for problem in report["problems"]), report["problems"]
     assert "orders may still be open at the venue" in (polite.engine.state / "logs" / f"{EXCHANGE}.jsonl").read_text()
     orphaned.engine.process.wait()
     orphaned.engine.assert_ended(pids - {orphaned.engine.process.pid}, timeout=15)
