@@ -25,6 +25,7 @@ NAMES = (
     "memory",
     "recovery",
     "throttler",
+    "simulation",
 )
 
 
