@@ -8,6 +8,7 @@ CONFIG  ?= configs/demo.yml
 FOR     ?=
 BENCH   ?=
 EACH    ?=
+READS   ?= 100000000
 SEEDS   ?= 100
 FROM    ?= 1
 SEED    ?=
@@ -16,7 +17,7 @@ JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench chaos fuzz simulate simulate-fencing simulate-mutants clean
+.PHONY: help setup run test lint fmt bench chaos fuzz torn simulate simulate-fencing simulate-mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make bench [BENCH=bus] [FOR=60]  benchmarks beside their peers, one JSON object a line"
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
+	@echo "make torn [READS=n]     reads of a shared book against a writer at full speed: none torn, none slow"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
 	@echo "make simulate-fencing [SEEDS=100]    two hosts that may trade one account, stopped and cut off at the worst time"
 	@echo "make simulate-mutants [MUTANT=name]  which seeds show the engine without one of its safeguards"
@@ -58,6 +60,9 @@ chaos: setup
 
 fuzz: setup
 	@$(PYTHON) -m engine.fuzzing $(if $(EACH),--each $(EACH) --jobs $(JOBS),$(if $(FOR),--for $(FOR))) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
+
+torn: setup
+	@$(PYTHON) -m engine.fuzzing.torn --reads $(READS)
 
 bench: setup
 	@$(PYTHON) -c 'import sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \

@@ -72,4 +72,5 @@ cdef str pair_of(const Mapping* mapped)
 
 cdef uint64_t store_side(uint64_t* target, uint64_t* high, const Ladder* ladder, uint64_t depth) noexcept nogil
 cdef uint64_t* newest_of(uint64_t* first, uint64_t one, uint64_t* second, uint64_t two) noexcept nogil
+cdef bint copy_slot(const uint64_t* slot, uint64_t* target, uint64_t depth, uint64_t limit) noexcept nogil
 cdef bint copy_newest(const Mapping* mapped, uint64_t* target, uint64_t limit, long long* retries) noexcept nogil
