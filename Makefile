@@ -65,7 +65,7 @@ torn: setup
 	@$(PYTHON) -m engine.fuzzing.torn --reads $(READS)
 
 bench: setup
-	@$(PYTHON) -c 'import sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \
+	@$(PYTHON) -c 'import PIL, sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \
 		|| echo "bench: not all peers can be installed here; those that are missing are left out" >&2
 	@$(PYTHON) -m benchmarks $(BENCH) $(if $(FOR),--for $(FOR))
 

@@ -28,7 +28,7 @@ from engine.connectors.symbols import SymbolMap
 
 SLICE = 500
 DEPTH = 50
-IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "book-raw-diff.svg"
+IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "book-raw-diff.png"
 
 
 class Ours:
@@ -88,7 +88,7 @@ def run(options: Options) -> Iterator[Line]:
     for lines in found:
         yield from lines
     if not options.quick:
-        bars(IMAGE, "A raw depth frame, decoded and on the book: CPU time, µs", _rows(found))
+        bars(IMAGE, "A raw depth frame, decoded and on the book: CPU time in microseconds", _rows(found))
     yield from _depths(options)
 
 
