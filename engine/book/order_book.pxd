@@ -42,6 +42,7 @@ cdef class OrderBook:
     cdef int _read_unusual_size(self, object text, Wide* size) except -1
     cdef int _read_price(self, object text, int64_t* price) except -1
     cdef int _rescale(self, bint prices, int exponent, object text) except -1
+    cdef bint _sizes_fit(self, int places, bint wide) noexcept
     cdef int _widen(self) except -1
     cdef int _narrow(self) noexcept
     cdef int set_levels(

@@ -345,7 +345,8 @@ cdef class OrderBook:
     cdef int _rescale(self, bint prices, int exponent, object text) except -1:
         """Brings all prices or all sizes to a finer exponent."""
         cdef int places = (self.price_exponent if prices else self.size_exponent) - exponent
-        if not prices and not self.is_wide and not (sizes_fit(&self._bids, places) and sizes_fit(&self._asks, places)):
+        cdef bint widens = not prices and not self.is_wide and not self._sizes_fit(places, False)
+        if widens and self._sizes_fit(places, True):
             self._widen()
         if prices:
             if shift_prices(&self._bids, places) or shift_prices(&self._asks, places):
@@ -358,6 +359,9 @@ cdef class OrderBook:
             self.size_exponent = exponent
         self.rescales += 1
         return 0
+
+    cdef bint _sizes_fit(self, int places, bint wide) noexcept:
+        return sizes_fit(&self._bids, places, wide) and sizes_fit(&self._asks, places, wide)
 
     cdef int _widen(self) except -1:
         """Room for sizes of up to 36 digits."""
@@ -745,13 +749,17 @@ cdef bint joined(const Wide* size, int64_t* whole) noexcept nogil:
     return True
 
 
-cdef bint sizes_fit(const Ladder* ladder, int places) noexcept nogil:
-    """Whether every size times ``10**places`` fits in 64 bits."""
+cdef bint sizes_fit(const Ladder* ladder, int places, bint wide) noexcept nogil:
+    """Whether every size of a book that is not wide, times ``10**places``, fits in 64 bits or in a wide mantissa."""
     cdef Py_ssize_t i
-    cdef int64_t size
+    cdef Wide size
     for i in range(ladder.count):
-        size = ladder.levels[i].size
-        if shift(&size, places):
+        size.high = 0
+        size.low = ladder.levels[i].size
+        if wide:
+            if shift_wide(&size, places):
+                return False
+        elif shift(&size.low, places):
             return False
     return True
 

@@ -317,6 +317,7 @@ OPERATIONS = st.lists(st.tuples(UPDATES, LEVELS, LEVELS), max_size=8)
 @settings(max_examples=300, deadline=None)
 @given(st.integers(-3, 2), st.integers(-3, 2), st.integers(0, 4), OPERATIONS)
 @example(0, 0, 1, [("apply_snapshot", [("1", "9223372036854775807"), ("1", "1"), ("2", "0.5")], [])])
+@example(0, 0, 0, [("apply_diff", [], [("0", "999999999997660.00"), ("1", "0.0000000000000000000001")])])
 @example(0, -1, 1, [("apply_diff", [("1", "9223372036854775807")], []), ("apply_diff", [("1", "1e36")], [])])
 def test_any_sequence_of_updates_leaves_the_book_as_its_plain_twin(
     price_exponent: int,
