@@ -17,7 +17,7 @@ JOBS    ?= $(shell nproc)
 TESTS   ?= tests
 WORKERS ?= 3
 
-.PHONY: help setup run test lint fmt bench chaos fuzz torn simulate simulate-fencing simulate-mutants clean
+.PHONY: help setup run test lint fmt bench chaos cluster fuzz torn simulate simulate-fencing simulate-mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make lint | make fmt    ruff and mypy | format the code"
 	@echo "make bench [BENCH=bus] [FOR=60]  benchmarks beside their peers, one JSON object a line"
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
+	@echo "make cluster [FOR=30]   the engine across two hosts made of namespaces, on Ray (needs root)"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
 	@echo "make torn [READS=n]     reads of a shared book against a writer at full speed: none torn, none slow"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
@@ -68,6 +69,9 @@ bench: setup
 	@$(PYTHON) -c 'import PIL, sortedcontainers, order_book, nautilus_trader' 2>/dev/null || sh scripts/setup.sh $(VENV) bench \
 		|| echo "bench: not all peers can be installed here; those that are missing are left out" >&2
 	@$(PYTHON) -m benchmarks $(BENCH) $(if $(FOR),--for $(FOR))
+
+cluster: setup
+	@$(PYTHON) scripts/two_hosts.py $(if $(FOR),--for $(FOR))
 
 simulate: setup
 	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))

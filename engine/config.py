@@ -234,10 +234,12 @@ class ClusterConfig(_Section):
     Where a connector (with its box, if it has one) and a strategy run is said by their ``place``: a label's value or a
     custom resource of a node, or its host name, or several of them, the best first. Those of one place share a cell,
     unless they are given an ``own_cell``. ``grace``: seconds that a cell goes on without its supervisor.
+    ``stall``: of an actor with a place, at least: a short cut between hosts is no stall.
     """
 
     address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+:[0-9]{1,5}$")] | None = None
     grace: Annotated[Seconds, Field(gt=0)] = 90.0
+    stall: Annotated[Seconds, Field(gt=0)] = 15.0
 
 
 class RecorderConfig(_Section):
@@ -383,6 +385,7 @@ def _checked(document: Document) -> EngineConfig:
             _check_runtime,
             _check_names,
             _check_boxes,
+            _check_places,
             _check_connectors,
             _check_journals,
             _check_strategies,
@@ -410,11 +413,6 @@ def _find_file(name: str, folder: Path) -> Path:
 
 
 def _check_runtime(config: EngineConfig) -> None:
-    if config.runtime == "cluster":
-        for section in ("connectors", "strategies"):
-            for name, entry in getattr(config, section).items():
-                if entry.place or entry.own_cell:
-                    raise Fault((section, name, "place"), "is not available in this version: leave it out")
     if config.runtime == "inline":
         real = [name for name, connector in config.connectors.items() if connector.at is None]
         if real:
@@ -447,6 +445,14 @@ def _check_boxes(config: EngineConfig) -> None:
                 raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
             if box.pairs[index].price is None and pair not in known:
                 raise Fault((*path, "pairs", str(index)), f"a box has no {pair} of its own; give its price")
+
+
+def _check_places(config: EngineConfig) -> None:
+    for name, box in config.boxes.items():
+        path = ("venue",) if box is config.venue else ("venues", name)
+        places = {connector.place for connector in config.connectors.values() if connector.at == name}
+        if len(places) > 1:
+            raise Fault(path, "is used by connectors of several places; a box runs where its connector does")
 
 
 def _check_capture(name: str, path: KeyPath) -> None:
@@ -501,6 +507,8 @@ def _check_strategies(config: EngineConfig) -> None:
 
 
 def _check_strategy_pairs(config: EngineConfig, strategy: StrategyConfig, path: KeyPath) -> None:
+    if len(strategy.place) > 1:
+        raise Fault((*path, "place"), "names several places, but its checkpoint stays on one host; name one place")
     for index, (connector_name, pair) in enumerate(strategy.books):
         where = (*path, "pairs", str(index))
         connector = config.connectors.get(connector_name)

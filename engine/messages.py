@@ -265,6 +265,32 @@ class BookSnapshot(Message, tag=True, frozen=True):
     asks: list[tuple[str, str]] = []
 
 
+class BookLevels(Message, tag=True, frozen=True):
+    """The best levels of a book as they are, best first, on an order-book actor's ``levels`` stream: for mirrors.
+
+    Sent after each change and once a second, merged per pair; without levels unless ``state`` is ``synced``.
+    ``mono_ns``: when it was sent, like ``received_mono_ns`` by the sender's monotonic clock.
+    """
+
+    connector: str
+    pair: str
+    update_id: int
+    time_ns: int
+    received_mono_ns: int
+    mono_ns: int
+    state: str
+    price_exponent: int
+    size_exponent: int
+    bids: list[tuple[str, str]] = []
+    asks: list[tuple[str, str]] = []
+
+
+class BooksBeat(Message, tag=True, frozen=True):
+    """A sign of life of all books of a connector, on the same stream; ``mono_ns`` is the sender's monotonic clock."""
+
+    mono_ns: int
+
+
 class Trade(Message, tag=True, frozen=True):
     """A public trade on an order-book actor's ``trade`` stream. ``side`` is the taker's."""
 
@@ -583,6 +609,8 @@ AnyMessage = (
     | StopActor
     | ActorChanged
     | BookUpdated
+    | BookLevels
+    | BooksBeat
     | BookChanged
     | GetBook
     | BookSnapshot

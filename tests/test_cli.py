@@ -167,11 +167,18 @@ def test_a_bad_configuration_is_one_line_and_exit_code_2(call: Any, tmp_path: Pa
         assert len(err.splitlines()) == 1
 
 
-def test_a_place_is_refused_where_it_would_do_nothing(call: Any) -> None:
-    override = "connectors.binance.place=tokyo"
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("connectors.binance.place=[tokyo, osaka]", "so its journal must be in PostgreSQL"),
+        ("strategies.maker.place=[tokyo, osaka]", "its checkpoint stays on one host"),
+        ("connectors.binance.place=to kyo", "a place is up to 40 letters"),
+    ],
+)
+def test_a_place_that_could_lose_what_was_written_is_refused(call: Any, override: str, said: str) -> None:
     code, _, err = call("run", str(ROOT / "configs/demo.yml"), "--runtime", "cluster", "--set", override)
     assert code == 2
-    assert "is not available in this version" in err
+    assert said in err
 
 
 def test_virtual_time_needs_an_end(call: Any) -> None:

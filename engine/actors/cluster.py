@@ -54,9 +54,9 @@ class ClusterGround(LocalGround):
             preload=PRELOAD,
         )
 
-    def _own_addresses(self) -> dict[str, Listens]:
+    def _own_addresses(self) -> tuple[str, dict[str, Listens]]:
         if self._bus is None:
             raise RuntimeFailure("the supervisor's bus is to be made before its actors are started")
         unix, tcp = self._bus.addresses
         host, _, port = tcp.rpartition(":")
-        return {SUPERVISOR: Listens(node=self._node.id, unix=unix, host=host, port=int(port))}
+        return self._engine_id, {SUPERVISOR: Listens(node=self._node.id, unix=unix, host=host, port=int(port))}

@@ -65,7 +65,7 @@ from engine.orders.effects import (
     SendCancel,
 )
 from engine.orders.estimated import BalanceView
-from engine.orders.halt import read_trading
+from engine.orders.halt import Trading, read_trading
 from engine.orders.journal import Journal
 from engine.orders.risk import RiskGate, RiskLimits, TradingState
 
@@ -127,6 +127,9 @@ class ExchangeActor(Actor):
         )
         self.balances = context.bus.open_stream("balances", overload=Overload.MERGE)
         trading = read_trading(state)
+        if halted := params.get("halted"):
+            # Of an engine on several hosts, whose file is on another.
+            trading = Trading(state=TradingState.HALTED, reason=str(halted))
         self.gate = RiskGate(msgspec.convert(params.get("risk", {}), RiskLimits), trading.state, trading.reason)
         mids = Mids(Path(context.spec.shm_dir), {name: pairs}, int(params.get("stale_after_ns", 500_000_000)))
         self.exposure = Exposure(name, pairs, self.core, self.journal, mids, self.clock)

@@ -24,6 +24,7 @@ PRELOAD = (
     "engine.actors.user_stream",
     "engine.actors.exchange",
     "engine.actors.recorder",
+    "engine.actors.mirror",
     "engine.actors.risk",
     "engine.actors.strategy",
     "engine.actors.venue",

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
 from engine.book import BookReader, ReadStatus
+from engine.book.paths import book_path
 
 
 class Mids:
-    """Reads the books of some pairs of some connectors; a book that is not fresh has no mid."""
+    """Reads the books of some pairs of some connectors, those in ``at`` from the mirror of that place.
 
-    def __init__(self, shm_dir: Path, pairs: dict[str, list[str]], stale_after_ns: int) -> None:
+    A book that is not fresh has no mid.
+    """
+
+    def __init__(
+        self, shm_dir: Path, pairs: dict[str, list[str]], stale_after_ns: int, at: Mapping[str, str] | None = None
+    ) -> None:
+        mirrored = at or {}
         self._readers = {
-            (connector, pair): BookReader(shm_dir / f"{connector}.{pair}.book", stale_after_ns=stale_after_ns)
+            (connector, pair): BookReader(
+                book_path(shm_dir, connector, pair, mirrored.get(connector, "")), stale_after_ns=stale_after_ns
+            )
             for connector, names in pairs.items()
             for pair in names
         }

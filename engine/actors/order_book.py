@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from engine.actors.base import Actor, ActorContext
 from engine.actors.settings import connector_of
 from engine.book import BookSync, BookWriter, OrderBook, SyncReason, SyncState
 from engine.book.decimals import exponent_of
+from engine.book.paths import book_path
 from engine.bus import Caller, Overload
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan, PublicTrade
@@ -22,6 +24,8 @@ from engine.connectors.websocket import WebSocketOptions
 from engine.errors import VenueError
 from engine.messages import (
     BookChanged,
+    BookLevels,
+    BooksBeat,
     BookSnapshot,
     BookUpdated,
     ControlReply,
@@ -35,6 +39,8 @@ from engine.messages import (
 from engine.metrics import Histogram
 
 HEARTBEAT_S = 0.1
+ALL_LEVELS_EVERY = 10
+"""Every so many heartbeats mirrors are sent all books: a quiet one, too, and to one that has just come."""
 SNAPSHOT_CALM_NS = 10_000_000_000
 """A pair that asked for no snapshot for so long gets one at once; otherwise it waits, longer each time."""
 PUSHED_WITHIN_S = 10.0
@@ -73,6 +79,7 @@ class OrderBookActor(Actor):
         self.rules: dict[str, TradingRule] = {}
         self.writers: dict[str, BookWriter] = {}
         self.books = context.bus.open_stream("book", overload=Overload.MERGE)
+        self.levels = context.bus.open_stream("levels", overload=Overload.MERGE)
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
         self.changes = context.bus.open_stream("depth", overload=Overload.SKIP, queue=10_000)
         self._change_numbers: dict[str, int] = {}
@@ -83,6 +90,7 @@ class OrderBookActor(Actor):
         self._needs: dict[str, SnapshotNeed] = {}
         self._backoff = {pair: Backoff() for pair in self.pairs}
         self._snapshot_asked: dict[str, int] = {}
+        self._received: dict[str, int] = {}
         self._unsynced_since: dict[str, int] = {}
         self.closing = False
 
@@ -145,7 +153,7 @@ class OrderBookActor(Actor):
         exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
         self.rules[rule.pair] = rule
         self.feed.books[rule.pair] = BookSync(OrderBook(rule.pair, *exponents), self.feed.protocol.sequence_rule())
-        path = Path(self.context.spec.shm_dir) / f"{self.context.connector}.{rule.pair}.book"
+        path = book_path(Path(self.context.spec.shm_dir), self.context.connector, rule.pair)
         self.writers[rule.pair] = BookWriter(
             path, rule.pair, *exponents, depth=self.depth, incarnation=self.context.incarnation
         )
@@ -225,6 +233,9 @@ class OrderBookActor(Actor):
         else:
             self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
+        self._received[pair] = received_mono_ns
+        if self.levels.readers:
+            self._publish_levels(pair)
         if self.books.readers:
             self._wake(pair, sync, received_mono_ns)
         if self.changes.readers or pair in self._followed:
@@ -290,6 +301,28 @@ class OrderBookActor(Actor):
             state=sync.state.name.lower(),
             bids=bids,
             asks=asks,
+        )
+
+    def _publish_levels(self, pair: str) -> None:
+        """For the mirrors on other hosts."""
+        sync = self.feed.books[pair]
+        book = sync.book
+        bids, asks = book.depth_strings(self.depth) if sync.state is SyncState.SYNCED else ([], [])
+        self.levels.publish(
+            BookLevels(
+                connector=self.context.connector,
+                pair=pair,
+                update_id=sync.update_id,
+                time_ns=sync.time_ns,
+                received_mono_ns=self._received.get(pair, 0),
+                mono_ns=self.clock.monotonic_ns(),
+                state=sync.state.name.lower(),
+                price_exponent=book.price_exponent,
+                size_exponent=book.size_exponent,
+                bids=bids,
+                asks=asks,
+            ),
+            key=pair,
         )
 
     def _synced(self, pair: str) -> None:
@@ -389,10 +422,15 @@ class OrderBookActor(Actor):
         self._snapshot_asked[pair] = self.clock.monotonic_ns()
 
     async def _beat(self) -> None:
-        while True:
+        for beat in itertools.count():
             now_ns = self.clock.monotonic_ns()
             for writer in self.writers.values():
                 writer.heartbeat(now_ns)
+            if self.levels.readers:
+                if beat % ALL_LEVELS_EVERY == 0:
+                    for pair in self.writers:
+                        self._publish_levels(pair)
+                self.levels.publish(BooksBeat(mono_ns=now_ns), key="")
             await asyncio.sleep(HEARTBEAT_S)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from engine.connectors.registry import connector_class, split_venue
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.errors import ConfigError
 from engine.simulator.config import DEFAULT_PAIRS
+
+HOME = "home"
+"""What the place of those is called that name none: the host of the supervisor."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ def exchange_name(connector: ConnectorConfig) -> str:
     return f"exchange.{connector.name}.{connector.account}"
 
 
+def mirror_name(connector: str, at: str) -> str:
+    return f"mirror.{connector}.{at}"
+
+
 def strategy_name(name: str) -> str:
     return f"strategy.{name}"
 
@@ -80,8 +87,49 @@ def plan(config: EngineConfig, run_id: int, state_dir: Path) -> list[PlannedActo
     if trading and config.recorder.enabled:
         settings = {"exchanges": [exchange_name(connector) for connector in trading]}
         actors.append(PlannedActor("recorder", "recorder", params={"recorder": settings, **_common(config)}))
-    actors.extend(plan_strategy(config, strategy) for strategy in config.strategies.values())
+    strategies = list(config.strategies.values())
+    actors.extend(plan_mirrors(config, strategies))
+    actors.extend(plan_strategy(config, strategy) for strategy in strategies)
     return actors
+
+
+def plan_mirrors(config: EngineConfig, strategies: Iterable[StrategyConfig]) -> list[PlannedActor]:
+    """A mirror for each connector at each place where its books are read and it is not: one for all readers there."""
+    if config.runtime != "cluster":
+        return []
+    wanted: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
+    for strategy in strategies:
+        for name, pair in strategy.books:
+            wanted.setdefault((name, strategy.place), {})[pair] = None
+    for connector in config.connectors.values():
+        if connector.trade:  # for the risk actor, which values its positions
+            wanted.setdefault((connector.name, ()), {}).update(dict.fromkeys(connector.pairs))
+    return [
+        _mirror(config, config.connectors[name], place, list(pairs))
+        for (name, place), pairs in wanted.items()
+        if mirrored_at(config, name, place)
+    ]
+
+
+def mirrored_at(config: EngineConfig, connector: str, place: tuple[str, ...]) -> str:
+    """By what the books of a connector are named for readers at a place; empty where it is there itself."""
+    if config.runtime != "cluster" or config.connectors[connector].place == place:
+        return ""
+    return _cell_name(place) or HOME
+
+
+def _mirror(config: EngineConfig, connector: ConnectorConfig, place: tuple[str, ...], pairs: list[str]) -> PlannedActor:
+    at = mirrored_at(config, connector.name, place)
+    settings = {
+        "connector": connector.name,
+        "order_book": order_book_name(connector.name),
+        "pairs": pairs,
+        "at": at,
+        "depth": config.books.depth,
+        "stale_after_ns": round(config.books.stale_after * 1e9),
+    }
+    name = mirror_name(connector.name, at)
+    return _placed(PlannedActor(name, "mirror", params={"mirror": settings, **_common(config)}), place, "")
 
 
 def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActor:
@@ -89,9 +137,11 @@ def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActo
     markets: dict[str, Any] = {}
     for name, _ in strategy.books:
         connector = config.connectors[name]
+        at = mirrored_at(config, name, strategy.place)
         markets[name] = {
-            "order_book": order_book_name(name),
+            "order_book": mirror_name(name, at) if at else order_book_name(name),
             "exchange": exchange_name(connector) if connector.trade else "",
+            "at": at,
         }
     settings = {
         "name": strategy.name,
@@ -117,6 +167,11 @@ def with_endpoint(actor: PlannedActor, info: Mapping[str, Any]) -> PlannedActor:
     return replace(actor, params={**actor.params, "settings": msgspec.to_builtins(settings)})
 
 
+def with_halt(actor: PlannedActor, reason: str) -> PlannedActor:
+    """The exchange actor that is told of a halt at its birth: the file that says so may be on another host."""
+    return replace(actor, params={**actor.params, "halted": reason}) if actor.kind == "exchange" and reason else actor
+
+
 def with_shared_limits(actor: PlannedActor, shm_dir: Path) -> PlannedActor:
     """The actor with the memory in which all that use a venue from this host count their requests together."""
     settings = actor.params.get("settings")
@@ -134,7 +189,12 @@ def _common(config: EngineConfig) -> dict[str, Any]:
 def _risk(config: EngineConfig, trading: list[ConnectorConfig]) -> PlannedActor:
     settings = {
         "accounts": [
-            {"exchange": exchange_name(connector), "connector": connector.name, "pairs": list(connector.pairs)}
+            {
+                "exchange": exchange_name(connector),
+                "connector": connector.name,
+                "pairs": list(connector.pairs),
+                "at": mirrored_at(config, connector.name, ()),
+            }
             for connector in trading
         ],
         "max_loss": {quote: str(limit) for quote, limit in config.risk.max_loss.items()},
@@ -228,6 +288,8 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
 
 def _placed(actor: PlannedActor, place: tuple[str, ...], alone: str) -> PlannedActor:
     """The actor at its place, in the cell of all that have the same one, or of its own."""
-    names = [*place, alone] if alone else place
-    cell = "+".join("".join(c if c.isalnum() or c in "_-" else "-" for c in name) for name in names)
-    return replace(actor, place=place, cell=cell)
+    return replace(actor, place=place, cell=_cell_name((*place, alone) if alone else place))
+
+
+def _cell_name(names: Iterable[str]) -> str:
+    return "_".join("".join(c if c.isalnum() or c in "_-" else "-" for c in name) for name in names)

@@ -16,6 +16,7 @@ KINDS = {
     "exchange": "engine.actors.exchange:ExchangeActor",
     "risk": "engine.actors.risk:RiskActor",
     "recorder": "engine.actors.recorder:RecorderActor",
+    "mirror": "engine.actors.mirror:MirrorActor",
     "strategy": "engine.actors.strategy:StrategyActor",
     "venue": "engine.actors.venue:VenueActor",
 }

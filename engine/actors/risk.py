@@ -39,11 +39,15 @@ RETRY_S = 0.2
 
 
 class WatchedAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """One account under watch: its exchange actor, its connector and the pairs that it trades."""
+    """One account under watch: its exchange actor, its connector and the pairs that it trades.
+
+    ``at``: by what its books are named here if they are a mirror's.
+    """
 
     exchange: str
     connector: str
     pairs: list[str]
+    at: str = ""
 
 
 class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,7 @@ class RiskActor(Actor):
             Path(context.spec.shm_dir),
             {account.connector: account.pairs for account in self.settings.accounts},
             self.settings.stale_after_ns,
+            {account.connector: account.at for account in self.settings.accounts},
         )
         self._last_mids: dict[str, dict[str, Decimal]] = {account.connector: {} for account in self.settings.accounts}
         self._day = context.clock.time_ns() // DAY_NS

@@ -13,6 +13,7 @@ import msgspec
 from engine.actors.account_link import AccountLink
 from engine.actors.base import Actor, ActorContext
 from engine.book import BookReader, Execution, ReadStatus, TopView, Volume
+from engine.book.paths import book_path
 from engine.errors import ConfigError
 from engine.messages import (
     Balance,
@@ -39,10 +40,14 @@ NOTHING = Balance(total=Decimal(0), available=Decimal(0))
 
 
 class MarketLink(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a strategy finds one connector: its order-book and exchange actors, and the folder of its books."""
+    """Where a strategy finds one connector: its order-book and exchange actors.
+
+    On another host than the connector's, ``order_book`` is the mirror there and ``at`` the place that it mirrors for.
+    """
 
     order_book: str
     exchange: str = ""
+    at: str = ""
 
 
 class StrategySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +98,7 @@ class StrategyActor(Actor):
         self.strategy.on_load()
         for connector, market in self.settings.markets.items():
             pairs = [pair for pair in self.settings.pairs if pair.startswith(f"{connector}/")]
-            self._open_books(connector, pairs)
+            self._open_books(connector, pairs, market.at)
             if market.exchange:
                 link = AccountLink(
                     self.context,
@@ -258,9 +263,9 @@ class StrategyActor(Actor):
 
     # ------------------------------------------------------------------------------------------------------- inside
 
-    def _open_books(self, connector: str, pairs: list[str]) -> None:
+    def _open_books(self, connector: str, pairs: list[str], at: str) -> None:
         for pair in pairs:
-            path = Path(self.context.spec.shm_dir) / f"{connector}.{pair.partition('/')[2]}.book"
+            path = book_path(Path(self.context.spec.shm_dir), connector, pair.partition("/")[2], at)
             self.readers[pair] = BookReader(str(path), stale_after_ns=self.settings.stale_after_ns)
 
     def _reader(self, pair: str) -> BookReader:

@@ -20,7 +20,15 @@ from engine.actors.control import Control
 from engine.actors.ground import Ground, LocalGround
 from engine.actors.observed import Observations, profits
 from engine.actors.orphans import CANCEL_ORDERS_S, cancel_orders_of
-from engine.actors.plan import PlannedActor, plan, plan_strategy, with_endpoint, with_shared_limits
+from engine.actors.plan import (
+    PlannedActor,
+    plan,
+    plan_mirrors,
+    plan_strategy,
+    with_endpoint,
+    with_halt,
+    with_shared_limits,
+)
 from engine.actors.policy import (
     Action,
     ActorFailed,
@@ -55,6 +63,8 @@ from engine.messages import (
     Tick,
     TickDone,
 )
+from engine.orders.halt import read_trading
+from engine.orders.risk import TradingState
 from engine.report import ActorRecord, build_report, build_status
 from engine.runtime.base import ActorSpec, Exit, Runtime
 from engine.runtime.leftovers import clear_previous
@@ -62,7 +72,14 @@ from engine.runtime.paths import EnginePaths
 
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
-STOP_ORDER = (("strategy",), ("exchange",), ("risk", "recorder"), ("user_stream", "order_book"), ("clock",), ("venue",))
+STOP_ORDER = (
+    ("strategy",),
+    ("exchange",),
+    ("risk", "recorder"),
+    ("user_stream", "order_book", "mirror"),
+    ("clock",),
+    ("venue",),
+)
 RECENT_EVENTS = 200
 NAMED_ORDERS = 5
 ADDRESSES = ("rest", "ws", "ws_api")
@@ -291,7 +308,7 @@ class Supervisor:
         for strategy in load_attached(self.paths.state, self.config, self.log):
             if strategy.name not in self.strategies:
                 self.strategies[strategy.name] = strategy
-                self._add(plan_strategy(self.config, strategy))
+                self._add_strategy(strategy)
         self._pump()
 
     def _add(self, planned: PlannedActor) -> None:
@@ -301,10 +318,21 @@ class Supervisor:
             self._boxes[planned.name] = asyncio.get_running_loop().create_future()
         self.policy.add(planned.name, planned.kind, planned.connector, self._restart_policy(planned))
 
+    def _add_strategy(self, strategy: StrategyConfig) -> None:
+        """With the mirrors that it needs; one that is to follow more pairs starts anew."""
+        for mirror in plan_mirrors(self.config, self.strategies.values()):
+            known = self.planned.get(mirror.name)
+            if known is None:
+                self._add(mirror)
+            elif known.params != mirror.params:
+                self.planned[mirror.name] = mirror
+                self.restart(mirror.name)
+        self._add(plan_strategy(self.config, strategy))
+
     def attach(self, strategy: StrategyConfig) -> None:
         """Add a strategy actor to the running engine."""
         self.strategies[strategy.name] = strategy
-        self._add(plan_strategy(self.config, strategy))
+        self._add_strategy(strategy)
         self.log.info("strategy attached", strategy=strategy.name)
         self._pump()
 
@@ -340,12 +368,13 @@ class Supervisor:
 
     def _restart_policy(self, planned: PlannedActor) -> RestartPolicy:
         settings = self.config.supervision
+        stall_s = settings.strategy_stall if planned.kind == "strategy" else settings.stall
         return RestartPolicy(
             budget=settings.budget,
             window_s=settings.window,
             backoff_initial_s=settings.backoff_initial,
             backoff_max_s=settings.backoff_max,
-            stall_s=settings.strategy_stall if planned.kind == "strategy" else settings.stall,
+            stall_s=max(stall_s, self.config.cluster.stall) if planned.place else stall_s,
             start_timeout_s=settings.start_timeout,
             kill_after_s=POLITE_S.get(planned.kind, POLITE_DEFAULT_S) + 2.0,
         )
@@ -422,6 +451,9 @@ class Supervisor:
                 return
             planned = with_endpoint(planned, info)
         planned = with_shared_limits(planned, self.paths.shm)
+        trading = read_trading(self.paths.state)
+        if trading.state is TradingState.HALTED:
+            planned = with_halt(planned, trading.reason or "halted")
         self._incarnation = max(self._incarnation + 1, self.clock.time_ns() // 1000)
         spec = ActorSpec(
             name=name,

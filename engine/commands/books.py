@@ -49,6 +49,9 @@ def book_file(shm_dir: Path, name: str) -> Path:
     """The file of a book; CommandError naming the books that there are if it has none."""
     connector, _, pair = name.partition("/")
     path = shm_dir / f"{connector}.{pair}.book"
+    if not path.is_file():
+        # On a host where the connector is not: its mirror's.
+        path = next(iter(sorted(shm_dir.glob(f"{connector}.{pair}.at-*.book"))), path)
     if not pair or "/" in pair or not path.is_file():
         from engine.documents import suggest
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.bus import Bus, RunDirectory, SocketBus
+from engine.bus import Bus, RunDirectory, SocketBus, TcpEndpoint, UnixEndpoint
+from engine.bus.sockets import HostDirectory
 from engine.clock import WallClock
 from engine.commands.common import CommandError
 from engine.errors import BusError
 from engine.messages import ControlReply, ControlRequest
-from engine.runtime.paths import EnginePaths
+from engine.runtime.paths import EnginePaths, RunInfo
 
 SUPERVISOR = "supervisor"
 DEFAULT_TIMEOUT = 10.0
@@ -38,7 +39,7 @@ class ControlClient:
         if info is None or not is_running(self._state_dir):
             raise _not_running(self._state_dir)
         name, incarnation = f"command-{os.getpid()}", time.time_ns() // 1000
-        directory = RunDirectory(info.run_dir)
+        directory = _directory(info)
         self._bus = SocketBus(name, incarnation, directory, clock=WallClock(), engine_id=info.engine_id, listen=False)
         await self._bus.start()
         return self
@@ -89,13 +90,21 @@ def require_running(state_dir: Path) -> Path:
 def is_running(state_dir: Path) -> bool:
     """Whether a supervisor takes connections for this state folder, and says where it is."""
     paths = EnginePaths.for_state(state_dir)
-    if not paths.run_json.exists():
+    info = paths.read_run_json()
+    if info is None:
         return False
-    path = paths.socket(SUPERVISOR)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    endpoint = _directory(info).endpoint(SUPERVISOR)
+    address: Any = None
+    if isinstance(endpoint, UnixEndpoint):
+        family, address = socket.AF_UNIX, endpoint.path
+    elif isinstance(endpoint, TcpEndpoint):
+        family, address = socket.AF_INET, (endpoint.host, endpoint.port)
+    else:
+        return False
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(str(path))
+            probe.connect(address)
         except TimeoutError:
             return True
         except OSError:
@@ -111,6 +120,16 @@ def wait_until_gone(state_dir: Path, timeout: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def _directory(info: RunInfo) -> HostDirectory:
+    """Who is where: on this host, and on others if the engine runs on several."""
+    if not info.node:
+        return RunDirectory(info.run_dir)
+    from engine.bus.directory import FileDirectory
+    from engine.bus.tls import FILE, client_context
+
+    return FileDirectory(info.run_dir, info.node, client_context(Path(info.run_dir) / FILE))
 
 
 def _not_running(state_dir: Path) -> NotRunning:

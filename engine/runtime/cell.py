@@ -31,9 +31,13 @@ SILENT_EXIT: Final = 75
 
 
 class CellSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cell is made with. ``grace_s``: of the supervisor's silence. ``dead_man_s``: for its actors after that."""
+    """What a cell is made with. ``home``: the supervisor's node. ``grace_s``: of the supervisor's silence.
+    ``dead_man_s``: for its actors after that.
+    """
 
     name: str
+    engine_id: str
+    home: str
     state_dir: str
     grace_s: float
     dead_man_s: float
@@ -103,6 +107,8 @@ class Cell:
             runtime.on_exit = self._on_exit
             await runtime.start()
             self._runtime = runtime
+            if self._node != self.settings.home:
+                self._paths.write_run_json(self.settings.engine_id, self._node)
             self._watch = asyncio.create_task(self._leave_when_forgotten())
         return self.state()
 
@@ -122,8 +128,14 @@ class Cell:
         )
 
     async def spawn(self, encoded: bytes) -> bytes:
-        """Start an actor with this host's folders; a :class:`Spawned`."""
+        """Start an actor with this host's folders; a :class:`Spawned`.
+
+        Asked again, because the answer was lost, it says what it did; an older incarnation is ended first.
+        """
         spec = msgspec.msgpack.decode(encoded, type=ActorSpec)
+        living = self._living.get(spec.name)
+        if living is not None and living.spec.incarnation == spec.incarnation:
+            return msgspec.msgpack.encode(Spawned(pid=living.pid))
         spec = msgspec.structs.replace(
             spec,
             run_dir=str(self._paths.run),
@@ -132,6 +144,8 @@ class Cell:
             link=self._link,
         )
         try:
+            if living is not None:
+                await self._ready().terminate(spec.name, 0, 0)
             pid = await self._ready().spawn(spec)
         except EngineError as error:
             return msgspec.msgpack.encode(Spawned(error=str(error)))
@@ -163,6 +177,9 @@ class Cell:
         if self._runtime is not None:
             await self._runtime.close(grace_s)
             self._runtime = None
+        info = self._paths.read_run_json()
+        if info is not None and info.run_dir == str(self._paths.run):
+            self._paths.run_json.unlink()
         if self._lock is not None:
             self._paths.cell_lock.unlink(missing_ok=True)
             os.close(self._lock)

@@ -50,7 +50,9 @@ class _Cell:
 
 
 class ClusterRuntime(Runtime):
-    """Actors in cells. ``home``: the id of the node where actors run that name no place."""
+    """Actors in cells. ``home``: the id of the node where actors run that name no place. ``own``: the engine's id, and
+    where the supervisor listens.
+    """
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class ClusterRuntime(Runtime):
         grace_s: float,
         dead_man_s: float,
         run_dir: Path,
-        own: Callable[[], dict[str, Listens]],
+        own: Callable[[], tuple[str, dict[str, Listens]]],
         preload: Sequence[str] = (),
         on_cell: Callable[[CellState, bool], None] | None = None,
     ) -> None:
@@ -70,6 +72,8 @@ class ClusterRuntime(Runtime):
         self._home = home
         self._settings = CellSettings(
             name="",
+            engine_id="",
+            home=home,
             state_dir=state_dir,
             grace_s=grace_s,
             dead_man_s=dead_man_s,
@@ -78,6 +82,7 @@ class ClusterRuntime(Runtime):
         )
         self._cells: dict[str, _Cell] = {}
         self._making: dict[str, asyncio.Lock] = {}
+        self._hosts: dict[str, str] = {}
         self._spawning: set[str] = set()
         self._run_dir = run_dir
         self._own = own
@@ -88,7 +93,9 @@ class ClusterRuntime(Runtime):
         """Make the cell of this host; others are made when they are first needed."""
         if not ray.is_initialized():
             raise RuntimeFailure("this process has joined no Ray cluster")
-        self._table |= self._own()
+        engine_id, own = self._own()
+        self._settings = msgspec.structs.replace(self._settings, engine_id=engine_id)
+        self._table |= own
         self._tell_all()
         await self._cell(HOME, ())
 
@@ -165,6 +172,11 @@ class ClusterRuntime(Runtime):
 
     async def _make_cell(self, name: str, place: tuple[str, ...]) -> _Cell:
         node = choose(nodes(), place, self._home)
+        stays = self._hosts.setdefault(name, node.host)
+        if len(place) < 2 and node.host != stays:
+            raise RuntimeFailure(
+                f"the cell {name} has its files on {stays}, which is gone; {node.host} is another host of that place"
+            )
         settings = msgspec.msgpack.encode(msgspec.structs.replace(self._settings, name=name))
         handle: Any = (
             ray.remote(Cell)

@@ -33,14 +33,17 @@ LOCK_WAIT_S: Final = 0.5
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json`` of the state folder: where the running engine can be reached. ``started``: ns since the
-    epoch."""
+    """``run.json`` of the state folder: where the running engine can be reached. ``started``: ns since the epoch.
+
+    ``node``: this host's, of an engine on several; then the supervisor is where the directory in the run folder says.
+    """
 
     engine_id: str
     run_dir: str
     shm_dir: str
     pid: int
     started: int
+    node: str = ""
 
 
 class StateLock:
@@ -144,7 +147,7 @@ class EnginePaths:
             time.sleep(0.02)
         return StateLock(descriptor)
 
-    def write_run_json(self, engine_id: str) -> RunInfo:
+    def write_run_json(self, engine_id: str, node: str = "") -> RunInfo:
         """Say where this engine can be reached; the file is replaced at once, never seen half written."""
         info = RunInfo(
             engine_id=engine_id,
@@ -152,6 +155,7 @@ class EnginePaths:
             shm_dir=str(self.shm),
             pid=os.getpid(),
             started=time.time_ns(),
+            node=node,
         )
         draft = self.state / f".run.json.{os.getpid()}"
         draft.write_bytes(msgspec.json.encode(info) + b"\n")

@@ -85,16 +85,22 @@ def own_node() -> Node:
 
 
 def choose(living: list[Node], place: tuple[str, ...], home: str) -> Node:
-    """The first of the places that a living node has; with no place the node ``home``. RuntimeFailure without one."""
+    """The node of the first place that a living one has; with no place the node ``home``.
+
+    RuntimeFailure without one, and with several: what an actor wrote is on the host that it ran on.
+    """
     if not place:
         found = next((node for node in living if node.id == home), None)
         if found is None:
             raise RuntimeFailure("the engine's own host is no living node of the cluster")
         return found
     for wanted in place:
-        for node in living:
-            if wanted in node.names:
-                return node
+        found_here = [node for node in living if wanted in node.names]
+        if len(found_here) > 1:
+            hosts = ", ".join(node.host for node in found_here)
+            raise RuntimeFailure(f"several nodes have the place {wanted}: name one of the hosts {hosts} instead")
+        if found_here:
+            return found_here[0]
     known = sorted({name for node in living for name in node.names})
     raise RuntimeFailure(f"no living node has the place {' or '.join(place)}; there are {', '.join(known) or 'none'}")
 

@@ -1,0 +1,162 @@
+"""The mirror: one connector's books on a host where its order-book actor is not, for all readers there.
+
+One stream comes from the order-book actor, whatever the number of readers. Each event holds a book's best levels as
+they are, so one that is lost or merged costs nothing but time. The mirror writes them to shared memory, and wakes its
+readers up after that.
+
+A book here is fresh only by signs of life that came in time. The origin's beats carry its monotonic clock, which is
+not compared with this host's: of all beats of the last minute the fastest says how the two stand to each other, and one
+that took much longer than that has waited somewhere. It is no sign of life here; nor are levels newer than the frame
+that they were made of.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from engine.actors.base import Actor, ActorContext
+from engine.book import BookWriter, OrderBook, SyncState
+from engine.book.paths import book_path
+from engine.bus import Down, Overload, SubscriptionState, Up
+from engine.messages import BookLevels, BooksBeat, BookUpdated, Message, NetworkStatus, StopActor, Trade
+
+WINDOW_NS: Final = 30_000_000_000
+
+
+class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirror's params. ``at``: the place that its books are named by."""
+
+    connector: str
+    order_book: str
+    pairs: list[str]
+    at: str
+    depth: int
+    stale_after_ns: int
+
+
+class Transit:
+    """How late what another host sent came, by the fastest of the last 30 to 60 s. Times in ns, each of its own host's
+    monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._began_ns: int | None = None
+        self._now_least: int | None = None
+        self._last_least: int | None = None
+
+    def lateness(self, sent_ns: int, arrived_ns: int) -> int:
+        """By how much this one took longer than the fastest."""
+        taken = arrived_ns - sent_ns
+        if self._began_ns is None or arrived_ns - self._began_ns > WINDOW_NS:
+            self._began_ns = arrived_ns
+            self._last_least, self._now_least = self._now_least, None
+        self._now_least = taken if self._now_least is None else min(taken, self._now_least)
+        return taken - self.offset
+
+    @property
+    def offset(self) -> int:
+        """This host's clock less the other's, and the fastest way here; 0 before anything came."""
+        known = [least for least in (self._now_least, self._last_least) if least is not None]
+        return min(known, default=0)
+
+
+class MirrorActor(Actor):
+    """Keeps the books of one connector on this host. Streams: ``book`` and ``trade``, as the order-book actor's."""
+
+    kind: ClassVar[str] = "mirror"
+
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
+        self.settings = msgspec.convert(context.params["mirror"], MirrorSettings)
+        self.books = context.bus.open_stream("book", overload=Overload.MERGE)
+        self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
+        self.writers: dict[str, BookWriter] = {}
+        self._transit = Transit()
+
+    async def start(self) -> dict[str, Any]:
+        settings = self.settings
+        keys = set(settings.pairs)
+        self.metrics.network = NetworkStatus.CONNECTING
+        self.bus.subscribe(settings.order_book, "levels", self._on_levels, keys={*keys, ""}, on_state=self._on_state)
+        self.bus.subscribe(settings.order_book, "trade", self._on_trade, keys=keys)
+        return {"pairs": settings.pairs}
+
+    async def stop(self, order: StopActor) -> None:
+        self._close()
+
+    async def dead_man(self, grace_s: float) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for writer in self.writers.values():
+            writer.close(unlink=True)
+
+    # ------------------------------------------------------------------------------------------------ what happens
+
+    def _on_state(self, state: SubscriptionState) -> None:
+        if isinstance(state, Up):
+            self.metrics.network = NetworkStatus.CONNECTED
+            if state.incarnation_changed:
+                self._transit = Transit()
+        elif isinstance(state, Down):
+            self.metrics.network = NetworkStatus.DOWN
+            self.log.warning("the books' origin is out of reach", origin=self.settings.order_book, reason=state.reason)
+
+    def _on_levels(self, message: Message, number: int) -> None:
+        now_ns = self.clock.monotonic_ns()
+        if isinstance(message, BooksBeat):
+            lateness = self._transit.lateness(message.mono_ns, now_ns)
+            self.metrics.histogram("beat_lateness_ns").record(lateness)
+            if lateness < self.settings.stale_after_ns // 2:
+                for writer in self.writers.values():
+                    writer.heartbeat(now_ns)
+            else:
+                self.metrics.count("beats_late")
+        elif isinstance(message, BookLevels):
+            self._publish(message, now_ns)
+
+    def _publish(self, levels: BookLevels, now_ns: int) -> None:
+        self._transit.lateness(levels.mono_ns, now_ns)
+        received_ns = min(now_ns, levels.received_mono_ns + self._transit.offset)
+        state = SyncState[levels.state.upper()]
+        writer = self._writer(levels)
+        if state is SyncState.SYNCED:
+            book = OrderBook(levels.pair, levels.price_exponent, levels.size_exponent)
+            book.apply_snapshot(levels.bids, levels.asks)
+            writer.publish(book, levels.update_id, levels.time_ns, received_ns, state)
+            self.metrics.count(f"mirrored/{levels.pair}")
+        else:
+            writer.set_state(state)
+        self.books.publish(
+            BookUpdated(
+                connector=self.settings.connector,
+                pair=levels.pair,
+                update_id=levels.update_id,
+                received_mono_ns=received_ns,
+                state=levels.state,
+            ),
+            key=levels.pair,
+        )
+
+    def _writer(self, levels: BookLevels) -> BookWriter:
+        found = self.writers.get(levels.pair)
+        if found is None:
+            settings = self.settings
+            found = self.writers[levels.pair] = BookWriter(
+                book_path(Path(self.context.spec.shm_dir), settings.connector, levels.pair, settings.at),
+                levels.pair,
+                levels.price_exponent,
+                levels.size_exponent,
+                depth=settings.depth,
+                incarnation=self.context.incarnation,
+            )
+        return found
+
+    def _on_trade(self, message: Message, number: int) -> None:
+        if isinstance(message, Trade) and self.trades.readers:
+            received_ns = min(self.clock.monotonic_ns(), message.received_mono_ns + self._transit.offset)
+            trade = msgspec.structs.replace(message, received_mono_ns=received_ns)
+            self.trades.publish(trade, key=trade.pair)

@@ -1,0 +1,277 @@
+"""Two hosts made of namespaces on this machine, with a Ray node on each, for the demonstration and the tests.
+
+``python scripts/two_hosts.py --for 30`` runs ``configs/two_hosts.yml`` across them and prints the report's summary, and
+the report as one JSON object in the last line. It needs root.
+
+A host is a network, mount, process-id and host-name namespace with its own ``/tmp`` (its state folder is in there) and
+``/dev/shm``; a pair of virtual Ethernet devices is the cable between the two. Killing a host's first process kills all
+of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STATE = "/tmp/state"
+REPORT = "/tmp/report.json"
+PORT = 6379
+RAY_START_S = 90.0
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+_BIRTH = """
+set -e
+mount --make-rprivate /
+mkdir -p "$HOLD" && mount --bind "$ROOT" "$HOLD"
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir -p "$ROOT" && { mountpoint -q "$ROOT" || mount --bind "$HOLD" "$ROOT"; }
+hostname "$NAME"
+ip link set lo up
+echo born
+exec sleep infinity
+"""
+
+
+def lacking() -> str:
+    """Why hosts cannot be made here; empty if they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = [tool for tool in ("ip", "nsenter", "unshare", "mount", "hostname") if shutil.which(tool) is None]
+    return f"needs {', '.join(missing)}" if missing else ""
+
+
+class Host:
+    """One host. ``pid`` is its first process, seen from outside."""
+
+    def __init__(self, name: str, netns: str, address: str) -> None:
+        self.name, self.netns, self.address = name, netns, address
+        hold = f"/mnt/{netns}"
+        command = ["ip", "netns", "exec", netns]
+        command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        self._outer = subprocess.Popen(
+            [*command, "sh", "-c", _BIRTH],
+            env={**os.environ, "ROOT": str(ROOT), "HOLD": hold, "NAME": name},
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._outer.stdout is not None
+        if self._outer.stdout.readline() != b"born\n":
+            self._outer.wait()
+            raise RuntimeError(f"the host {name} was not born; see the messages above")
+        children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()
+        self.pid = int(children[0])
+        self.hold = Path(hold)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def path(self, inside: str) -> Path:
+        """A file of the host, as this process sees it."""
+        return Path(f"/proc/{self.pid}/root{inside}")
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--net", "--uts"]
+        return [*enter, f"--wdns={ROOT}", *arguments]
+
+    def start(self, arguments: Sequence[str], env: dict[str, str], output: str) -> subprocess.Popen[bytes]:
+        """Run a command on the host until it ends, or the host does."""
+        with self.path(output).open("ab") as file:
+            process = subprocess.Popen(
+                self.command(arguments),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def run(self, arguments: Sequence[str], env: dict[str, str], timeout: float = 60.0) -> subprocess.CompletedProcess:
+        """Run a command on the host and wait for it."""
+        return subprocess.run(
+            self.command(arguments),
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        """Pull the plug."""
+        if self._outer.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._outer.wait()
+        for process in self.processes:
+            process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        if self._outer.stdout is not None:
+            self._outer.stdout.close()
+        self.hold.rmdir()
+
+
+class TwoHosts:
+    """``alpha``, where the engine is started and the cluster's head is, and ``beta``; use with ``with``."""
+
+    def __init__(self) -> None:
+        self.tag = f"eng{os.getpid() % 100_000}"
+        self.hosts: list[Host] = []
+        self.token = secrets.token_hex(32)
+
+    @property
+    def alpha(self) -> Host:
+        return self.hosts[0]
+
+    @property
+    def beta(self) -> Host:
+        return self.hosts[1]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        return {
+            **kept,
+            **HEALTH,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",
+        }
+
+    def __enter__(self) -> TwoHosts:
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self.hosts:
+            host.close()
+        for name in self._netns():
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    def start_ray(self) -> None:
+        """A node on each host, the head on alpha; returns when both are members."""
+        common = ["--num-cpus", "0", "--object-store-memory", "80000000", "--disable-usage-stats", "--block"]
+        head = ["ray", "start", "--head", "--port", str(PORT), "--include-dashboard", "false"]
+        self.alpha.start([*head, "--node-ip-address", self.alpha.address, *common], self.environment, "/tmp/ray.out")
+        self._until(lambda: _started(self.alpha), "the head")
+        node = ["ray", "start", "--address", self.address, "--labels", "place=beta"]
+        self.beta.start([*node, "--node-ip-address", self.beta.address, *common], self.environment, "/tmp/ray.out")
+        self._until(lambda: _started(self.beta), "the second node")
+
+    @property
+    def address(self) -> str:
+        return f"{self.alpha.address}:{PORT}"
+
+    def engine(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """``engine run`` on alpha."""
+        command = ["engine", "run", *arguments, "--address", self.address, "--state", STATE]
+        return self.alpha.start([*command, "--report", REPORT, "--no-view"], self.environment, "/tmp/engine.out")
+
+    def report(self) -> dict[str, Any]:
+        """What ``engine run`` left."""
+        report: dict[str, Any] = json.loads(self.alpha.path(REPORT).read_text())
+        return report
+
+    def ask(self, host: Host, *arguments: str, timeout: float = 60.0) -> Any:
+        """An ``engine`` command on a host, its answer from JSON; RuntimeError with what it said if it failed."""
+        done = host.run(["engine", *arguments, "--json", "--state", STATE], self.environment, timeout)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return json.loads(done.stdout)
+
+    def tell(self, host: Host, *arguments: str) -> None:
+        """An ``engine`` command on a host; RuntimeError with what it said if it failed."""
+        done = host.run(["engine", *arguments, "--state", STATE], self.environment)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+
+    def cut(self) -> None:
+        """Pull the cable."""
+        self._link("down")
+
+    def heal(self) -> None:
+        self._link("up")
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _netns(self) -> list[str]:
+        return [f"{self.tag}a", f"{self.tag}b"]
+
+    def _make(self) -> None:
+        first, second = self._netns()
+        for name in (first, second):
+            _do("ip", "netns", "add", name)
+        _do("ip", "link", "add", "cable", "netns", first, "type", "veth", "peer", "name", "cable", "netns", second)
+        for index, (name, netns) in enumerate((("alpha", first), ("beta", second)), start=1):
+            address = f"10.77.0.{index}"
+            _do("ip", "-n", netns, "address", "add", f"{address}/24", "dev", "cable")
+            _do("ip", "-n", netns, "link", "set", "cable", "up")
+            _do("ip", "-n", netns, "route", "add", "default", "dev", "cable")
+            self.hosts.append(Host(name, netns, address))
+
+    def _link(self, state: str) -> None:
+        _do("ip", "-n", self._netns()[1], "link", "set", "cable", state)
+
+    def _until(self, condition: Any, what: str) -> None:
+        deadline = time.monotonic() + RAY_START_S
+        while not condition():
+            if time.monotonic() > deadline or any(p.poll() is not None for h in self.hosts for p in h.processes):
+                files = [host.path("/tmp/ray.out") for host in self.hosts]
+                logs = "\n".join(file.read_text() for file in files if file.exists())
+                raise RuntimeError(f"{what} did not come up:\n{logs}")
+            time.sleep(0.2)
+
+
+def _started(host: Host) -> bool:
+    return "Ray runtime started" in host.path("/tmp/ray.out").read_text()
+
+
+def _do(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--for", dest="seconds", type=float, default=30.0)
+    parser.add_argument("--config", default="configs/two_hosts.yml")
+    arguments = parser.parse_args()
+    if lack := lacking():
+        print(f"two_hosts: {lack}", file=sys.stderr)
+        return 1
+    with TwoHosts() as hosts:
+        hosts.start_ray()
+        code = hosts.engine(arguments.config, "--for", str(arguments.seconds)).wait()
+        print(hosts.alpha.path("/tmp/engine.out").read_text())
+        if not hosts.alpha.path(REPORT).exists():
+            return code or 1
+        print(json.dumps(hosts.report()))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
