@@ -453,6 +453,10 @@ def _check_places(config: EngineConfig) -> None:
         places = {connector.place for connector in config.connectors.values() if connector.at == name}
         if len(places) > 1:
             raise Fault(path, "is used by connectors of several places; a box runs where its connector does")
+    for name, connector in config.connectors.items():
+        stays = connector.at is not None or (connector.trade and connector.journal is None)
+        if len(connector.place) > 1 and stays:
+            raise Fault(("connectors", name, "place"), "names several places, so its journal must be in PostgreSQL")
 
 
 def _check_capture(name: str, path: KeyPath) -> None:

@@ -141,7 +141,7 @@ def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActo
         markets[name] = {
             "order_book": mirror_name(name, at) if at else order_book_name(name),
             "exchange": exchange_name(connector) if connector.trade else "",
-            "at": at,
+            **({"at": at} if at else {}),
         }
     settings = {
         "name": strategy.name,

@@ -5,6 +5,7 @@ import ssl
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 
 from engine.bus import Down, Overload, SocketBus, TcpEndpoint, UnixEndpoint, Up
 from engine.bus.directory import FileDirectory, Listens, encode_table, write_table
@@ -86,7 +87,9 @@ def test_a_table_that_cannot_be_read_leaves_the_last_one(hosts):
     directory = here.directory()
     assert directory.endpoint("y").port == 2
     write_table(here.folder, b"{")
-    assert directory.endpoint("y").port == 2
+    with structlog.testing.capture_logs() as logs:
+        assert directory.endpoint("y").port == 2
+    assert [log["event"] for log in logs] == ["directory_unreadable"]
 
 
 def test_an_actor_that_moves_to_another_host_is_followed(hosts):
