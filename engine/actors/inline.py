@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+
+import structlog
 
 from engine.actors.base import SUPERVISOR, ActorHost
 from engine.actors.ground import STOPPING_SIGNALS, LogFile
@@ -66,6 +69,17 @@ def share_logging(level: str = "info") -> None:
     configure_shared_logging(
         lambda: _logs.get(current) if (current := CURRENT.get()) is not None else None, level=level
     )
+
+
+@contextlib.contextmanager
+def shared_logging(level: str = "info") -> Iterator[None]:
+    """The same for a while; afterwards structlog is configured as it was."""
+    before = structlog.get_config()
+    share_logging(level)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 class InlineGround:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import json
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from types import FrameType
 
 import msgspec
 
@@ -20,6 +24,8 @@ from engine.simulation import fencing
 from engine.simulation.run import Outcome, memory_folder, run_seed
 
 SHOWN_BROKEN = 20
+SEED_S = 120.0
+"""Real seconds that a seed may take before it counts as hung: a hundred times what it takes."""
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
@@ -106,29 +112,86 @@ def _alone(seeds: range, mode: Mode, folder: str | None = None) -> Iterator[Outc
     gc.collect()
     gc.freeze()
     for seed in seeds:
-        yield mode.run(seed, folder=folder)
+        with _within(SEED_S, seed):
+            outcome = mode.run(seed, folder=folder)
+        yield outcome
 
 
-def shared(seeds: range, jobs: int, mode: Mode = Mode.FAULTS) -> Iterator[Outcome]:
-    """The same outcomes in the same order, from processes that take turns at the seeds."""
+class Overdue(KeyboardInterrupt):
+    """A seed does not end. Not an error that a run could take for one of its own."""
+
+
+@contextlib.contextmanager
+def _within(seconds: float, seed: int) -> Iterator[None]:
+    """Raise :class:`Overdue` in a run that takes longer in real time: something in it waits for the outside."""
+
+    end: Overdue | None = None
+
+    def late(number: int, frame: FrameType | None) -> None:
+        nonlocal end
+        end = Overdue(f"seed {seed} has not ended after {seconds:g} s")
+        raise end
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+        if end is not None:
+            raise end  # what failed after it, as the run was torn down, is not the news
+
+
+def shared(seeds: range, jobs: int, mode: Mode = Mode.FAULTS, limit_s: float = SEED_S) -> Iterator[Outcome]:
+    """The same outcomes in the same order, from processes that take turns at the seeds.
+
+    A seed that takes longer than ``limit_s`` in real time is broken; its process is killed, and another goes on after
+    it.
+    """
     with tempfile.TemporaryDirectory(prefix="engine-sims-", dir=memory_folder()) as folder:
-        children = [_child(seeds[index::jobs], mode, folder) for index in range(jobs)]
+        workers = [_Worker(seeds[index::jobs], mode, folder) for index in range(jobs)]
         try:
             for index, seed in enumerate(seeds):
-                child = children[index % jobs]
-                assert child.stdout is not None
-                line = child.stdout.readline()
-                yield _decode(line) if line else Outcome(seed, [f"its process ended with code {child.wait()}"])
+                yield workers[index % jobs].outcome(seed, limit_s)
         finally:
-            for child in children:
-                child.kill()
-                child.communicate()
+            for worker in workers:
+                worker.end()
+
+
+class _Worker:
+    """A process that runs seeds one after the other, replaced when one of them hangs or kills it."""
+
+    def __init__(self, seeds: range, mode: Mode, folder: str) -> None:
+        self._seeds = seeds
+        self._mode = mode
+        self._folder = folder
+        self._child = _child(seeds, mode, folder)
+
+    def outcome(self, seed: int, limit_s: float) -> Outcome:
+        """What came of the next seed, waited for at most ``limit_s``."""
+        assert self._child.stdout is not None
+        ready, _, _ = select.select([self._child.stdout], [], [], limit_s)
+        line = self._child.stdout.readline() if ready else b""
+        if line:
+            return _decode(line)
+        said = f"its process ended with code {self._child.wait()}" if ready else f"it has not ended after {limit_s:g} s"
+        self.end()
+        following = self._seeds[self._seeds.index(seed) + 1 :]
+        if following:
+            self._child = _child(following, self._mode, self._folder)
+        return Outcome(seed, [said])
+
+    def end(self) -> None:
+        """Kill it. Safe more than once."""
+        self._child.kill()
+        self._child.communicate()
 
 
 def _child(seeds: range, mode: Mode, folder: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "engine.simulation", "--lines", folder, "--from", str(seeds.start)]
     command += ["--seeds", str(len(seeds)), "--step", str(seeds.step), *mode.arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
 
 
 def _lines(seeds: range, mode: Mode, folder: str) -> int:

@@ -29,7 +29,7 @@ from unittest import mock
 
 import msgspec
 
-from engine.actors.inline import share_logging
+from engine.actors.inline import shared_logging
 from engine.actors.inline_run import START_NS, repeatable
 from engine.actors.plan import plan, with_endpoint
 from engine.actors.tenure import Tenure, seat_of
@@ -312,8 +312,8 @@ def run_seed(seed: int, *, fenced: bool = True, logs: bool = False, folder: str 
     """Run a seed to its end. ``fenced`` False: without the fence, which must then be missed."""
     home = Path(tempfile.mkdtemp(prefix="engine-fence-", dir=folder or memory_folder()))
     try:
-        with repeatable(f"fencing/{seed}"), contextlib.nullcontext() if fenced else unfenced():
-            share_logging("info" if logs else "critical")
+        fence = contextlib.nullcontext() if fenced else unfenced()
+        with repeatable(f"fencing/{seed}"), fence, shared_logging("info" if logs else "critical"):
             return _run(FencingWorld(seed, home, fenced))
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from engine.actors.inline import share_logging
+from engine.actors.inline import shared_logging
 from engine.actors.inline_run import repeatable
 from engine.messages import OrderState
 from engine.orders.journal import Journal
@@ -116,8 +116,8 @@ def test_W1_five_minutes_without_the_network_lose_resend_and_double_nothing(monk
         make_plan(SEED, faults=False), order_entry={"a": "rest", "b": "websocket"}, checkpoint_every=(1, 2, 3)
     )
     outage = Outage()
-    with repeatable(f"run/{SEED}"), tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-        share_logging("critical")
+    folders = tempfile.TemporaryDirectory(dir=memory_folder())
+    with repeatable(f"run/{SEED}"), shared_logging("critical"), folders as folder:
         world = World(plan, Path(folder))
         with asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
             runner.run(world.run(outage.strike, invariants.check_market_data))

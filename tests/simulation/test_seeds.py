@@ -1,21 +1,27 @@
 """The engine under simulation: seeds with faults, each the same every time."""
 
+import fcntl
 import gc
 import json
 import os
 import random
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
+import structlog
 
 from engine.runtime.paths import EnginePaths
+from engine.simulation import __main__ as simulation
+from engine.simulation import fencing
 from engine.simulation.__main__ import shared
 from engine.simulation.plan import KINDS, make_plan
-from engine.simulation.run import MIN_FILLS, MIN_ORDERS, run_seed
+from engine.simulation.run import MIN_FILLS, MIN_ORDERS, Outcome, run_seed
 
 SEEDS = 50
 MIN_FAULTS = 3
@@ -36,6 +42,56 @@ def test_no_order_and_no_fill_is_lost_or_doubled_whatever_happens():
         assert outcome.fills >= MIN_FILLS
         assert outcome.virtual_s >= MIN_VIRTUAL_S
         assert sum(outcome.faults.values()) >= MIN_FAULTS, f"seed {outcome.seed}: {outcome.faults}"
+
+
+def test_a_seed_that_hangs_is_named_and_the_others_go_on(monkeypatch):
+    def child(seeds, mode, folder):
+        program = f"import time\nprint({outcome_line(seeds.start)!r}, flush=True)\ntime.sleep(600)"
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+        select.select([process.stdout], [], [])  # however long it takes to start
+        return process
+
+    monkeypatch.setattr(simulation, "_child", child)
+    outcomes = list(shared(range(1, 4), 1, limit_s=1.0))
+    assert [outcome.seed for outcome in outcomes] == [1, 2, 3]
+    assert [outcome.broken for outcome in outcomes] == [[], ["it has not ended after 1 s"], []]
+
+
+def test_a_process_that_dies_is_named_and_the_others_go_on(monkeypatch):
+    def child(seeds, mode, folder):
+        program = f"import os, sys\nprint({outcome_line(seeds.start)!r}, flush=True)\nos._exit(7)"
+        command = [sys.executable, "-c", program]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+
+    monkeypatch.setattr(simulation, "_child", child)
+    broken = [outcome.broken for outcome in shared(range(1, 4), 1)]
+    assert broken == [[], ["its process ended with code 7"], []]
+
+
+def outcome_line(seed):
+    return msgspec.json.encode(Outcome(seed, [])).decode()
+
+
+def test_a_run_that_waits_for_the_outside_is_ended(monkeypatch, tmp_path):
+    """A lock that nobody lets go of, in the midst of a run."""
+
+    def held(path):
+        with open(tmp_path / "lock", "w") as mine, open(tmp_path / "lock", "w") as other:
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            fcntl.flock(other, fcntl.LOCK_EX)
+
+    monkeypatch.setattr(simulation, "SEED_S", 1.0)
+    monkeypatch.setattr("engine.orders.journal._lock", held)
+    with pytest.raises(simulation.Overdue, match="seed 5 has not ended after 1 s"):
+        list(simulation._alone(range(5, 6), simulation.Mode.FAULTS))
+
+
+@pytest.mark.parametrize("run", [run_seed, fencing.run_seed])
+def test_a_run_leaves_logging_as_it_was(run):
+    before = structlog.get_config()
+    run(7)
+    assert structlog.get_config() == before
 
 
 def test_a_seed_is_the_same_in_another_process_with_other_hashes():
