@@ -6,12 +6,12 @@ dated contract carries its date as well (``BTC-USDT-240329``).
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
-from engine.connectors.decoding import UNREADABLE, require_amounts
-from engine.connectors.errors import MalformedReply
+from engine.connectors.decoding import require_amounts
+from engine.connectors.listing import Listing
 from engine.messages import OrderType, TradingRule
 
 
@@ -42,24 +42,9 @@ class _Reply(msgspec.Struct):
     symbols: list[msgspec.Raw]
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_symbol = msgspec.json.Decoder(_Symbol).decode
-
-
 def parse_exchange_info(body: bytes | str) -> dict[str, TradingRule]:
     """Rules by pair; MalformedReply if it is no exchangeInfo. A contract that cannot be read costs no other."""
-    try:
-        reply = _decode_reply(body)
-    except UNREADABLE as error:
-        raise MalformedReply(f"exchangeInfo: {error}") from error
-    rules: dict[str, TradingRule] = {}
-    for raw in reply.symbols:
-        try:
-            rule = _rule(_decode_symbol(raw))
-        except (*UNREADABLE, InvalidOperation, ValueError):
-            continue
-        rules[rule.pair] = rule
-    return rules
+    return _LISTING.rules(body)
 
 
 def _rule(symbol: _Symbol) -> TradingRule:
@@ -91,3 +76,6 @@ def _number(text: str) -> Decimal:
     if value < 0:
         raise ValueError(f"{text!r} is no limit")
     return value
+
+
+_LISTING = Listing("exchangeInfo", _Reply, lambda reply: reply.symbols, _Symbol, _rule)

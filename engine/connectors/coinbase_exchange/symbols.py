@@ -5,12 +5,12 @@ A product's id is its pair. Captures of before 2022 carry ``base_min_size`` and 
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
-from engine.connectors.decoding import UNREADABLE, require_amounts
-from engine.connectors.errors import MalformedReply
+from engine.connectors.decoding import require_amounts
+from engine.connectors.listing import Listing
 from engine.messages import OrderType, TradingRule
 
 
@@ -27,24 +27,9 @@ class _Product(msgspec.Struct):
     trading_disabled: bool = False
 
 
-_decode_reply = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_product = msgspec.json.Decoder(_Product).decode
-
-
 def parse_products(body: bytes | str) -> dict[str, TradingRule]:
     """Rules by pair; MalformedReply if it is no such reply. One that cannot be read costs no other."""
-    try:
-        reply = _decode_reply(body)
-    except UNREADABLE as error:
-        raise MalformedReply(f"products: {error}") from error
-    rules: dict[str, TradingRule] = {}
-    for raw in reply:
-        try:
-            rule = _rule(_decode_product(raw))
-        except (*UNREADABLE, InvalidOperation, ValueError):
-            continue
-        rules[rule.pair] = rule
-    return rules
+    return _LISTING.rules(body)
 
 
 def _rule(product: _Product) -> TradingRule:
@@ -67,3 +52,6 @@ def _rule(product: _Product) -> TradingRule:
         order_types=[OrderType.LIMIT, OrderType.MARKET, OrderType.LIMIT_MAKER],
         is_trading=product.status == "online" and not product.trading_disabled,
     )
+
+
+_LISTING = Listing("products", list[msgspec.Raw], lambda reply: reply, _Product, _rule)

@@ -5,13 +5,13 @@ The WebSocket's names (``wsname``, ``XBT/USD``) are the symbols here; pairs say 
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
-from engine.connectors.decoding import UNREADABLE, require_amounts
-from engine.connectors.errors import MalformedReply
+from engine.connectors.decoding import require_amounts
 from engine.connectors.kraken_v1.constants import COMMON_NAMES
+from engine.connectors.listing import Listing
 from engine.messages import OrderType, TradingRule
 
 
@@ -30,10 +30,6 @@ class _Reply(msgspec.Struct):
     error: list[str] = []
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_pair = msgspec.json.Decoder(_Pair).decode
-
-
 def pair_of(symbol: str) -> str | None:
     """``BTC-USD`` of ``XBT/USD``; None if it is no symbol."""
     base, slash, quote = symbol.partition("/")
@@ -46,18 +42,7 @@ def parse_asset_pairs(body: bytes | str) -> dict[str, TradingRule]:
     """Rules by pair; MalformedReply if it is no such reply. An entry without a name on the WebSocket is left
     out, as is one that cannot be read.
     """
-    try:
-        reply = _decode_reply(body)
-    except UNREADABLE as error:
-        raise MalformedReply(f"AssetPairs: {error}") from error
-    rules: dict[str, TradingRule] = {}
-    for raw in reply.result.values():
-        try:
-            rule = _rule(_decode_pair(raw))
-        except (*UNREADABLE, InvalidOperation, ValueError):
-            continue
-        rules[rule.pair] = rule
-    return rules
+    return _LISTING.rules(body)
 
 
 def _rule(entry: _Pair) -> TradingRule:
@@ -79,3 +64,6 @@ def _rule(entry: _Pair) -> TradingRule:
         order_types=[OrderType.LIMIT, OrderType.MARKET, OrderType.LIMIT_MAKER],
         is_trading=entry.status == "online",
     )
+
+
+_LISTING = Listing("AssetPairs", _Reply, lambda reply: reply.result.values(), _Pair, _rule)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
-from engine.connectors.decoding import UNREADABLE, require_amounts
-from engine.connectors.errors import MalformedReply
+from engine.connectors.decoding import require_amounts
+from engine.connectors.listing import Listing
 from engine.messages import OrderType, TradingRule
 
 
@@ -28,24 +28,9 @@ class _Reply(msgspec.Struct):
     code: str = "200000"
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_symbol = msgspec.json.Decoder(_Symbol).decode
-
-
 def parse_symbols(body: bytes | str) -> dict[str, TradingRule]:
     """Rules by pair; MalformedReply if it is no such reply. One that cannot be read costs no other."""
-    try:
-        reply = _decode_reply(body)
-    except UNREADABLE as error:
-        raise MalformedReply(f"symbols: {error}") from error
-    rules: dict[str, TradingRule] = {}
-    for raw in reply.data:
-        try:
-            rule = _rule(_decode_symbol(raw))
-        except (*UNREADABLE, InvalidOperation, ValueError):
-            continue
-        rules[rule.pair] = rule
-    return rules
+    return _LISTING.rules(body)
 
 
 def _rule(entry: _Symbol) -> TradingRule:
@@ -69,3 +54,6 @@ def _rule(entry: _Symbol) -> TradingRule:
         order_types=[OrderType.LIMIT, OrderType.MARKET, OrderType.LIMIT_MAKER],
         is_trading=entry.enable_trading,
     )
+
+
+_LISTING = Listing("symbols", _Reply, lambda reply: reply.data, _Symbol, _rule)

@@ -6,12 +6,12 @@ A spot instrument's id is its pair (``BTC-USDT``); derivatives keep their id as 
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
-from engine.connectors.decoding import UNREADABLE, require_amounts
-from engine.connectors.errors import MalformedReply
+from engine.connectors.decoding import require_amounts
+from engine.connectors.listing import Listing
 from engine.messages import OrderType, TradingRule
 
 
@@ -31,24 +31,9 @@ class _Reply(msgspec.Struct):
     code: str = "0"
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_instrument = msgspec.json.Decoder(_Instrument).decode
-
-
 def parse_instruments(body: bytes | str) -> dict[str, TradingRule]:
     """Rules by pair; MalformedReply if it is no such reply. One that cannot be read costs no other."""
-    try:
-        reply = _decode_reply(body)
-    except UNREADABLE as error:
-        raise MalformedReply(f"instruments: {error}") from error
-    rules: dict[str, TradingRule] = {}
-    for raw in reply.data:
-        try:
-            rule = _rule(_decode_instrument(raw))
-        except (*UNREADABLE, InvalidOperation, ValueError):
-            continue
-        rules[rule.pair] = rule
-    return rules
+    return _LISTING.rules(body)
 
 
 def _rule(entry: _Instrument) -> TradingRule:
@@ -72,3 +57,6 @@ def _rule(entry: _Instrument) -> TradingRule:
         order_types=[OrderType.LIMIT, OrderType.MARKET, OrderType.LIMIT_MAKER],
         is_trading=entry.state == "live",
     )
+
+
+_LISTING = Listing("instruments", _Reply, lambda reply: reply.data, _Instrument, _rule)
