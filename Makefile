@@ -30,7 +30,7 @@ help:
 	@echo "make cluster [FOR=30]   the engine across two hosts made of namespaces, on Ray (needs root)"
 	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
 	@echo "make torn [READS=n]     reads of a shared book against a writer at full speed: none torn, none slow"
-	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story"
+	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story, TABLE=1 what met what"
 	@echo "make simulate-fencing [SEEDS=100]    two hosts that may trade one account, stopped and cut off at the worst time"
 	@echo "make simulate-mutants [MUTANT=name]  which seeds show the engine without one of its safeguards"
 	@echo "make clean              removes what was built (not .venv)"
@@ -74,7 +74,7 @@ cluster: setup
 	@$(PYTHON) scripts/two_hosts.py $(if $(FOR),--for $(FOR))
 
 simulate: setup
-	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+	@$(PYTHON) -m engine.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)$(if $(TABLE), --table))
 
 simulate-fencing: setup
 	@$(PYTHON) -m engine.simulation --fencing $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))

@@ -63,6 +63,8 @@ class AccountLink:
         self.exchange = exchange
         self.strategy = strategy
         self.position = position
+        self.began: StreamPosition | None = None
+        """What it was first given of the account's events follows this one."""
         self.orders: dict[str, Order] = {}
         self.balances: dict[str, Balance] = {}
         self.rules: dict[str, TradingRule] = {}
@@ -243,6 +245,7 @@ class AccountLink:
             elif self.position.incarnation != stands.incarnation:
                 self._lost("the account's journal is another one: what followed the checkpoint is not known")
                 self.position = stands
+            self.began = self.position
             self.context.bus.subscribe(
                 self.exchange,
                 "orders",

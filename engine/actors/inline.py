@@ -34,6 +34,7 @@ async def run_actor(spec: ActorSpec, seat: Seat) -> int:
         bus.tell(SUPERVISOR, line)
 
     def listen(host: ActorHost) -> None:
+        seat.actor = host.actor
         seat.on_term = host.terminate
         seat.on_supervisor_death = host.supervisor_died
         seat.process.on_death.append(host.actor.abandon)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,8 @@ from engine.bus.link import Link
 from engine.clock import Clock, WallClock
 from engine.errors import NameTaken
 
+Between = Callable[[str, str], bool]
+"""Whether a link is meant, by the names of its two ends, in either order."""
 CHUNK = 64 * 1024
 """How many bytes one turn of the event loop delivers, as one read of a socket would."""
 
@@ -32,6 +36,7 @@ class MemoryNetwork:
         self._buses: dict[str, MemoryBus] = {}
         self._stalled: dict[str, None] = {}
         self._pipes: dict[MemoryTransport, None] = {}
+        self._parted: list[Between] = []
         self._watchers = Watchers()
 
     def endpoint(self, name: str) -> MemoryEndpoint | None:
@@ -51,6 +56,28 @@ class MemoryNetwork:
 
     def is_stalled(self, name: str) -> bool:
         return name in self._stalled
+
+    def cut(self, between: Between) -> int:
+        """Reset these links: both ends hear of it, and what is under way is lost. How many they are."""
+        ends = [end for end in self._pipes if between(end.owner, end.peer.owner)]
+        for end in ends:
+            end.cut()
+        return len({frozenset((id(end), id(end.peer))) for end in ends})
+
+    def part(self, between: Between) -> Callable[[], None]:
+        """From now on nothing passes on these links, new ones included, and nobody is told; returns the end of it."""
+        self._parted.append(between)
+
+        def heal() -> None:
+            self._parted.remove(between)
+            for pipe in list(self._pipes):
+                pipe.book()
+
+        return heal
+
+    def is_parted(self, one: str, other: str) -> bool:
+        """Whether nothing passes between these two."""
+        return any(between(one, other) or between(other, one) for between in self._parted)
 
     def kill(self, name: str) -> None:
         """End a bus as its process's death would: nothing more is sent, and its peers see closed links."""
@@ -202,6 +229,15 @@ class MemoryTransport(asyncio.Transport):
         asyncio.get_running_loop().call_soon(self._lose, context=self.context)
         self.book()
 
+    def cut(self) -> None:
+        """Reset the link."""
+        reset = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        for end in (self, self.peer):
+            end._buffer.clear()
+            end._ended = True
+            self._network.forget(end)
+            asyncio.get_running_loop().call_soon(end._lose, reset, context=end.context)
+
     # ----------------------------------------------------------------------------------------------- delivery
 
     def book(self) -> None:
@@ -218,6 +254,8 @@ class MemoryTransport(asyncio.Transport):
     def _deliver(self) -> None:
         self._booked = False
         peer = self.peer
+        if self._network.is_parted(self.owner, peer.owner):
+            return
         if self._buffer and not peer._lost and not peer._ended:
             if not peer._reading or self._network.is_stalled(peer.owner):
                 return
@@ -237,7 +275,7 @@ class MemoryTransport(asyncio.Transport):
             return
         self.book()
 
-    def _lose(self) -> None:
+    def _lose(self, error: Exception | None = None) -> None:
         if not self._lost:
             self._lost = True
-            self._link.connection_lost(None)
+            self._link.connection_lost(error)

@@ -33,6 +33,8 @@ class Seat:
     def __init__(self, place: Place, process: VirtualProcess) -> None:
         self.place = place
         self.process = process
+        self.actor: object = None
+        """What its entry runs, once it does."""
         self.on_term: Callable[[], None] | None = None
         self.on_supervisor_death: Callable[[], None] | None = None
 

@@ -21,6 +21,8 @@ from types import FrameType
 import msgspec
 
 from engine.simulation import fencing
+from engine.simulation.meetings import table, unmet
+from engine.simulation.plan import KINDS
 from engine.simulation.run import Outcome, memory_folder, run_seed
 
 SHOWN_BROKEN = 20
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _replay(args.seed, mode)
     if args.lines:
         return _lines(range(args.first, args.first + args.seeds * args.step, args.step), mode, args.lines)
-    return _many(args.first, args.seeds, min(args.jobs, args.seeds), mode)
+    return _many(args.first, args.seeds, min(args.jobs, args.seeds), mode, args.table)
 
 
 def _mode(args: argparse.Namespace) -> Mode:
@@ -85,12 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
     parser.add_argument("--fencing", action="store_true", help="two hosts that may trade one account, instead")
     parser.add_argument("--unfenced", action="store_true", help="the same without the fence, which must be missed")
+    parser.add_argument("--table", action="store_true", help="print which faults met orders in which states")
     parser.add_argument("--step", type=_count, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--lines", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
 
-def _many(first: int, count: int, jobs: int, mode: Mode) -> int:
+def _many(first: int, count: int, jobs: int, mode: Mode, tabled: bool = False) -> int:
     """Seeds ``first``…``first + count - 1``; the summary is the last line."""
     began = time.monotonic()
     total = _Total()
@@ -102,6 +105,9 @@ def _many(first: int, count: int, jobs: int, mode: Mode) -> int:
             for line in outcome.broken[1:SHOWN_BROKEN]:
                 print(f"  {line}", flush=True)
     seconds = time.monotonic() - began
+    if tabled:
+        print(*table(total.met, total.faults), sep="\n")
+        print("never met:", ", ".join(unmet(total.met, KINDS)) or "none")
     if total.first_broken is not None:
         print(f"first broken seed: {total.first_broken}; see it all with: make {mode.target} SEED={total.first_broken}")
     print(json.dumps(total.summary(seconds)), flush=True)
@@ -226,6 +232,7 @@ class _Total:
         self.fills = 0
         self.kills: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.met: dict[str, Counter[str]] = {}
         self._digest = hashlib.sha256()
 
     def add(self, outcome: Outcome) -> None:
@@ -234,6 +241,8 @@ class _Total:
         self.fills += outcome.fills
         self.kills.update(outcome.kills)
         self.faults.update(outcome.faults)
+        for kind, states in outcome.met.items():
+            self.met.setdefault(kind, Counter()).update(states)
         self._digest.update(f"{outcome.seed}:{outcome.digest}\n".encode())
         if outcome.broken:
             self.broken += 1
@@ -252,6 +261,8 @@ class _Total:
             "kills": sum(self.kills.values()),
             "kills_by_kind": dict(sorted(self.kills.items())),
             "faults": dict(sorted(self.faults.items())),
+            "faults_met": {kind: dict(sorted(states.items())) for kind, states in sorted(self.met.items())},
+            **({"unmet": len(unmet(self.met, KINDS))} if self.met else {}),
             "digest": self._digest.hexdigest()[:16],
         }
 

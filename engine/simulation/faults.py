@@ -8,9 +8,11 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from engine.bus.memory import Between
 from engine.runtime.inline import Seat
 from engine.runtime.memory_net import Connection
-from engine.simulation.plan import TRADING_S, PlannedFault
+from engine.simulation.meetings import states_held
+from engine.simulation.plan import CUT_KINDS, TRADING_S, PlannedFault
 from engine.simulation.venue import SimulatedVenue
 from engine.simulation.weather import RequestFault
 from engine.simulation.wire import CANCEL, ORDER
@@ -19,6 +21,8 @@ from engine.simulator.faults import Fault
 
 WAIT_FOR_TARGET_S = 3.0
 LOOK_EVERY_S = 0.05
+MEET_WITHIN_S = 2.0
+MEET_LOOK_S = 0.007
 RETRY_AFTER_S = 3
 
 
@@ -44,6 +48,7 @@ class Injector:
 
     async def _strike(self, fault: PlannedFault) -> None:
         self.world.tell("plan", str(fault))
+        await self._meet(fault)
         strike: Callable[[PlannedFault], Awaitable[None]] | None
         name, _, rest = fault.kind.partition("_")
         if fault.kind in _BOX_FAULTS:
@@ -54,6 +59,14 @@ class Injector:
             strike = self._kill if name == "kill" else self._pause
         assert strike is not None, f"nobody knows how to do {fault.kind} ({rest})"
         await strike(fault)
+
+    async def _meet(self, fault: PlannedFault) -> None:
+        """Wait until an order of the account is in the state that the fault is to meet, for a while at most."""
+        until_s = self.world.now_s + MEET_WITHIN_S
+        while fault.meets and self.world.now_s < until_s:
+            if fault.meets in states_held(self.world, self.world.venues[fault.venue]):
+                return
+            await asyncio.sleep(MEET_LOOK_S)
 
     # ----------------------------------------------------------------------------------------------------- processes
 
@@ -100,8 +113,8 @@ class Injector:
         runtime = self.world.runtime
         if seat is None or runtime is None:
             return
-        self.world.count(fault.kind)
         name = seat.process.name
+        self.world.count(fault.kind, self._venue_of(name))
         runtime.send_signal(name, signal.SIGSTOP)
         await asyncio.sleep(fault.args["for_s"])
         if runtime.seat(name) is seat:
@@ -112,12 +125,17 @@ class Injector:
 
         def burnt() -> None:
             if runtime is not None and runtime.seat(name) is seat:
-                world.count(kind)
+                world.count(kind, self._venue_of(name))
                 world.kills[name.partition(".")[0]] += 1
                 world.tell("fault", f"{name} is killed after {seat.process.steps} callbacks")
                 runtime.send_signal(name, signal.SIGKILL)
 
         seat.process.light_fuse(steps, burnt)
+
+    def _venue_of(self, name: str) -> str:
+        """The venue that an actor works for; "" for those that work for all."""
+        parts = name.split(".")
+        return next((venue.name for venue in self.world.venues.values() if venue.connector in parts), "")
 
     def _burn_venue(self, venue: SimulatedVenue, steps: int, down_s: float, kind: str) -> None:
         world, process = self.world, venue.process
@@ -127,7 +145,7 @@ class Injector:
         def burnt() -> None:
             if process.gone:
                 return
-            world.count(kind)
+            world.count(kind, venue.name)
             world.kills["venue"] += 1
             venue.kill()
             world.place.loop.call_later(down_s, world.start_venue, venue, context=contextvars.Context())
@@ -163,12 +181,12 @@ class Injector:
 
     async def _cut(self, fault: PlannedFault) -> None:
         for connection in self._connections(fault):
-            self.world.count("cut")
+            self.world.count("cut", fault.venue)
             connection.cut()
 
     async def _half_open(self, fault: PlannedFault) -> None:
         for connection in self._connections(fault):
-            self.world.count("half_open")
+            self.world.count("half_open", fault.venue)
             connection.freeze()
 
     async def _partition(self, fault: PlannedFault) -> None:
@@ -177,12 +195,33 @@ class Injector:
         frozen = [connection for connection in self._connections(fault) if not connection.frozen]
         for connection in frozen:
             connection.freeze()
-        world.count("partition")
+        world.count("partition", fault.venue)
         await asyncio.sleep(fault.args["for_s"])
         heal()
         for connection in frozen:
             connection.thaw()
         world.tell("fault", "partition heals")
+
+    async def _bus_cut(self, fault: PlannedFault) -> None:
+        for _ in range(self.world.place.buses.cut(self._bus_link(fault))):
+            self.world.count("bus_cut", fault.venue)
+
+    async def _bus_silent(self, fault: PlannedFault) -> None:
+        """Requests between actors time out, commands expire, and what was said arrives late."""
+        heal = self.world.place.buses.part(self._bus_link(fault))
+        self.world.count("bus_silent", fault.venue)
+        await asyncio.sleep(fault.args["for_s"])
+        heal()
+        self.world.tell("fault", "the bus is whole")
+
+    def _bus_link(self, fault: PlannedFault) -> Between:
+        """Links between actors of the two kinds; those that belong to a connector are those of the fault's venue."""
+        one, other = (self._bus_end(kind, fault.venue) for kind in fault.args["link"])
+        return lambda here, there: (one(here) and other(there)) or (one(there) and other(here))
+
+    def _bus_end(self, kind: str, venue: str) -> Callable[[str], bool]:
+        start = f"{kind}.{self.world.venues[venue].connector}." if kind in CUT_KINDS else kind
+        return lambda name: name.startswith(start)
 
     def _connections(self, fault: PlannedFault, kind: str | None = None) -> list[Connection]:
         kind, port = fault.args["kind"] if kind is None else kind, self._port(fault)
@@ -234,9 +273,10 @@ class Injector:
                     connection.cut()
                 await asyncio.sleep(cut_off_s)
                 asyncio.get_running_loop().call_later(cut_off_s, heal)
+            present = world.states()
             reply = await world.operate("halt")
             if reply is not None and reply.ok:
-                world.count("halt")
+                world.count("halt", present=present)
                 world.wire.halt(reply.data["acknowledged"])
                 await asyncio.sleep(fault.args["for_s"])
             world.wire.resume()
@@ -247,14 +287,14 @@ class Injector:
 
     async def _clock_skew(self, fault: PlannedFault) -> None:
         self.world.venues[fault.venue].skew_ns += round(fault.args["by_s"] * 1e9)
-        self.world.count("clock_skew")
+        self.world.count("clock_skew", fault.venue)
 
     async def _unheard_fills(self, fault: PlannedFault) -> None:
         """The account's stream is dropped, and its orders are filled before anybody listens again."""
         venue = self.world.venues[fault.venue]
         if not venue.sweep_unheard(fault.args["levels"]):
             return
-        self.world.count("unheard_fills")
+        self.world.count("unheard_fills", fault.venue)
         heard_within_s = fault.args.get("heard_within_s")
         if heard_within_s is not None:
             made = venue.fills()
@@ -273,7 +313,7 @@ class Injector:
         while self.world.now_s < until and box.faults.struck == before:  # noqa: ASYNC110 - the box tells nobody
             await asyncio.sleep(LOOK_EVERY_S)
         if box.faults.struck != before:
-            self.world.count(fault.kind)
+            self.world.count(fault.kind, fault.venue)
 
 
 def _limit(status: int) -> Callable[[dict[str, Any]], Fault]:

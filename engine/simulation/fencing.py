@@ -70,13 +70,13 @@ class FencingWorld:
         self.rng = random.Random(f"fencing/{seed}")
         weather = random.Random(f"fencing/weather/{seed}")
         wire = _Sight(lambda: self.place.clock.time_ns(), self.find)
-        self.storm = Storm(weather, 2_000_000, 2_000_000, self.count, wire)
+        self.storm = Storm(weather, 2_000_000, 2_000_000, lambda kind, port: self.count(kind), wire)
         self.place = Place(START_NS, self.storm, lambda: weather.expovariate(1.0) * 0.000_05)
         self.place.loop.set_exception_handler(self._unhandled)
         self.arbiter = MemoryStore(f"arbiter-{seed}", lambda: self.place.clock.time_ns(), fenced=fenced)
         self.books: invariants.Books | None = None
         self._slow: dict[MemoryLine, float] = {}
-        calm = dataclasses.replace(make_plan(seed, faults=False), activity=1.0)
+        calm = dataclasses.replace(make_plan(seed, faults=False), activity=1.0, step_s=0.1)
         self.venue = SimulatedVenue("b", self.place, folder, calm)
         self.hosts = [self._host(name, folder) for name in ("left", "right")]
 

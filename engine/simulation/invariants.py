@@ -16,12 +16,14 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.actors.account_link import AccountLink
+from engine.actors.strategy import StrategyActor
 from engine.book import BookReader
 from engine.messages import Order, OrderEvent, OrderEventKind, OrderFill, OrderState, Side
 from engine.orders.journal import Journal
 from engine.orders.strategy_store import StrategyStore
 from engine.recorder_store import FILE_NAME
-from engine.simulation.strategies import empty_state, folded, same
+from engine.simulation.strategies import Busy, empty_state, folded, same
 from engine.simulation.venue import SimulatedVenue
 from engine.simulation.world import World
 from engine.simulator.orders import Fill as VenueFill
@@ -249,6 +251,44 @@ def check_report(report: dict[str, Any]) -> Iterator[str]:
     for name in ("fills_missed", "fills_duplicated"):
         if report.get(name):
             yield f"the report counts {name}: {report[name]}"
+
+
+def check_standing(world: World) -> Iterator[str]:
+    """What is broken while all stands still. To be called before the stop."""
+    yield from check_market_data(world)
+    yield from _living_strategies(world)
+
+
+def _living_strategies(world: World) -> Iterator[str]:
+    """A strategy, whether or not it saves its state, was given each event since it began once, and holds none open."""
+    runtime = world.runtime
+    for name in world.config.strategies:
+        seat = runtime.seat(f"strategy.{name}") if runtime is not None else None
+        actor = seat.actor if seat is not None else None
+        if not isinstance(actor, StrategyActor) or not isinstance(actor.strategy, Busy):
+            yield f"{name} is not there"
+            continue
+        for venue in world.venues.values():
+            link = actor.accounts.get(venue.connector)
+            if link is not None:
+                for text in _living_account(link, actor.strategy, world.journal_path(venue)):
+                    yield f"{name} at {venue.connector}: {text}"
+
+
+def _living_account(link: AccountLink, strategy: Busy, journal_path: Path) -> Iterator[str]:
+    with Journal.open_readonly(journal_path) as journal:
+        events = [_event.decode(body) for _, body in journal.since(0, 10**9)]
+    if link.began is None:
+        yield "it follows no account"
+        return
+    expected = [each.number for each in events if each.order.strategy == link.strategy]
+    expected = [number for number in expected if number > link.began.number]
+    heard = [number for connector, number in strategy.heard if connector == link.connector]
+    if heard != expected:
+        missed, more = Counter(expected) - Counter(heard), Counter(heard) - Counter(expected)
+        yield f"events missed: {sorted(missed)[:5]}, doubled or made up: {sorted(more)[:5]}, since {link.began.number}"
+    if link.orders:
+        yield f"it holds {len(link.orders)} orders for open: {sorted(link.orders)[:3]}"
 
 
 def check_market_data(world: World) -> Iterator[str]:

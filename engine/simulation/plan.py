@@ -19,19 +19,36 @@ PAIRS: Final = {"binance": ("BTC-USDT", "ETH-USDT"), "binance:us": ("BTC-USDT",)
 KILLED_KINDS: Final = ("exchange", "strategy", "order_book", "user_stream", "clock", "risk", "recorder")
 PAUSED_KINDS: Final = ("exchange", "strategy", "user_stream", "order_book")
 CUT_KINDS: Final = ("exchange", "user_stream", "order_book")
+AIMED_STATES: Final = ("pending_create", "partially_filled", "pending_cancel", "unknown")
+"""States that pass quickly or come seldom: faults wait for them, or they would seldom meet."""
+BUS_LINKS: Final = (
+    ("strategy", "exchange"),
+    ("exchange", "user_stream"),
+    ("strategy", "order_book"),
+    ("recorder", "exchange"),
+    ("risk", "exchange"),
+    ("exchange", ""),
+    ("strategy", ""),
+    ("clock", ""),
+)
+"""Whose links break: between actors of two kinds, or of one kind and any other."""
 
 
 @dataclass(frozen=True)
 class PlannedFault:
-    """One thing that goes wrong at ``at_s``; ``venue`` names one of :data:`VENUES`, ``args`` depend on the kind."""
+    """One thing that goes wrong at ``at_s``; ``venue`` names one of :data:`VENUES`, ``args`` depend on the kind.
+
+    ``meets``: it waits a while for an order of that venue's account to be in this state, and strikes then.
+    """
 
     at_s: float
     kind: str
     venue: str
     args: dict[str, Any] = field(default_factory=dict)
+    meets: str = ""
 
     def __str__(self) -> str:
-        details = ", ".join(f"{key}={value}" for key, value in self.args.items())
+        details = ", ".join(f"{key}={value}" for key, value in [*self.args.items(), ("meets", self.meets)] if value)
         return f"{self.kind} at venue {self.venue}{f' ({details})' if details else ''}"
 
 
@@ -50,6 +67,7 @@ class Plan:
     takes: float
     checkpoint_every: tuple[int, int, int]
     stall_s: float
+    step_s: float
     faults: tuple[PlannedFault, ...]
 
 
@@ -62,12 +80,13 @@ def make_plan(seed: int, faults: bool = True) -> Plan:
         latency_ms=rng.choice((0.5, 2.0, 10.0, 40.0)),
         jitter_ms=rng.choice((0.1, 2.0, 15.0)),
         bus_latency_us=rng.choice((10.0, 60.0, 400.0)),
-        interval_s=rng.choice((0.4, 0.5, 0.8)),
+        interval_s=rng.choice((0.4, 0.8, 1.0)),
         skew_s={venue: round(rng.uniform(-30, 30), 3) if rng.random() < 0.5 else 0.0 for venue in VENUES},
         order_entry={venue: rng.choice(("websocket", "rest")) for venue in VENUES},
         takes=rng.uniform(0.15, 0.5),
         checkpoint_every=(1, rng.choice((2, 3, 7)), 0),
         stall_s=rng.choice((3.0, 8.0)),
+        step_s=rng.choice((0.05, 0.2, 0.4)),
         faults=tuple(_faults(rng)) if faults else (),
     )
 
@@ -78,7 +97,8 @@ def _faults(rng: random.Random) -> list[PlannedFault]:
     times = sorted(round(rng.uniform(FIRST_FAULT_S, LAST_FAULT_S), 3) for _ in range(count))
     calm = PlannedFault(CALM_STRIKE_S, "unheard_fills", rng.choice(VENUES), {"levels": 8, "heard_within_s": 2.5})
     drawn = [
-        PlannedFault(at, kind, rng.choice(VENUES), KINDS[kind](rng)) for at, kind in zip(times, kinds, strict=True)
+        PlannedFault(at, kind, rng.choice(VENUES), KINDS[kind](rng), rng.choice(("", *AIMED_STATES)))
+        for at, kind in zip(times, kinds, strict=True)
     ]
     return [calm, *drawn]
 
@@ -123,6 +143,8 @@ KINDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "partition": _args(
         kind=_one_of(*CUT_KINDS, ""), for_s=lambda rng: _seconds(*rng.choice(((0.5, 7.0), (7.0, 18.0))))(rng)
     ),
+    "bus_cut": _args(link=_one_of(*BUS_LINKS)),
+    "bus_silent": _args(link=_one_of(*BUS_LINKS), for_s=_seconds(0.3, 6.0)),
     "request_lost": _args(count=_count(2), silent=_one_of(True, False)),
     "reply_lost": _args(count=_count(3)),
     "request_late": _args(count=_count(2), by_s=_seconds(2.1, 7.0)),

@@ -38,6 +38,7 @@ class Outcome:
     fills: int = 0
     kills: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    met: dict[str, dict[str, int]] = field(default_factory=dict)
     digest: str = ""
     virtual_s: float = 0.0
     story: list[tuple[float, str, str]] = field(default_factory=list)
@@ -60,7 +61,7 @@ def _run(world: World, logs: bool) -> Outcome:
     unraisable, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with asyncio.Runner(loop_factory=lambda: world.place.loop) as runner:
-            runner.run(world.run(injector.strike_all, invariants.check_market_data))
+            runner.run(world.run(injector.strike_all, invariants.check_standing))
         books = [invariants.read_books(world, venue) for venue in world.venues.values()]
         for text in invariants.check(world, books):
             world.find(text)
@@ -82,6 +83,7 @@ def _run(world: World, logs: bool) -> Outcome:
         fills=fills,
         kills=dict(world.kills),
         faults=dict(world.struck),
+        met={kind: dict(states) for kind, states in world.met.items()},
         virtual_s=world.now_s,
         digest=_digest(world, books),
         story=world.story,

@@ -11,6 +11,7 @@ from engine.messages import Order, OrderEvent, OrderEventKind, OrderType, Side, 
 from engine.strategies.base import BookView, Strategy
 
 BASIS_POINT = Decimal("0.0001")
+LARGE = 40
 NUMBERED_ENDS = frozenset(
     {OrderEventKind.COMPLETED, OrderEventKind.CANCELLED, OrderEventKind.EXPIRED, OrderEventKind.FAILED}
 )
@@ -58,15 +59,18 @@ class Busy(Strategy):
     """Quotes, takes and cancels at random until ``until_ns``, then cancels what is open and places nothing more.
 
     Params: ``seed``, ``until_ns``, ``size`` (base, by pair), ``checkpoint_every`` (events; 0: never), ``takes`` (the
-    share of actions that take).
+    share of actions that take), ``acts`` (how likely it acts on a pair at a tick).
     """
 
     def on_load(self) -> None:
         self.rng = random.Random(f"{self.params['seed']}/{self.name}/{self.now_ns}")
         self.until_ns = int(self.params["until_ns"])
         self.takes = float(self.params["takes"])
+        self.acts = float(self.params["acts"])
         self.checkpoint_every = int(self.params["checkpoint_every"])
         self.unsaved = 0
+        self.heard: list[tuple[str, int]] = []
+        """Connector and number of every event in this life."""
         for key, value in empty_state().items():
             self.state.setdefault(key, value)
 
@@ -81,6 +85,7 @@ class Busy(Strategy):
     def on_order(self, event: OrderEvent) -> None:
         if not event.number:
             return  # refused before it reached the account: no event of the account's
+        self.heard.append((event.connector, event.number))
         fold(self.state, event)
         self.unsaved += 1
         if self.checkpoint_every and self.unsaved >= self.checkpoint_every:
@@ -93,7 +98,7 @@ class Busy(Strategy):
                 self.cancel(order.client_order_id)
             return
         for pair in self.pairs:
-            if self.rng.random() < 0.2:
+            if self.rng.random() < self.acts:
                 self.act(pair)
 
     def act(self, pair: str) -> None:
@@ -130,4 +135,6 @@ class Busy(Strategy):
             away = self.rng.randint(0, 4) * BASIS_POINT / 4
             near = book.bid if side is Side.BUY else book.ask
             kind = OrderType.LIMIT_MAKER if self.rng.random() < 0.7 else OrderType.LIMIT
+            if self.rng.random() < 0.3:
+                size *= LARGE  # so that it is filled in parts
             place(pair, size, near * (1 - away if side is Side.BUY else 1 + away), kind)

@@ -19,7 +19,6 @@ from engine.simulator.faults import Fault
 from engine.simulator.ledger import Ledger
 from engine.simulator.venue import Saved
 
-STEP_S: Final = 0.1
 FIRST_PORT: Final = 40_100
 BALANCES: Final = {"USDT": "1000000", "BTC": "20", "ETH": "300"}
 PRICES: Final = {"BTC-USDT": "60000", "ETH-USDT": "3000"}
@@ -36,6 +35,7 @@ class SimulatedVenue:
         self.pairs = PAIRS[self.connector]
         self.port = FIRST_PORT + VENUES.index(name)
         self.folder = folder / f"venue-{name}"
+        self._step_s = plan.step_s
         self.skew_ns = int(plan.skew_s[name] * 1e9)
         self.box: VenueBox | None = None
         self.process: VirtualProcess | None = None
@@ -68,7 +68,7 @@ class SimulatedVenue:
         """Come up on the ledger of the last life; ``failed`` is told when it cannot."""
         process = self.process = self.place.process(f"venue.{self.name}")
         box = self.box = VenueBox(self._config, self.now_ns)
-        box.step_s = STEP_S
+        box.step_s = self._step_s
         process.on_death.append(box.abandon)
 
         async def live() -> None:

@@ -36,11 +36,11 @@ class RequestFault:
 class Storm(Weather):
     """Latency with jitter; partitions between processes and ports; faults for single requests.
 
-    ``struck`` is told of each fault, ``wire`` of all that is written to a venue.
+    ``struck`` is told of each fault and the port that it strikes, ``wire`` of all that is written to a venue.
     """
 
     def __init__(
-        self, rng: random.Random, latency_ns: int, jitter_ns: int, struck: Callable[[str], None], wire: Wire
+        self, rng: random.Random, latency_ns: int, jitter_ns: int, struck: Callable[[str, int], None], wire: Wire
     ) -> None:
         super().__init__(latency_ns)
         self.faults: list[tuple[str, RequestFault]] = []
@@ -81,7 +81,7 @@ class Storm(Weather):
         fault.count -= 1
         if not fault.count:
             self.faults.remove(entry)
-        self._struck(name)
+        self._struck(name, connection.port)
         if fault.then is not None:
             fault.then(connection.client.owner)
         if fault.lose:

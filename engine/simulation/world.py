@@ -25,6 +25,7 @@ from engine.runtime.inline import InlineRuntime, Place
 from engine.runtime.leftovers import clean_stale
 from engine.runtime.paths import EnginePaths
 from engine.runtime.virtual_loop import CURRENT, VirtualProcess
+from engine.simulation.meetings import states_present
 from engine.simulation.plan import CONNECTORS, TRADING_S, VENUES, Plan
 from engine.simulation.venue import SimulatedVenue
 from engine.simulation.weather import Storm
@@ -37,6 +38,7 @@ RECONCILE_S: Final = 6.0
 DEAD_MAN_S: Final = 3.0
 DRAIN_S: Final = 1.5
 MARK_SIZES: Final = {"BTC-USDT": "0.002", "ETH-USDT": "0.04"}
+ACTS_A_SECOND: Final = 0.4
 STRATEGY: Final = "engine.simulation.strategies:Busy"
 
 
@@ -55,6 +57,8 @@ class World:
         self.folder = folder
         self.story: list[tuple[float, str, str]] = []
         self.struck: Counter[str] = Counter()
+        self.met: dict[str, Counter[str]] = {}
+        """By kind of fault, how many of its strikes met an order in which state (:mod:`engine.simulation.meetings`)."""
         self.kills: Counter[str] = Counter()
         self.findings: list[str] = []
         self.report: dict[str, Any] = {}
@@ -65,7 +69,7 @@ class World:
             random.Random(f"weather/{plan.seed}"),
             int(plan.latency_ms * 1e6),
             int(plan.jitter_ms * 1e6),
-            self.count,
+            lambda kind, port: self.count(kind, next(v.name for v in self.venues.values() if v.port == port)),
             self.wire,
         )
         self.place = Place(START_NS, self.storm, lambda: rng.expovariate(1.0) * mean_s)
@@ -131,10 +135,16 @@ class World:
         """Add a line to the story."""
         self.story.append((self.now_s, who, text))
 
-    def count(self, kind: str) -> None:
-        """A fault has struck."""
+    def count(self, kind: str, venue: str = "", present: set[str] | None = None) -> None:
+        """A fault has struck, at one venue or everywhere. ``present``: the orders' states as it did."""
         self.struck[kind] += 1
+        self.met.setdefault(kind, Counter()).update(self.states(venue) if present is None else present)
         self.tell("fault", kind)
+
+    def states(self, venue: str = "") -> set[str]:
+        """The states that orders of a venue's account, or of all, are in now."""
+        accounts = [self.venues[venue]] if venue else self.venues.values()
+        return {state for account in accounts for state in states_present(self, account)}
 
     def find(self, text: str) -> None:
         """Something is broken."""
@@ -218,6 +228,7 @@ class World:
             "until_ns": until_ns,
             "size": {pair: MARK_SIZES[pair.partition("/")[2]] for pair in books},
             "takes": self.plan.takes,
+            "acts": ACTS_A_SECOND * self.plan.interval_s,
         }
         shares = (books, books[:1], books[1:])
         return parse_config(

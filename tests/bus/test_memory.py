@@ -40,6 +40,47 @@ def test_it_reaches_nothing_outside_its_network(run_memory):
     run_memory(body)
 
 
+def test_a_link_that_is_cut_loses_what_is_under_way_and_both_ends_know(run_memory, recorder, line):
+    async def body(world):
+        pub, sub = await world.bus("pub"), await world.bus("sub")
+        stream = pub.open_stream("s", overload=Overload.SKIP)
+        got, peers = recorder(), recorder()
+        sub.subscribe("pub", "s", got.event, on_state=got.state)
+        await got.until(lambda: got.of(Up))
+        pub.on_peer(peers.append)
+        stream.publish(line(1))
+        assert world.network.cut(lambda one, other: (one, other) == ("pub", "sub")) == 1
+        assert not world.network.cut(lambda one, other: "nobody" in (one, other))
+        await peers.until(lambda: any(not event.up for event in peers.events))
+        await got.until(lambda: got.of(Down) and len(got.of(Up)) == 2)
+        stream.publish(line(2))
+        await got.until(lambda: got.events)
+        assert [number for number, _ in got.events] == [2]
+
+    run_memory(body)
+
+
+def test_a_link_that_is_parted_holds_what_is_said_until_it_heals(run_memory, recorder, line):
+    async def body(world):
+        pub, sub, other = await world.bus("pub"), await world.bus("sub"), await world.bus("other")
+        stream = pub.open_stream("s", overload=Overload.SKIP)
+        got, free = recorder(), recorder()
+        sub.subscribe("pub", "s", got.event, on_state=got.state)
+        other.subscribe("pub", "s", free.event, on_state=free.state)
+        await got.until(lambda: got.of(Up))
+        await free.until(lambda: free.of(Up))
+        heal = world.network.part(lambda one, two: (one, two) == ("sub", "pub"))
+        stream.publish(line(1))
+        await free.until(lambda: free.events)
+        assert not got.events
+        assert not got.of(Down)
+        heal()
+        await got.until(lambda: got.events)
+        assert not world.network.is_parted("pub", "sub")
+
+    run_memory(body)
+
+
 def test_nothing_of_a_killed_bus_runs_on_and_its_peers_know(run_memory, recorder, line):
     async def body(world):
         pub, sub = await world.bus("pub"), await world.bus("sub")

@@ -20,10 +20,12 @@ from engine.runtime.paths import EnginePaths
 from engine.simulation import __main__ as simulation
 from engine.simulation import fencing
 from engine.simulation.__main__ import shared
+from engine.simulation.meetings import STATES, table, unmet
 from engine.simulation.plan import KINDS, make_plan
 from engine.simulation.run import MIN_FILLS, MIN_ORDERS, Outcome, run_seed
+from engine.simulation.strategies import Busy
 
-SEEDS = 50
+SEEDS = 140
 MIN_FAULTS = 3
 MIN_VIRTUAL_S = 60
 
@@ -34,7 +36,7 @@ def simulate(*arguments, hash_seed="0"):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # a minute or two on two cores that are free
 def test_no_order_and_no_fill_is_lost_or_doubled_whatever_happens():
     for outcome in shared(range(1, 1 + SEEDS), os.cpu_count() or 1):
         assert not outcome.broken, f"seed {outcome.seed}: {outcome.broken}"
@@ -92,6 +94,32 @@ def test_a_run_leaves_logging_as_it_was(run):
     before = structlog.get_config()
     run(7)
     assert structlog.get_config() == before
+
+
+def test_the_table_says_which_faults_met_orders_in_which_states():
+    met = {"cut": {"open": 3, "unknown": 1}}
+    head, row = table(met, {"cut": 4})
+    assert dict(zip(head.split(), row.split(), strict=True)) == {
+        **dict.fromkeys(STATES, "-"),
+        "fault": "cut",
+        "strikes": "4",
+        "open": "3",
+        "unknown": "1",
+    }
+    assert unmet(met, ["cut"]) == [f"cut/{state}" for state in STATES if state not in ("open", "unknown")]
+
+
+def test_an_event_that_a_strategy_without_checkpoints_misses_is_found(monkeypatch):
+    heard = Busy.on_order
+
+    def deaf(self, event):
+        if self.name != "busy_2" or event.number % 7:
+            heard(self, event)
+
+    monkeypatch.setattr(Busy, "on_order", deaf)
+    broken = run_seed(7, faults=False).broken
+    assert broken
+    assert all(line.startswith("busy_2 at binance") and "events missed" in line for line in broken), broken
 
 
 def test_a_seed_is_the_same_in_another_process_with_other_hashes():
