@@ -25,7 +25,7 @@ from engine.simulation.plan import KINDS, make_plan
 from engine.simulation.run import MIN_FILLS, MIN_ORDERS, Outcome, run_seed
 from engine.simulation.strategies import Busy
 
-SEEDS = 140
+SEEDS = 200
 MIN_FAULTS = 3
 MIN_VIRTUAL_S = 60
 
