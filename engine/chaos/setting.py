@@ -40,7 +40,14 @@ def write_config(base: Path, target: Path, seed: int) -> EngineConfig:
     everywhere = [pair for pairs in books.values() for pair in pairs]
     for number, pairs in enumerate([*books.values(), everywhere]):
         sizes = {pair: _size(config, pair) for pair in pairs}
-        params = {"seed": seed, "until_ns": FOR_EVER, "size": sizes, "checkpoint_every": number + 1, "takes": 0.35, "acts": 0.2}
+        params = {
+            "seed": seed,
+            "until_ns": FOR_EVER,
+            "size": sizes,
+            "checkpoint_every": number + 1,
+            "takes": 0.35,
+            "acts": 0.2,
+        }
         on_crash = ("cancel", "keep")[number % 2]
         data["strategies"][f"busy_{number}"] = {
             "strategy": BUSY,
