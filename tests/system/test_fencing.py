@@ -187,7 +187,9 @@ def test_a_holder_stopped_between_its_look_at_the_lease_and_the_wire_places_noth
             await asyncio.gather(asked, return_exceptions=True)
 
             taken = await until(b.account)
-            assert [order.client_order_id for order in taken.orders] == [first.client_order_id, held.client_order_id]
+            # The held one is open to doubt there, or was found to have come to nothing already.
+            open_there = {order.client_order_id for order in taken.orders}
+            assert open_there - {held.client_order_id} == {first.client_order_id}
             second = b.order()
             assert isinstance(await b.ask(second), Accepted)
             await until(lambda: second.client_order_id in at_venue(box))
