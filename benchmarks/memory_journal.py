@@ -9,16 +9,22 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from engine.messages import Accepted, Refused
 from engine.orders.journal import Clock, Journal
 from engine.orders.records import StoredOrder, Write, WriteEvent, WriteIntent, WriteOrder, WriteRefusal
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class MemoryJournal(Journal):
     """One account's journal; all of it is gone with the process. Fills are kept in their events alone."""
 
-    def __init__(self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = "") -> None:
-        super().__init__(path, connector, account, clock, run_id)
+    def __init__(
+        self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = "", **_: object
+    ) -> None:
+        super().__init__(path, connector, account, clock, run_id, deferred=False)
         self._refused: dict[str, Refused] = {}
         self._kept: dict[str, StoredOrder] = {}
         self._bodies: list[bytes] = []
@@ -33,7 +39,7 @@ class MemoryJournal(Journal):
             elif isinstance(write, WriteRefusal):
                 self._refused[write.refused.client_order_id] = write.refused
             elif isinstance(write, WriteEvent):
-                self._bodies.append(self._encoder.encode(write.event))
+                self._bodies.append(_encode(write.event))
                 self._last = write.event.number
         self.commits += 1
 

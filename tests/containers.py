@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import types
+import weakref
 from collections import deque
 from collections.abc import Sized
 from typing import Any
@@ -28,7 +29,7 @@ def containers(root: object, *but: object) -> list[Sized]:
             waiting += [cell.cell_contents for cell in each.__closure__ or () if cell != types.CellType()]
         if isinstance(each, _ENDS):
             continue
-        if isinstance(each, _CONTAINERS):
+        if isinstance(each, _CONTAINERS) and not _is_cursors(each):
             found.append(each)
         waiting += gc.get_referents(each)
     return found
@@ -42,3 +43,8 @@ def largest(root: object, *but: object) -> int:
 def total(root: object, *but: object) -> int:
     """Their lengths together."""
     return sum(len(each) for each in containers(root, *but))
+
+
+def _is_cursors(each: Sized) -> bool:
+    """The list of a database connection's cursors, dead ones among them, which sqlite3 clears after every 200."""
+    return isinstance(each, list) and bool(each) and all(isinstance(entry, weakref.ref) for entry in each)

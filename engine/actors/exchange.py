@@ -105,7 +105,8 @@ class ExchangeActor(Actor):
         connector = connector_of(params)
         pairs = list(connector.settings.pairs)
         self.client = connector.exchange(self.clock)
-        self.journal = tenure.journal if tenure is not None else self._own_journal(state / "accounts", name, account)
+        settings = msgspec.convert(params.get("journal", {}), JournalSettings)
+        self.journal = tenure.journal if tenure is not None else self._own_journal(state, settings)
         recovered = self.journal.recover()
         self.core = Account(
             name,
@@ -134,9 +135,7 @@ class ExchangeActor(Actor):
         mids = Mids(Path(context.spec.shm_dir), {name: pairs}, int(params.get("stale_after_ns", 500_000_000)))
         self.exposure = Exposure(name, pairs, self.core, self.journal, mids, self.clock)
         self.numbers = AccountNumbers(name, self.core, self.journal, self.run_id, recovered)
-        self.care = JournalCare(
-            context, self.journal, msgspec.convert(params.get("journal", {}), JournalSettings), self._do_one, tenure
-        )
+        self.care = JournalCare(context, self.journal, settings, self._do_one, tenure)
         desk = Desk(context, self.client, self.core, self.journal, pairs, self._do)
         self.reconciler = Reconciler(desk, float(params.get("reconcile_s", RECONCILE_S)))
         self.requests = VenueRequests(desk, self.care, self.gate, self.reconciler.soon, tenure)
@@ -144,9 +143,10 @@ class ExchangeActor(Actor):
         self._now = desk.now
         self._timer: asyncio.TimerHandle | None = None
 
-    def _own_journal(self, folder: Path, connector: str, account: str) -> Journal:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Journal(folder / f"{connector}.{account}.db", connector, account, self.clock, run_id=self.run_id)
+    def _own_journal(self, state: Path, settings: JournalSettings) -> Journal:
+        connector, account = self.context.connector, self.account_name
+        path = state / "accounts" / f"{connector}.{account}.db"
+        return Journal(path, connector, account, self.clock, self.run_id, deferred=settings.durability == "process")
 
     @property
     def ready(self) -> bool:
@@ -178,7 +178,7 @@ class ExchangeActor(Actor):
             await self.client.close()
 
     def abandon(self) -> None:
-        self.journal.close()
+        self.journal.abandon()
 
     # --------------------------------------------------------------------------------------------- commands, queries
 

@@ -21,6 +21,8 @@ from engine.orders.rotation import Rotation, folded_by_all
 from engine.orders.store import StoreLost
 from engine.runtime.offload import offload
 
+FLUSH_S = 0.005
+"""How long a commit may be in the front log alone: the database takes all that came meanwhile at once."""
 UPKEEP_S = 0.5
 ROTATE_FIRST_S = 30.0
 ROTATE_EVERY_S = 3600.0
@@ -48,10 +50,10 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
 class JournalCare:
     """Carries out effects in the order of their commits, each once its commit is as durable as it is to be.
 
-    With ``durability: process`` that is at once. With ``power`` all commits that came while the disk was busy are
-    synced together, on a thread; nothing after a commit is done, told or answered before its sync, and the event loop
-    goes on meanwhile. ``perform`` carries out one effect, a commit among them; what it raises ends the actor, as does a
-    failed sync.
+    With ``durability: process`` that is at once, and the database follows within :data:`FLUSH_S`. With ``power`` all
+    commits that came while the disk was busy are synced together, on a thread; nothing after a commit is done, told or
+    answered before its sync, and the event loop goes on meanwhile. ``perform`` carries out one effect, a commit among
+    them; what it raises ends the actor, as does a failed sync.
 
     With a ``tenure`` the journal's database takes the place of the disk. While that is out of reach everything waits
     but what only cancels or asks: that never does.
@@ -75,6 +77,7 @@ class JournalCare:
         self._waiting: deque[tuple[int, Effect]] = deque()
         self._caught_up = asyncio.Event()
         self._syncing = False
+        self._flushing: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin the upkeep."""
@@ -92,6 +95,8 @@ class JournalCare:
         for effect in effects:
             if isinstance(effect, JournalWrite):
                 self._perform(effect)
+                if self.journal.pending and self._flushing is None:
+                    self._flushing = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
                 if self._deferred and not self._syncing:
                     self._syncing = True
                     self._context.run(self._sync(), "journal sync")
@@ -109,6 +114,7 @@ class JournalCare:
 
     async def settled(self) -> None:
         """The same, or until it is known that it cannot be: for a parting that waits for nobody."""
+        self._flush()
         while self.behind and not (self._tenure is not None and self._tenure.lost):
             self._caught_up.clear()
             await self._caught_up.wait()
@@ -126,10 +132,20 @@ class JournalCare:
         """Put the journal's numbers among an actor's."""
         journal = self.journal
         counters["journal_commits"] = journal.commits
+        counters["journal_transactions"] = journal.transactions
         counters["journal_stalls"] = journal.slow_commits
         counters["journal_sync_stalls"] = journal.slow_syncs
         gauges["journal_waiting"] = len(self._waiting)
         gauges["journal_bytes"] = _size(journal.path)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        try:
+            self.journal.flush()
+        except Exception as error:
+            self._context.fail(error)
 
     async def _sync(self) -> None:
         try:
@@ -177,6 +193,7 @@ class JournalCare:
         rotation = Rotation(journal, round(self.settings.keep_days * DAY_NS))
         strategies = Path(context.spec.state_dir) / "strategies"
         moved = 0
+        self._flush()
         while True:
             folded = await offload(folded_by_all, strategies, context.name, journal.incarnation, journal.last())
             copied = await offload(rotation.copy, context.clock.time_ns(), folded)

@@ -18,8 +18,8 @@ MAX_LENGTH = 32
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TAG_WIDTH = 10
-_STAMP_WIDTH = 11
-_MAX_PREFIX = MAX_LENGTH - _TAG_WIDTH - _STAMP_WIDTH
+STAMP_WIDTH = 11
+_MAX_PREFIX = MAX_LENGTH - _TAG_WIDTH - STAMP_WIDTH
 _ALLOWED = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -49,12 +49,12 @@ class ClientOrderIds:
     def next(self) -> str:
         """A new id, greater than all before it."""
         self._last = max(self._last + 1, self._clock.time_ns() // 1000)
-        return self._head + _base36(self._last, _STAMP_WIDTH)
+        return self._head + _base36(self._last, STAMP_WIDTH)
 
 
 def made_ns(client_order_id: str) -> int:
     """When an id was made, on its maker's clock; to the microsecond."""
-    return int(client_order_id[-_STAMP_WIDTH:], 36) * 1000
+    return int(client_order_id[-STAMP_WIDTH:], 36) * 1000
 
 
 def made_by(order: Order, time_ns: int) -> bool:

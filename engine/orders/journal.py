@@ -1,51 +1,62 @@
 """An account's journal: what was intended before it was sent, and everything that came of it.
 
 One SQLite file per account, written by its exchange actor alone. A commit is inline and is there when
-:meth:`Journal.record` returns, however the process ends after that. To outlive the machine as well it must be on disk:
-:meth:`Journal.sync` sees to that for every commit so far, on a thread.
+:meth:`Journal.record` returns, however the process ends after that. What is committed one by one goes to the front log
+(:mod:`engine.orders.front_log`) first and to the database with :meth:`Journal.flush`, many commits in one transaction;
+every question brings the database up to date before it is asked, and so does whoever opens the file after a crash.
+
+To outlive the machine as well a commit must be on disk: :meth:`Journal.sync` sees to that for every commit so far, on a
+thread. Such a journal has no front log (``deferred`` False), and each commit is a transaction of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Protocol, assert_never
+from typing import ClassVar, Final, Protocol
 
 import msgspec
 
 from engine.errors import JournalError
+from engine.messages import Accepted, Refused
 from engine.metrics import Histogram
 from engine.orders.database import explained, transaction, verify
-from engine.orders.journal_reader import JournalReader, fill_values, order_values, refusal_values
-from engine.orders.records import (
-    Write,
-    WriteEvent,
-    WriteFill,
-    WriteIntent,
-    WriteOrder,
-    WriteRefusal,
-)
+from engine.orders.front_log import FrontLog, front_of, read_front
+from engine.orders.journal_reader import JournalReader
+from engine.orders.journal_rows import INSERT_ORDER, Gathered, order_row
+from engine.orders.records import Write, WriteEvent, WriteIntent, WriteOrder, WriteRefusal
+from engine.orders.seen_ids import SeenIds
 from engine.orders.wal import WriteAheadLog
 
 SLOW_COMMIT_NS = 50_000_000
-"""A commit or a sync that takes longer is counted as a stall."""
+"""A commit, a flush or a sync that takes longer is counted as a stall."""
 
 CHECKPOINT_COMMITS = 500
-"""After so many commits the log wants to be moved into the file (:meth:`Journal.checkpoint`)."""
+"""After so many transactions the log wants to be moved into the file (:meth:`Journal.checkpoint`)."""
 
 LOG_MOST_COMMITS = 10_000
 """After so many the writer moves it itself, inline: whoever was to do it on a thread has not."""
 
-_INSERT_ORDER = f"INSERT INTO orders VALUES ({', '.join('?' * 20)})"
-_UPDATE_ORDER = (
-    "UPDATE orders SET state = ?, filled = ?, cost = ?, exchange_order_id = ?, reason = ?, detail = ?, "
-    "updated_ns = ?, send_by_ns = ?, acknowledged = ?, cancel_requested = ?, is_open = ? WHERE client_order_id = ?"
-)
-_INSERT_FILL = f"INSERT INTO fills VALUES ({', '.join('?' * 12)})"
-_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?)"
-_INSERT_REFUSAL = "INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?)"
+MOST_PENDING: Final = 64
+"""So many commits are not kept out of the database any longer, whether or not somebody flushes."""
+
+_decode = msgspec.msgpack.Decoder(tuple[str, tuple[Write, ...]]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+LOCK_WAIT_S: Final = 0.2
+"""How long its writer waits for whoever holds the file: a command that brings in a front log is done by then."""
+
+Commit = tuple[str, Sequence[Write]]
+"""The run in which it was made, and what it is made of."""
+
+
+class JournalHeld(JournalError):
+    """Another process writes the journal."""
 
 
 class Clock(Protocol):
@@ -60,28 +71,43 @@ class Journal(JournalReader):
     """The journal of one account, for its one writer.
 
     ``run_id`` names the engine's run; orders and refusals are kept with it. The file and its folder are made if they
-    are missing. Raises :class:`JournalError` if another process has it, if it belongs to another account, was written
-    by a newer engine, or cannot be read.
+    are missing. ``deferred``: commits go to the front log first. Raises :class:`JournalError` if another process has
+    it, if it belongs to another account, was written by a newer engine, or cannot be read.
     """
 
     copies: ClassVar[bool] = False
     """Whether its file may be the copy of a journal that is kept elsewhere."""
 
-    def __init__(self, path: str | Path, connector: str, account: str, clock: Clock, run_id: str = "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        connector: str,
+        account: str,
+        clock: Clock,
+        run_id: str = "",
+        *,
+        deferred: bool = True,
+    ) -> None:
         self._clock = clock
         self._run_id = run_id
-        self._encoder = msgspec.msgpack.Encoder()
         self.commits = 0
+        self.transactions = 0
         self.slow_commits = 0
         self.slow_syncs = 0
         self.commit_ns = Histogram()
+        self.flush_ns = Histogram()
         self.sync_ns = Histogram()
         self._checkpointed = 0
         self._owner = (connector, account)
+        self._pending: list[Commit] = []
+        self._seen = SeenIds(self._newest_id)
         self._log = WriteAheadLog(Path(path))
         self._lock = _lock(Path(path))
+        self._front: FrontLog | None = None
         try:
             self._open(Path(path))
+            if deferred:
+                self._front = FrontLog(front_of(self.path))
         except BaseException:
             os.close(self._lock)
             self._lock = -1
@@ -89,8 +115,19 @@ class Journal(JournalReader):
 
     @staticmethod
     def open_readonly(path: str | Path) -> JournalReader:
-        """For commands while no engine runs, or beside one."""
-        return JournalReader(path)
+        """For commands while no engine runs, or beside one.
+
+        What a dead writer left in its front log is brought in first. A living one's are a few milliseconds of commits,
+        and it will see to them itself.
+        """
+        reader = JournalReader(path)
+        if read_front(front_of(reader.path), reader.front):
+            owner = reader.owner
+            reader.close()
+            with suppress(JournalHeld):
+                Journal(path, *owner, time, deferred=False).close()
+            reader = JournalReader(path)
+        return reader
 
     @property
     def incarnation(self) -> int:
@@ -102,20 +139,48 @@ class Journal(JournalReader):
     def record(self, writes: Sequence[Write]) -> None:
         """Commit all of them or none. Raises :class:`JournalError`; its caller cannot go on after that.
 
-        A client order id that has an intent already, a fill that is known, and an event that does not follow the last
-        one are refused.
+        A client order id that has an intent already and an event that does not follow the last one are refused. So is a
+        fill that is known, by the database: with a front log that is when it is flushed.
         """
         started = self._clock.monotonic_ns()
-        with explained(self.path):
-            self._last = self._commit(writes)
+        last = self._follows(writes)
+        if self._front is None:
+            self._transact([(self._run_id, writes)])
+        else:
+            self._number += 1
+            self._front.append(self._number, _encode((self._run_id, writes)))
+            self._pending.append((self._run_id, writes))
+        self._last = last
         elapsed = self._clock.monotonic_ns() - started
         self.commits += 1
         self.slow_commits += elapsed > SLOW_COMMIT_NS
         self.commit_ns.record(elapsed)
-        if self.commits - self._checkpointed >= LOG_MOST_COMMITS:
-            self._checkpointed = self.commits
-            with explained(self.path):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if len(self._pending) >= MOST_PENDING:
+            self.flush()
+
+    @property
+    def pending(self) -> bool:
+        """Whether some commits are not in the database yet."""
+        return bool(self._pending)
+
+    def flush(self) -> None:
+        """Bring the database up to date. Raises :class:`JournalError`; what is pending then stays so."""
+        if not self._pending or self._front is None:
+            return
+        started = self._clock.monotonic_ns()
+        pending, self._pending = self._pending, []
+        try:
+            self._transact(pending, self._number)
+        except BaseException:
+            self._pending = pending + self._pending
+            raise
+        self._front.rewind()
+        elapsed = self._clock.monotonic_ns() - started
+        self.slow_commits += elapsed > SLOW_COMMIT_NS
+        self.flush_ns.record(elapsed)
+
+    def fate(self, client_order_id: str) -> Accepted | Refused | None:
+        return None if self._seen.is_new(client_order_id) else super().fate(client_order_id)
 
     def sync(self) -> int:
         """Put every commit so far on disk; how many commits that are. For a thread: it waits for the disk."""
@@ -130,20 +195,31 @@ class Journal(JournalReader):
     @property
     def wants_checkpoint(self) -> bool:
         """Whether the log has grown so far that it should be moved into the file."""
-        return self.commits - self._checkpointed >= CHECKPOINT_COMMITS
+        return self.transactions - self._checkpointed >= CHECKPOINT_COMMITS
 
     def checkpoint(self) -> None:
         """Move the log into the file. For a thread: it waits for the disk."""
-        self._checkpointed = self.commits
+        self._checkpointed = self.transactions
         self._log.checkpoint()
 
     def delete(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Delete in one transaction what was moved to the archive."""
+        self.flush()
         with explained(self.path), transaction(self._connection):
             self._connection.executemany(statement, rows)
 
     def close(self) -> None:
-        """Close the file and let others write it. Safe more than once."""
+        """Bring the database up to date, close the file and let others write it. Safe more than once."""
+        try:
+            self.flush()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of it all as the kernel does when a process is killed. Safe more than once."""
+        self._pending = []
+        if self._front is not None:
+            self._front.close()
         super().close()
         self._log.close()
         if self._lock >= 0:
@@ -156,67 +232,68 @@ class Journal(JournalReader):
             verify(self._connection, self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._claim(*self._owner)
+            self._bring_in()
             self._incarnation = super().incarnation
             self._last = super().last()
         except BaseException:
             super().close()
             raise
 
-    def _commit(self, writes: Sequence[Write]) -> int:
-        """Write all of them or none; the number of the last event since."""
-        if len(writes) == 1 and isinstance(writes[0], WriteIntent | WriteRefusal):
-            self._write(writes[0])
-            return self._last
-        with transaction(self._connection):
-            return self._write_all(writes)
+    def _bring_in(self) -> None:
+        """What the last writer left in its front log."""
+        self._number = self.front
+        front = front_of(self.path)
+        left = read_front(front, self._number)
+        if left:
+            with explained(front):
+                commits = [_decode(body) for _, body in left]
+            self._transact(commits, left[-1][0])
+            self._number = left[-1][0]
+        with explained(front):
+            front.unlink(missing_ok=True)
 
-    def _write_all(self, writes: Sequence[Write]) -> int:
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def _follows(self, writes: Sequence[Write]) -> int:
+        """The number of the last event when these are written."""
         last = self._last
         for write in writes:
             if isinstance(write, WriteEvent):
-                last = self._event(write, last)
-            else:
-                self._write(write)
+                number = write.event.number
+                if number != last + 1:
+                    raise JournalError(f"{self.path}: event {number} does not follow event {last}")
+                last = number
+            elif isinstance(write, WriteIntent):
+                self._see(write.order.client_order_id)
+            elif isinstance(write, WriteRefusal):
+                self._see(write.refused.client_order_id)
         return last
 
-    def _write(self, write: WriteIntent | WriteOrder | WriteFill | WriteRefusal) -> None:
-        match write:
-            case WriteIntent():
-                self._intent(write)
-            case WriteOrder():
-                self._order(write)
-            case WriteFill():
-                self._fill(write)
-            case WriteRefusal():
-                self._connection.execute(_INSERT_REFUSAL, refusal_values(write, self._run_id))
-            case _:
-                assert_never(write)
+    def _see(self, client_order_id: str) -> None:
+        """An id is about to be taken for an order or a refusal, which each id is once."""
+        if self.fate(client_order_id) is not None:
+            raise JournalError(f"{self.path}: {client_order_id} has an intent or a refusal already")
+        self._seen.saw(client_order_id)
 
-    def _intent(self, write: WriteIntent) -> None:
-        values = (*order_values(write.order), write.send_by_ns, False, False, True, self._run_id)
-        self._connection.execute(_INSERT_ORDER, values)
+    def _transact(self, commits: Sequence[Commit], number: int | None = None) -> None:
+        """Put commits into the database, all or none. ``number``: of the last of them in the front log."""
+        with explained(self.path), transaction(self._connection):
+            self._put(commits)
+            if number is not None:
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('front', ?)", (number,))
+        self.transactions += 1
+        if self.transactions - self._checkpointed >= LOG_MOST_COMMITS:
+            self._checkpointed = self.transactions
+            with explained(self.path):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def _order(self, write: WriteOrder) -> None:
-        order = write.order
-        cursor = self._connection.execute(
-            _UPDATE_ORDER,
-            (
-                order.state.value,
-                str(order.filled),
-                str(order.cost),
-                order.exchange_order_id,
-                order.reason.value,
-                order.detail,
-                order.updated_ns,
-                write.send_by_ns,
-                write.acknowledged,
-                write.cancel_requested,
-                not order.state.is_final,
-                order.client_order_id,
-            ),
-        )
-        if cursor.rowcount != 1:
-            self._bring_back(write)
+    def _put(self, commits: Sequence[Commit]) -> None:
+        """In a transaction: all rows of these commits."""
+        gathered = Gathered()
+        for run_id, writes in commits:
+            gathered.add(writes, run_id)
+        for missing in gathered.write(self._connection):
+            self._bring_back(missing)
 
     def _bring_back(self, write: WriteOrder) -> None:
         """Something was told of an order that is in the archive: from now on the journal has it again."""
@@ -225,19 +302,26 @@ class Journal(JournalReader):
             raise JournalError(
                 f"{self.path}: order {write.order.client_order_id} was never journaled before it changed"
             )
-        flags = (write.send_by_ns, write.acknowledged, write.cancel_requested, not write.order.state.is_final)
-        self._connection.execute(_INSERT_ORDER, (*order_values(write.order), *flags, run[0]))
+        self._connection.execute(INSERT_ORDER, order_row(write, run[0]))
 
-    def _fill(self, write: WriteFill) -> None:
-        self._connection.execute(_INSERT_FILL, fill_values(write))
+    def _newest_id(self, head: str) -> str:
+        """The greatest client order id seen that begins so, "" if there is none."""
+        bounds = (head, head + "\x7f")
+        tables = [("main", "orders"), ("main", "refusals")]
+        if self._both is not None:
+            tables += [("archive", "orders"), ("archive", "refusals")]
+        greatest = [
+            self._one(
+                f"SELECT ifnull(max(client_order_id), '') FROM {schema}.{table} "
+                "WHERE client_order_id >= ? AND client_order_id < ?",
+                *bounds,
+            )[0]
+            for schema, table in tables
+        ]
+        return str(max(greatest))
 
-    def _event(self, write: WriteEvent, last: int) -> int:
-        number = write.event.number
-        if number != last + 1:
-            raise JournalError(f"{self.path}: event {number} does not follow event {last}")
-        body = self._encoder.encode(write.event)
-        self._connection.execute(_INSERT_EVENT, (number, write.event.time_ns, body, write.event.order.client_order_id))
-        return number
+    def _settle(self) -> None:
+        self.flush()
 
     def _claim(self, connector: str, account: str) -> None:
         """Note whose journal this is, or check it."""
@@ -248,6 +332,7 @@ class Journal(JournalReader):
                 "account": account,
                 "incarnation": self._clock.time_ns(),
                 "created_ns": self._clock.time_ns(),
+                "front": 0,
             }
             with explained(self.path), transaction(self._connection):
                 self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
@@ -268,9 +353,14 @@ def _lock(path: Path) -> int:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise JournalError(f"{path}: another process writes this journal; stop that engine first") from None
-    return descriptor
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(LOCK_WAIT_S / 20)
+                continue
+            os.close(descriptor)
+            raise JournalHeld(f"{path}: another process writes this journal; stop that engine first") from None
+        return descriptor

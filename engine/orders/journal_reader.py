@@ -120,6 +120,17 @@ class JournalReader:
         """Of the event stream: the same for the journal's whole life."""
         return int(self._one("SELECT value FROM meta WHERE key = 'incarnation'")[0])
 
+    @property
+    def front(self) -> int:
+        """How much of its front log the database has."""
+        return int(self._one("SELECT ifnull((SELECT value FROM main.meta WHERE key = 'front'), 0)")[0])
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The connector and the account whose journal it is."""
+        found = dict(self._all("SELECT key, value FROM main.meta"))
+        return str(found["connector"]), str(found["account"])
+
     def first(self) -> int:
         """The oldest event's number; when there is none, the number that comes next."""
         oldest = self._one("SELECT min(number) FROM events")[0]
@@ -246,12 +257,17 @@ class JournalReader:
 
     # ----------------------------------------------------------------------------------------------------- queries
 
+    def _settle(self) -> None:
+        """Before each question: what is to be in the tables by now."""
+
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        self._settle()
         with explained(self.path):
             return (self._both or self._connection).execute(query, values).fetchall()
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         """The first row, of the journal itself or, if it has none, of the archive."""
+        self._settle()
         with explained(self.path):
             row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
             if row is None and self._both is not None:
@@ -260,6 +276,7 @@ class JournalReader:
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...]:
         """The row of a query that always has one, over the archive as well."""
+        self._settle()
         with explained(self.path):
             row: tuple[Any, ...] | None = (self._both or self._connection).execute(query, values).fetchone()
         if row is None:

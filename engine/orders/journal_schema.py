@@ -25,6 +25,11 @@ def _from_1_to_2(connection: sqlite3.Connection) -> None:
         last = rows[-1][0]
 
 
+def _from_2_to_3(connection: sqlite3.Connection) -> None:
+    """There may be a front log, of which an older engine knows nothing."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('front', 0)")
+
+
 _TABLES = """
     CREATE TABLE orders (
         client_order_id TEXT NOT NULL UNIQUE,
@@ -88,9 +93,9 @@ _TABLES = """
 SCHEMA = Schema(
     kind="an account's journal",
     application_id=0x656E676A,
-    version=2,
+    version=3,
     script=f"CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID; {_TABLES}",
-    migrations={1: _from_1_to_2},
+    migrations={1: _from_1_to_2, 2: _from_2_to_3},
     page_size=1024,
 )
 

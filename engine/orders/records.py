@@ -9,14 +9,14 @@ import msgspec
 from engine.messages import Accepted, Order, OrderEvent, OrderFill, Refused
 
 
-class WriteIntent(msgspec.Struct, frozen=True, kw_only=True):
+class WriteIntent(msgspec.Struct, frozen=True, kw_only=True, tag="intent"):
     """A new order, before it is sent. ``send_by_ns``: the last instant at which its request may be signed."""
 
     order: Order
     send_by_ns: int
 
 
-class WriteOrder(msgspec.Struct, frozen=True, kw_only=True):
+class WriteOrder(msgspec.Struct, frozen=True, kw_only=True, tag="order"):
     """An order's present state."""
 
     order: Order
@@ -25,19 +25,19 @@ class WriteOrder(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool
 
 
-class WriteFill(msgspec.Struct, frozen=True, kw_only=True):
+class WriteFill(msgspec.Struct, frozen=True, kw_only=True, tag="fill"):
     """A fill, once per (pair, trade id, order): a trade of the account with itself is one fill of each order."""
 
     fill: OrderFill
 
 
-class WriteEvent(msgspec.Struct, frozen=True, kw_only=True):
+class WriteEvent(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """A numbered event of the account's stream."""
 
     event: OrderEvent
 
 
-class WriteRefusal(msgspec.Struct, frozen=True, kw_only=True):
+class WriteRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """A refused command, so that its client order id is never taken later."""
 
     refused: Refused
@@ -46,6 +46,7 @@ class WriteRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Write = WriteIntent | WriteOrder | WriteFill | WriteEvent | WriteRefusal
+"""What one commit is made of; encoded as MessagePack in a front log."""
 
 
 class StoredOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,8 +19,9 @@ import msgspec
 
 from engine.errors import JournalError
 from engine.orders.database import explained, transaction
-from engine.orders.journal import Clock, Journal
+from engine.orders.journal import Clock, Commit, Journal
 from engine.orders.journal_reader import archive_of, fill_values, refusal_values
+from engine.orders.journal_rows import event_row
 from engine.orders.records import Write, WriteEvent, WriteFill, WriteIntent, WriteOrder, WriteRefusal
 from engine.orders.store import COLUMNS, KEYS, JournalStore, Row, Rows, Standing
 
@@ -62,7 +63,7 @@ class ReplicatedJournal(Journal):
         self._taken = 0
         self._unsent = _Unsent()
         self._under_way: tuple[int, Rows] | None = None
-        super().__init__(path, connector, account, clock, run_id)
+        super().__init__(path, connector, account, clock, run_id, deferred=False)
 
     async def catch_up(self, epoch: int) -> int:
         """Bring the copy to where the arbiter's journal stands, for the holder of ``epoch``; the rows that came.
@@ -86,6 +87,7 @@ class ReplicatedJournal(Journal):
         self._set_mark(_Mark(standing.identity, epoch, standing.commits), standing.incarnation)
         self._incarnation = standing.incarnation
         self._last = int(self._one("SELECT ifnull(max(number), 0) FROM main.events")[0])
+        self._seen.forget()
         self.archive_changed()
         self._epoch = epoch
         self._base = standing.commits - self.commits
@@ -117,15 +119,17 @@ class ReplicatedJournal(Journal):
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def _commit(self, writes: Sequence[Write]) -> int:
-        with transaction(self._connection):
-            last = self._write_all(writes)
-            self._connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'commits'", (self._base + self.commits + 1,)
-            )
-        for write in writes:
-            self._note(write)
-        return last
+    def _transact(self, commits: Sequence[Commit], number: int | None = None) -> None:
+        super()._transact(commits, number)
+        for _, writes in commits:
+            for write in writes:
+                self._note(write)
+
+    def _put(self, commits: Sequence[Commit]) -> None:
+        super()._put(commits)
+        self._connection.execute(
+            "UPDATE meta SET value = ? WHERE key = 'commits'", (self._base + self.commits + len(commits),)
+        )
 
     def _note(self, write: Write) -> None:
         unsent = self._unsent
@@ -135,9 +139,7 @@ class ReplicatedJournal(Journal):
             case WriteFill():
                 unsent.fills.append(fill_values(write))
             case WriteEvent():
-                event = write.event
-                body = self._encoder.encode(event)
-                unsent.events.append((event.number, event.time_ns, body, event.order.client_order_id))
+                unsent.events.append(event_row(write))
             case WriteRefusal():
                 unsent.refusals.append(refusal_values(write, self._run_id))
 

@@ -29,13 +29,13 @@ def states_held(world: World, venue: SimulatedVenue) -> set[str]:
 
 
 def states_present(world: World, venue: SimulatedVenue) -> set[str]:
-    """The states that orders of a venue's account are in now, by its journal. An ended order counts while it is
-    :data:`RECENT_NS` young.
+    """The states that orders of a venue's account are in now, by its exchange actor and its journal. An ended order
+    counts while it is :data:`RECENT_NS` young.
     """
-    path = world.journal_path(venue)
+    held, path = states_held(world, venue), world.journal_path(venue)
     if not path.exists():
-        return set()
-    return {order.state.value for order in _orders(path, venue.now_ns() - RECENT_NS)}
+        return held
+    return held | {order.state.value for order in _orders(path, venue.now_ns() - RECENT_NS)}
 
 
 def _orders(path: Path, since_ns: int) -> Iterator[Order]:

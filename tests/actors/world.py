@@ -93,10 +93,10 @@ class Running:
 
     async def _release(self):
         await self.bus.close()
-        for name in ("journal", "store"):
+        for name, leave in (("journal", "abandon"), ("store", "close")):
             held = getattr(self.actor, name, None)
             if held is not None:
-                held.close()
+                getattr(held, leave)()
         for reader in getattr(self.actor, "readers", {}).values():
             reader.close()
         for writer in getattr(self.actor, "writers", {}).values():

@@ -117,7 +117,7 @@ class Desk:
 
     def crash(self) -> None:
         """The process dies and comes back; the first thing that it does is to recover."""
-        self.journal.close()
+        self.journal.abandon()
         self.journal = self.open()
         self.account = self._recover()
 

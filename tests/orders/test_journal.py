@@ -136,9 +136,11 @@ def test_only_one_writer_at_a_time(desk: Desk) -> None:
 
 def test_it_is_read_while_it_is_written_and_after(desk: Desk) -> None:
     desk.placed()
+    desk.journal.flush()
     with Journal.open_readonly(desk.path) as reader:
         assert reader.last() == 1
         desk.tell("e-1", S.CANCELLED)
+        desk.journal.flush()
         assert reader.last() == 2
         with pytest.raises(sqlite3.OperationalError):
             reader._connection.execute("DELETE FROM events")

@@ -40,6 +40,7 @@ def aged(desk: Desk) -> Desk:
 
 
 def rotate(desk: Desk, keep_days: float = 5, folded: int | None = None, delete: bool = True) -> int:
+    desk.journal.flush()
     rotation = Rotation(desk.journal, round(keep_days * DAY_NS))
     moved = rotation.copy(desk.now, desk.journal.last() if folded is None else folded)
     for _ in rotation.deletions() if delete else ():
@@ -69,6 +70,7 @@ def told(desk: Desk) -> dict[str, Any]:
 
 
 def hot(desk: Desk, table: str) -> int:
+    desk.journal.flush()
     with sqlite3.connect(desk.path) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 

@@ -184,6 +184,7 @@ def test_a_journal_of_this_host_alone_is_handed_over_with_its_archive(site: Site
         with Journal(path, "binance", "main", VirtualClock(7), "run") as plain:
             for index in range(3):
                 plain.record([intent(f"e-{index}")])
+            plain.flush()
             with sqlite3.connect(path) as connection:
                 connection.execute("UPDATE orders SET is_open = 0 WHERE client_order_id <> 'e-2'")
             connection.close()

@@ -26,7 +26,7 @@ from engine.bus.wire import Command, Subscribe
 from engine.connectors.binance.exchange import BinanceExchange
 from engine.connectors.errors import OrderNotFound, TransportError, UnknownOutcome
 from engine.messages import Fill, Order, Reason, StreamPosition, UserStreamState
-from engine.orders import journal
+from engine.orders import journal_rows
 from engine.orders.account import Failure
 from engine.orders.batch import Batch
 from engine.orders.evidence import Evidence
@@ -130,8 +130,8 @@ def fills_counted_twice() -> Iterator[None]:
         take_fill(self, batch, tracked, fill)
 
     # The journal refuses a trade that it has: a second line of the same defence.
-    insert = journal._INSERT_FILL.replace("INSERT", "INSERT OR IGNORE", 1)
-    with patch.object(Evidence, "take_fill", forgetful), patch.object(journal, "_INSERT_FILL", insert):
+    insert = journal_rows.INSERT_FILL.replace("INSERT", "INSERT OR IGNORE", 1)
+    with patch.object(Evidence, "take_fill", forgetful), patch.object(journal_rows, "INSERT_FILL", insert):
         yield
 
 
