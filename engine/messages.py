@@ -94,6 +94,7 @@ class Reason(StrEnum):
     UNSUPPORTED = "unsupported"
     NOT_TRADING = "not_trading"
     INVALID_PRICE = "invalid_price"
+    OFF_INCREMENT = "off_increment"
     BELOW_MIN_SIZE = "below_min_size"
     ABOVE_MAX_SIZE = "above_max_size"
     BELOW_MIN_NOTIONAL = "below_min_notional"

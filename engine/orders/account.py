@@ -52,7 +52,7 @@ from engine.orders.held import HeldOrders
 from engine.orders.ids import is_own, is_valid, made_by
 from engine.orders.order import Ending, Need, Signal, TrackedOrder
 from engine.orders.records import OrderArchive, RecoveredState
-from engine.orders.rules import check_numbers, quantise, validate
+from engine.orders.rules import check_increments, check_numbers, quantise, validate
 from engine.orders.watch import Timing, Watch
 
 _FILLS_OVERLAP_NS = 60_000_000_000
@@ -205,7 +205,9 @@ class Account:
         if violation is not None:
             return self.refuse(command, violation.reason, violation.detail, now_ns)
         size, price = quantise(rule, command.order_type, command.size, command.price)
-        violation = validate(rule, command.order_type, size, price, reference_price)
+        violation = validate(rule, command.order_type, size, price, reference_price) or check_increments(
+            rule, command.order_type, command.size, command.price
+        )
         if violation is not None:
             return self.refuse(command, violation.reason, violation.detail, now_ns)
         if check_balance:

@@ -63,6 +63,22 @@ def validate(
     )
 
 
+def check_increments(
+    rule: TradingRule, order_type: OrderType, size: Decimal, price: Decimal | None
+) -> Violation | None:
+    """What is finer than the rule's increments or significant digits: an order is sent as it was asked for, or not."""
+    rounded = quantise(rule, order_type, size, price)
+    checks = [("size", size, rounded[0], rule.size_increment, rule.size_digits)]
+    if order_type is not OrderType.MARKET and price is not None and rounded[1] is not None:
+        checks.append(("price", price, rounded[1], rule.price_increment, rule.price_digits))
+    for name, value, taken, increment, digits in checks:
+        if value != taken:
+            limits = f"{name}_increment {increment:f}" if digits is None else f"{name}_digits {digits}"
+            detail = f"{name} {value:f} is off {rule.pair}'s {limits}; {taken:f} would be taken"
+            return Violation(Reason.OFF_INCREMENT, detail)
+    return None
+
+
 def check_numbers(order_type: OrderType, size: Decimal, price: Decimal | None) -> Violation | None:
     """What is no number that an order can have, whatever the pair: before anything is reckoned with it."""
     if not _is_amount(size):

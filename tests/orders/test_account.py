@@ -93,8 +93,25 @@ def test_an_id_that_is_not_the_engines_is_refused(desk: Desk, name: str) -> None
     assert answer.reason is Reason.UNSUPPORTED
 
 
-def test_price_and_size_are_rounded_down_before_sending(desk: Desk) -> None:
-    desk.place(size="1.23456", price="100.129")
+@pytest.mark.parametrize(
+    ("size", "price", "named"),
+    [
+        ("1.23456", "100", "size 1.23456 is off BTC-USDT's size_increment 0.001; 1.234 would be taken"),
+        ("1", "100.129", "price 100.129 is off BTC-USDT's price_increment 0.01; 100.12 would be taken"),
+        ("1.0005", None, "size_increment 0.001; 1.000 would be taken"),
+    ],
+)
+def test_what_is_off_the_increments_is_refused_and_not_sent(
+    desk: Desk, size: str, price: str | None, named: str
+) -> None:
+    refused = desk.place(size=size, price=price)
+    assert isinstance(refused, Refused)
+    assert (refused.reason, desk.sends) == (Reason.OFF_INCREMENT, [])
+    assert named in refused.detail
+
+
+def test_trailing_zeros_are_not_off_the_increments(desk: Desk) -> None:
+    desk.place(size="1.2340000", price="100.120")
     assert (desk.sends[0].order.size, desk.sends[0].order.price) == (Decimal("1.234"), Decimal("100.12"))
 
 
