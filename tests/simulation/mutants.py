@@ -26,7 +26,7 @@ from engine.bus.wire import Command, Subscribe
 from engine.connectors.binance.exchange import BinanceExchange
 from engine.connectors.errors import OrderNotFound, TransportError, UnknownOutcome
 from engine.messages import Fill, Order, Reason, StreamPosition, UserStreamState
-from engine.orders import journal_rows
+from engine.orders import journal, journal_rows
 from engine.orders.account import Failure
 from engine.orders.batch import Batch
 from engine.orders.evidence import Evidence
@@ -117,6 +117,13 @@ def journal_after_send() -> Iterator[None]:
             record(self, (*waiting.pop(self, ()), *writes))
 
     with patch.object(Journal, "record", late):
+        yield
+
+
+@mutant("is at the venue and not in the journal", struck_by("kill_after_send", "request_outlives_sender"))
+def front_log_not_read() -> Iterator[None]:
+    """What was written ahead of a database is not brought in after a crash: its newest commits are lost."""
+    with patch.object(journal, "read_front", lambda path, after: []):
         yield
 
 
