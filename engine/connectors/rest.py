@@ -77,8 +77,13 @@ class RestClient:
         if self._session is not None:
             return
         tls = client_context(self._ca) if self._base_url.startswith("https") else False
+        # Names by the event loop: a resolver with a thread of its own has no place on virtual time.
+        resolver = aiohttp.ThreadedResolver()
+        connector = aiohttp.TCPConnector(
+            ssl=tls, keepalive_timeout=60.0, ttl_dns_cache=300, limit=32, resolver=resolver
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, keepalive_timeout=60.0, ttl_dns_cache=300, limit=32),
+            connector=connector,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,

@@ -26,6 +26,7 @@ from engine.simulation.plan import KINDS
 from engine.simulation.run import Outcome, memory_folder, run_seed
 
 SHOWN_BROKEN = 20
+STEP_S = 5.0
 SEED_S = 120.0
 """Real seconds that a seed may take before it counts as hung: a hundred times what it takes."""
 _decode = msgspec.json.Decoder(Outcome).decode
@@ -129,17 +130,24 @@ class Overdue(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _within(seconds: float, seed: int) -> Iterator[None]:
-    """Raise :class:`Overdue` in a run that takes longer in real time: something in it waits for the outside."""
+    """Raise :class:`Overdue` in a run that takes longer in real time: something in it waits for the outside.
+
+    Time for which the process was stopped does not count.
+    """
 
     end: Overdue | None = None
+    step = min(STEP_S, seconds)
+    left = round(seconds / step)
 
-    def late(number: int, frame: FrameType | None) -> None:
-        nonlocal end
-        end = Overdue(f"seed {seed} has not ended after {seconds:g} s")
-        raise end
+    def beat(number: int, frame: FrameType | None) -> None:
+        nonlocal end, left
+        left -= 1
+        if left <= 0:
+            end = Overdue(f"seed {seed} has not ended after {seconds:g} s")
+            raise end
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
+    before = signal.signal(signal.SIGALRM, beat)
+    signal.setitimer(signal.ITIMER_REAL, step, step)
     try:
         yield
     finally:
@@ -175,9 +183,13 @@ class _Worker:
         self._child = _child(seeds, mode, folder)
 
     def outcome(self, seed: int, limit_s: float) -> Outcome:
-        """What came of the next seed, waited for at most ``limit_s``."""
+        """What came of the next seed, waited for at most ``limit_s``; not counting while this process is stopped."""
         assert self._child.stdout is not None
-        ready, _, _ = select.select([self._child.stdout], [], [], limit_s)
+        ready, step = False, min(STEP_S, limit_s)
+        for _ in range(round(limit_s / step)):
+            ready = bool(select.select([self._child.stdout], [], [], step)[0])
+            if ready:
+                break
         line = self._child.stdout.readline() if ready else b""
         if line:
             return _decode(line)
