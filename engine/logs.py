@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -125,22 +126,37 @@ def register_secret(value: str) -> None:
 
     Values shorter than four characters are refused with ValueError: they would blank out ordinary text.
     """
-    global _known_secrets
     if len(value) < _MIN_SECRET:
         raise ValueError(f"a secret has at least {_MIN_SECRET} characters; this one has {len(value)}")
     escaped = value.encode("unicode_escape").decode("ascii")
-    _secrets.update((value, value.strip(), quote(value, safe=""), quote_plus(value), escaped))
-    _secrets.update(line.strip() for line in value.splitlines() if len(line.strip()) >= 16)
-    _secrets.discard("")
-    longest_first = sorted(_secrets, key=len, reverse=True)
-    _known_secrets = re.compile("|".join(re.escape(secret) for secret in longest_first))
+    forms = {value, value.strip(), quote(value, safe=""), quote_plus(value), escaped}
+    forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 16}
+    _know(_secrets | forms - {""})
 
 
 def forget_secrets() -> None:
     """Empty the register of secrets."""
+    _know(set())
+
+
+@contextmanager
+def own_secrets() -> Iterator[None]:
+    """What is registered within is forgotten at the end: for many engines in one process, one after the other."""
+    before = set(_secrets)
+    try:
+        yield
+    finally:
+        _know(before)
+
+
+def _know(secrets: set[str]) -> None:
     global _known_secrets
+    if secrets == _secrets:
+        return
     _secrets.clear()
-    _known_secrets = None
+    _secrets.update(secrets)
+    longest_first = sorted(_secrets, key=len, reverse=True)
+    _known_secrets = re.compile("|".join(re.escape(secret) for secret in longest_first)) if secrets else None
 
 
 def redact_text(text: str) -> str:

@@ -194,6 +194,14 @@ def test_a_redacted_text_stays_as_it_is() -> None:
     assert logs.redact_text(once) == once
 
 
+def test_an_engines_secrets_are_kept_as_long_as_it_is() -> None:
+    logs.register_secret("mine-from-before")
+    with logs.own_secrets():
+        logs.register_secret("only-in-between")
+        assert "between" not in logs.redact_text("only-in-between and mine-from-before")
+    assert logs.redact_text("only-in-between and mine-from-before") == f"only-in-between and {logs.REDACTED}"
+
+
 def test_a_secret_that_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 4"):
         logs.register_secret("abc")

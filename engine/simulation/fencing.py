@@ -30,6 +30,7 @@ from unittest import mock
 import msgspec
 
 from engine.actors.inline import shared_logging
+from engine.logs import own_secrets
 from engine.actors.inline_run import START_NS, repeatable
 from engine.actors.plan import plan, with_endpoint
 from engine.actors.tenure import Tenure, seat_of
@@ -313,7 +314,7 @@ def run_seed(seed: int, *, fenced: bool = True, logs: bool = False, folder: str 
     home = Path(tempfile.mkdtemp(prefix="engine-fence-", dir=folder or memory_folder()))
     try:
         fence = contextlib.nullcontext() if fenced else unfenced()
-        with repeatable(f"fencing/{seed}"), fence, shared_logging("info" if logs else "critical"):
+        with repeatable(f"fencing/{seed}"), fence, own_secrets(), shared_logging("info" if logs else "critical"):
             return _run(FencingWorld(seed, home, fenced))
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -18,6 +18,7 @@ from aiohttp import web_app
 
 from engine.actors.inline import shared_logging
 from engine.actors.inline_run import repeatable
+from engine.logs import own_secrets
 from engine.simulation import invariants
 from engine.simulation.faults import Injector
 from engine.simulation.plan import make_plan
@@ -48,7 +49,7 @@ def run_seed(seed: int, *, faults: bool = True, logs: bool = False, folder: str 
     """Run a seed to its end. ``logs``: with every actor's log in the story. ``folder``: its files live within."""
     home = Path(tempfile.mkdtemp(prefix="engine-sim-", dir=folder or memory_folder()))
     try:
-        with repeatable(f"run/{seed}"), shared_logging("info" if logs else "critical"):
+        with repeatable(f"run/{seed}"), own_secrets(), shared_logging("info" if logs else "critical"):
             return _run(World(make_plan(seed, faults), home), logs)
     finally:
         shutil.rmtree(home, ignore_errors=True)
