@@ -30,12 +30,12 @@ from unittest import mock
 import msgspec
 
 from engine.actors.inline import shared_logging
-from engine.logs import own_secrets
 from engine.actors.inline_run import START_NS, repeatable
 from engine.actors.plan import plan, with_endpoint
 from engine.actors.tenure import Tenure, seat_of
 from engine.config import parse_config
 from engine.errors import JournalError
+from engine.logs import own_secrets
 from engine.orders.journal import Journal
 from engine.orders.lease import Lease, LeaseState
 from engine.orders.memory_store import MemoryLine, MemoryStore, forget_lines
