@@ -4,9 +4,10 @@ A commit is one ``pwrite`` of a record: it is with the kernel when the call retu
 commit of SQLite's. The database takes many of them in one transaction a moment later and says in it how far it has
 come; then the file is written from its beginning again, so that it stays as small as what was ever pending at once.
 
-A record is a header (``HEADER``: length of its body, CRC-32 of number and body, its number) and a body. Numbers grow by
-one. What is there after the last record that fits (the rest of older ones, or of one whose writer was killed in the
-middle of it) is nothing: whatever was to follow such a record has not been done.
+A record is a header (``HEADER``: length of its body, CRC-32, its number) and a body. The sum is over the incarnation of
+the journal that it belongs to, the number and the body, so that a file beside a journal that is not its own fits nowhere.
+Numbers grow by one. What is there after the last record that fits (the rest of older ones, or of one whose writer was
+killed in the middle of it) is nothing: whatever was to follow such a record has not been done.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ def front_of(path: Path) -> Path:
 
 
 class FrontLog:
-    """The front log at ``path``, for one writer; made if it is missing. Errors are :class:`JournalError`."""
+    """The front log at ``path``, for one writer; made if it is missing. Errors are :class:`JournalError`.
 
-    def __init__(self, path: Path) -> None:
+    ``incarnation``: of the journal that it is in front of.
+    """
+
+    def __init__(self, path: Path, incarnation: int) -> None:
         self.path = path
         self._at = 0
+        self._seed = _seed(incarnation)
         with explained(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def append(self, number: int, body: bytes) -> None:
         """Write a record. It is there for whoever reads the file next, however this process ends, once this returns."""
-        record = HEADER.pack(len(body), _sum(number, body), number) + body
+        record = HEADER.pack(len(body), _sum(self._seed, number, body), number) + body
         with explained(self.path):
             written = os.pwrite(self._file, record, self._at)
         if written != len(record):
@@ -58,10 +63,10 @@ class FrontLog:
             self._file = -1
 
 
-def read_front(path: Path, after: int) -> list[tuple[int, bytes]]:
+def read_front(path: Path, after: int, incarnation: int) -> list[tuple[int, bytes]]:
     """What the database, which has everything up to number ``after``, still lacks; nothing if there is no such file.
 
-    A first record that does not follow is of another life of the database (one from a copy, or one that a power cut
+    ``incarnation``: of the journal. A first record that does not follow is of another life of the database (one from a copy, or one that a power cut
     took back): nothing of it can be used then.
     """
     with explained(path):
@@ -70,7 +75,7 @@ def read_front(path: Path, after: int) -> list[tuple[int, bytes]]:
         except FileNotFoundError:
             return []
     lacking: list[tuple[int, bytes]] = []
-    for number, body in _records(content):
+    for number, body in _records(content, _seed(incarnation)):
         if number == after + 1 + len(lacking):
             lacking.append((number, body))
         elif number > after:
@@ -78,7 +83,7 @@ def read_front(path: Path, after: int) -> list[tuple[int, bytes]]:
     return lacking
 
 
-def _records(content: bytes) -> list[tuple[int, bytes]]:
+def _records(content: bytes, seed: int) -> list[tuple[int, bytes]]:
     """The records from the beginning of the file on that fit, each number one more than the last."""
     found: list[tuple[int, bytes]] = []
     at = 0
@@ -86,12 +91,16 @@ def _records(content: bytes) -> list[tuple[int, bytes]]:
         length, check, number = HEADER.unpack_from(content, at)
         body = content[at + HEADER.size : at + HEADER.size + length]
         follows = not found or number == found[-1][0] + 1
-        if len(body) != length or not follows or _sum(number, body) != check:
+        if len(body) != length or not follows or _sum(seed, number, body) != check:
             break
         found.append((number, body))
         at += HEADER.size + length
     return found
 
 
-def _sum(number: int, body: bytes) -> int:
-    return crc32(body, crc32(_NUMBER.pack(number)))
+def _seed(incarnation: int) -> int:
+    return crc32(_NUMBER.pack(incarnation))
+
+
+def _sum(seed: int, number: int, body: bytes) -> int:
+    return crc32(body, crc32(_NUMBER.pack(number), seed))

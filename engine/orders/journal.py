@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
@@ -28,7 +29,7 @@ from engine.orders.database import explained, transaction, verify
 from engine.orders.front_log import FrontLog, front_of, read_front
 from engine.orders.journal_reader import JournalReader
 from engine.orders.journal_rows import INSERT_ORDER, Gathered, order_row
-from engine.orders.records import Write, WriteEvent, WriteIntent, WriteOrder, WriteRefusal
+from engine.orders.records import Write, WriteEvent, WriteFill, WriteIntent, WriteOrder, WriteRefusal
 from engine.orders.seen_ids import SeenIds
 from engine.orders.wal import WriteAheadLog
 
@@ -40,6 +41,9 @@ CHECKPOINT_COMMITS = 500
 
 LOG_MOST_COMMITS = 10_000
 """After so many the writer moves it itself, inline: whoever was to do it on a thread has not."""
+
+MOST_NS: Final = 2**63 - 1
+"""The latest time that a row can have."""
 
 MOST_PENDING: Final = 64
 """So many commits are not kept out of the database any longer, whether or not somebody flushes."""
@@ -107,7 +111,7 @@ class Journal(JournalReader):
         try:
             self._open(Path(path))
             if deferred:
-                self._front = FrontLog(front_of(self.path))
+                self._front = FrontLog(front_of(self.path), self._incarnation)
         except BaseException:
             os.close(self._lock)
             self._lock = -1
@@ -121,7 +125,7 @@ class Journal(JournalReader):
         and it will see to them itself.
         """
         reader = JournalReader(path)
-        if read_front(front_of(reader.path), reader.front):
+        if read_front(front_of(reader.path), reader.front, reader.incarnation):
             owner = reader.owner
             reader.close()
             with suppress(JournalHeld):
@@ -232,8 +236,8 @@ class Journal(JournalReader):
             verify(self._connection, self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._claim(*self._owner)
-            self._bring_in()
             self._incarnation = super().incarnation
+            self._bring_in()
             self._last = super().last()
         except BaseException:
             super().close()
@@ -243,11 +247,10 @@ class Journal(JournalReader):
         """What the last writer left in its front log."""
         self._number = self.front
         front = front_of(self.path)
-        left = read_front(front, self._number)
+        left = read_front(front, self._number, self._incarnation)
         if left:
-            with explained(front):
-                commits = [_decode(body) for _, body in left]
-            self._transact(commits, left[-1][0])
+            with _fitting(front):
+                self._transact([_decode(body) for _, body in left], left[-1][0])
             self._number = left[-1][0]
         with explained(front):
             front.unlink(missing_ok=True)
@@ -263,6 +266,9 @@ class Journal(JournalReader):
                 if number != last + 1:
                     raise JournalError(f"{self.path}: event {number} does not follow event {last}")
                 last = number
+            elif isinstance(write, WriteFill):
+                if abs(write.fill.fill.time_ns) > MOST_NS:
+                    raise JournalError(f"{self.path}: fill {write.fill.fill.trade_id} is of no time that can be kept")
             elif isinstance(write, WriteIntent):
                 self._see(write.order.client_order_id)
             elif isinstance(write, WriteRefusal):
@@ -346,6 +352,20 @@ class Journal(JournalReader):
                 f"{self.path}: a copy of a journal in PostgreSQL, which another host may be writing; give its "
                 "connector `journal:` again, or move the file and its archive away to begin anew"
             )
+
+
+@contextmanager
+def _fitting(front: Path) -> Iterator[None]:
+    """What its journal cannot take of a front log, as a :class:`JournalError` that says what to do."""
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeError, OverflowError, JournalError) as error:
+        if isinstance(error, JournalError) and not isinstance(error.__cause__, sqlite3.IntegrityError):
+            raise
+        raise JournalError(
+            f"{front}: its journal cannot take what is in it ({error}); keep it elsewhere and start again: the account "
+            "is then reconciled with the venue, and an order of the last moments that is open there is foreign"
+        ) from error
 
 
 def _lock(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Telling without a query that a client order id was never seen.
 
 Ids of one maker have a head of their own and grow (:mod:`engine.orders.ids`). So one that is greater than every id ever
-seen with its head is new, and most are; of any other the journal has to be asked.
+seen with its head is new, and most are; of any other the journal has to be asked. So has it of an id that no order can
+have: commands bring such ids as well, are refused, and the refusal is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from engine.orders.ids import STAMP_WIDTH
+from engine.orders.ids import STAMP_WIDTH, is_valid
 
 KEPT_HEADS: Final = 1000
 
@@ -25,7 +26,7 @@ class SeenIds:
     def is_new(self, client_order_id: str) -> bool:
         """Whether it was surely never seen; False if that has to be looked up."""
         head = client_order_id[:-STAMP_WIDTH]
-        if not head:
+        if not head or not is_valid(client_order_id):
             return False
         found = self._by_head.get(head)
         if found is None:

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,10 +20,11 @@ from engine.orders.journal import MOST_PENDING, Journal
 
 Desk = Any
 S = OrderState
+LIFE = 1_700_000_000
 
 
 def written(path: Path, bodies: list[bytes], first: int = 1) -> list[tuple[int, bytes]]:
-    log = FrontLog(path)
+    log = FrontLog(path, LIFE)
     numbered = list(enumerate(bodies, first))
     for number, body in numbered:
         log.append(number, body)
@@ -31,7 +33,7 @@ def written(path: Path, bodies: list[bytes], first: int = 1) -> list[tuple[int, 
 
 
 def test_a_file_that_is_not_there_lacks_nothing(tmp_path: Path) -> None:
-    assert read_front(tmp_path / "none.front", 0) == []
+    assert read_front(tmp_path / "none.front", 0, LIFE) == []
 
 
 @given(bodies=st.lists(st.binary(max_size=40), max_size=5), cut=st.integers(0, 400), has=st.integers(0, 6))
@@ -44,7 +46,7 @@ def test_what_was_cut_off_anywhere_gives_the_whole_records_before(
     path.write_bytes(content)
     ends = [sum(HEADER.size + len(body) for body in bodies[: index + 1]) for index in range(len(bodies))]
     whole = [record for record, end in zip(numbered, ends, strict=True) if end <= cut]
-    assert read_front(path, has) == [record for record in whole if record[0] > has]
+    assert read_front(path, has, LIFE) == [record for record in whole if record[0] > has]
 
 
 @given(
@@ -56,7 +58,7 @@ def test_what_is_left_of_earlier_rounds_is_nothing(
 ) -> None:
     """Also when the last record of all is written in part: over an older one, which then is nothing either."""
     path = tmp_path_factory.mktemp("front") / "main.db.front"
-    log, number, last = FrontLog(path), 0, []
+    log, number, last = FrontLog(path, LIFE), 0, []
     for bodies in rounds:
         log.rewind()
         flushed, last = number, []
@@ -65,14 +67,14 @@ def test_what_is_left_of_earlier_rounds_is_nothing(
             log.append(number, body)
             last.append((number, body))
     log.close()
-    assert read_front(path, flushed) == last
-    assert read_front(path, number) == []
+    assert read_front(path, flushed, LIFE) == last
+    assert read_front(path, number, LIFE) == []
     size = HEADER.size + len(last[-1][1])
     at = sum(HEADER.size + len(body) for _, body in last[:-1])
     content = path.read_bytes()
     part = min(torn, size - 1)
     path.write_bytes(content[: at + part] + b"\xff" * (size - part) + content[at + size :])
-    assert read_front(path, flushed) == last[:-1]
+    assert read_front(path, flushed, LIFE) == last[:-1]
 
 
 @given(flip=st.integers(0, 10**6))
@@ -82,7 +84,7 @@ def test_a_damaged_record_is_none(tmp_path_factory: pytest.TempPathFactory, flip
     content = bytearray(path.read_bytes())
     content[flip // 8 % len(content)] ^= 1 << flip % 8
     path.write_bytes(content)
-    found = read_front(path, 0)
+    found = read_front(path, 0, LIFE)
     assert found == numbered[: len(found)]
     assert len(found) < 3
 
@@ -90,10 +92,10 @@ def test_a_damaged_record_is_none(tmp_path_factory: pytest.TempPathFactory, flip
 def test_records_that_do_not_follow_are_of_another_life(tmp_path: Path) -> None:
     path = tmp_path / "main.db.front"
     written(path, [b"a", b"b"], first=7)
-    assert read_front(path, 5) == []
-    assert [number for number, _ in read_front(path, 6)] == [7, 8]
-    assert read_front(path, 8) == []
-    assert read_front(path, 90) == []
+    assert read_front(path, 5, LIFE) == []
+    assert [number for number, _ in read_front(path, 6, LIFE)] == [7, 8]
+    assert read_front(path, 8, LIFE) == []
+    assert read_front(path, 90, LIFE) == []
 
 
 # ---------------------------------------------------------------------------------------------------- in a journal
@@ -118,7 +120,7 @@ def test_a_writer_that_died_at_any_byte_of_a_commit_had_not_made_it(desk: Desk, 
     desk.tell("e-1", S.CANCELLED)
     for suffix in ("", "-wal", ".front"):
         shutil.copy(f"{desk.path}{suffix}", tmp_path / f"kept.db{suffix}")
-    ((_, body),) = read_front(tmp_path / "kept.db.front", desk.journal.front - 1)
+    ((_, body),) = read_front(tmp_path / "kept.db.front", desk.journal.front - 1, desk.journal.incarnation)
     whole = HEADER.size + len(body)
     for size in (0, 1, HEADER.size, HEADER.size + 1, whole - 1, whole):
         for suffix in ("", "-wal", ".front"):
@@ -211,3 +213,46 @@ def test_a_front_log_that_cannot_be_written_ends_the_commit(desk: Desk, monkeypa
     monkeypatch.setattr("os.pwrite", lambda file, data, offset: len(data) - 1)
     with pytest.raises(JournalError, match="free some space"):
         desk.place("e-1")
+
+
+def test_a_front_log_of_another_journal_is_nothing(tmp_path: Path) -> None:
+    """A journal was moved away to begin anew, or its account's file was exchanged, and the front log stayed behind."""
+    path = tmp_path / "main.db.front"
+    written(path, [b"first", b"second"])
+    assert read_front(path, 0, LIFE + 1) == []
+
+
+def test_a_journal_begun_anew_takes_nothing_of_the_old_ones_front_log(desk: Desk) -> None:
+    desk.placed("e-1")
+    desk.journal.abandon()
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{desk.path}{suffix}").unlink(missing_ok=True)
+    desk.wait(1)
+    with Journal(desk.path, "binance", "main", desk.clock) as journal:
+        assert journal.orders() == []
+        assert journal.last() == 0
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x92\xa3run\x91\x81\xa4type\xa6future"])
+def test_a_front_log_that_its_journal_cannot_take_is_told_and_kept(desk: Desk, body: bytes) -> None:
+    desk.journal.flush()
+    number, incarnation = desk.journal.front, desk.journal.incarnation
+    desk.journal.abandon()
+    log = FrontLog(front_of(desk.path), incarnation)
+    log.append(number + 1, body)
+    log.close()
+    kept = front_of(desk.path).read_bytes()
+    with pytest.raises(JournalError, match="keep it elsewhere and start again"):
+        Journal(desk.path, "binance", "main", desk.clock)
+    assert front_of(desk.path).read_bytes() == kept
+    front_of(desk.path).unlink()
+    desk.journal = desk.open()
+
+
+def test_a_fill_of_no_time_that_a_row_can_have_is_not_committed(desk: Desk) -> None:
+    desk.placed("e-1")
+    late = msgspec.structs.replace(desk.fill("t1", "0.4"), time_ns=2**63)
+    with pytest.raises(JournalError, match="no time that can be kept"):
+        desk.tell("e-1", S.PARTIALLY_FILLED, "0.4", late)
+    desk.crash()
+    assert desk.state("e-1") is S.OPEN

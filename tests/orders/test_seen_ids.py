@@ -63,3 +63,14 @@ def test_a_journal_knows_ids_of_earlier_lives_and_of_refusals(desk: Desk, tmp_pa
     assert isinstance(desk.journal.fate(second), Refused)
     assert isinstance(desk.place(second), Refused)
     assert desk.journal.fate("e-maker" + f"{3:011}") is None
+
+
+def test_an_id_that_no_order_can_have_is_known_after_a_restart(desk: Desk) -> None:
+    """Its refusal is kept like any other; taken for new it would be written twice, and the journal refuses that."""
+    odd = "é" * 12
+    assert isinstance(desk.place(odd), Refused)
+    desk.restart()
+    assert isinstance(desk.journal.fate(odd), Refused)
+    desk.place(odd)
+    desk.restart()
+    assert isinstance(desk.journal.fate(odd), Refused)

@@ -123,7 +123,7 @@ def journal_after_send() -> Iterator[None]:
 @mutant("is at the venue and not in the journal", struck_by("kill_after_send", "request_outlives_sender"))
 def front_log_not_read() -> Iterator[None]:
     """What was written ahead of a database is not brought in after a crash: its newest commits are lost."""
-    with patch.object(journal, "read_front", lambda path, after: []):
+    with patch.object(journal, "read_front", lambda path, after, incarnation: []):
         yield
 
 
