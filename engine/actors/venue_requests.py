@@ -198,10 +198,13 @@ class VenueRequests:
             self._desk.context.fail(error)
 
     async def _query(self, order: Order) -> None:
-        asked_ns = self._desk.now()
+        asked_ns, asked_mono_ns = self._desk.now(), self._clock.monotonic_ns()
         try:
             result = await self._client.query(order.pair, order.client_order_id)
         except OrderNotFound:
+            # The venue's clock may be known better, or worse, than when the question was asked: the earlier instant counts.
+            asked_ns = min(asked_ns, self._client.time.at(asked_mono_ns))
+            self._core.set_horizon(self._client.acceptance_horizon_ns)
             self._desk.do(self._core.order_not_found(order.client_order_id, asked_ns, self._desk.now()))
         except VenueError as error:
             self._log.info("could not ask for an order", id=order.client_order_id, error=str(error))

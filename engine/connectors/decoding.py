@@ -5,7 +5,9 @@ from __future__ import annotations
 import calendar
 import re
 import zlib
+from collections.abc import Mapping
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Annotated
 
 import msgspec
@@ -30,6 +32,7 @@ nesting).
 _MOST_DIGITS = 40
 _LARGEST_FRAME = 16 * 1024 * 1024
 _ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _EPOCH = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 
 
@@ -79,6 +82,22 @@ def epoch_ns(text: str) -> int:
     if match is None or int(match[1]) > 9_000_000_000:
         raise ValueError(f"{text!r} is not a time in seconds")
     return int(match[1]) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long a reply's ``Retry-After`` asks to wait, in seconds; None where it says nothing, or nothing of sense.
+
+    It is a number of seconds or a date (RFC 9110, section 10.2.3); a date counts from the reply's own ``Date``, by the
+    same clock. None for what is not above zero: it would be an invitation to go on at once.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(text):
+        return float(text) or None
+    try:
+        wait_s = (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return wait_s if wait_s > 0 else None
 
 
 def require_amounts(*values: Decimal) -> None:

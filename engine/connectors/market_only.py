@@ -7,6 +7,7 @@ from typing import ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from engine.connectors.base import Clock, Connector, HttpRequest, MarketDataClient, MarketDataProtocol
+from engine.connectors.decoding import retry_after_s
 from engine.connectors.errors import MalformedReply, RateLimited, UnknownOutcome, VenueRefused
 from engine.connectors.rest import RestClient
 from engine.connectors.throttler import Throttler
@@ -120,8 +121,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
     """The error of a reply that is none of success, of a request that changes nothing at the venue."""
     text = body[:_EXCERPT].decode("utf-8", "replace")
     if status in _TOO_MANY:
-        after = headers.get("Retry-After", "")
-        return RateLimited(status, text, float(after) if after.isdecimal() else _RETRY_AFTER_S)
+        after_s = retry_after_s(headers)
+        return RateLimited(status, text, _RETRY_AFTER_S if after_s is None else after_s)
     if status >= 500:
         return UnknownOutcome(f"HTTP {status}: {text}" if text else f"HTTP {status}", code=status)
     return VenueRefused(status, text)

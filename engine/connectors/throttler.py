@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ACCOUNT", "ADDRESS", "Grant", "Priority", "RateLimit", "Throttler"]
 
 _Costs = tuple[tuple[str, int], ...]
+MOST_SILENCE_S = 3 * 86_400.0
+"""The longest ban that a venue documents; what it says beyond that is a mistake, and would last over restarts."""
 _TRIES = 3
 _LEAST_WAIT_NS = 1_000_000
 
@@ -102,7 +104,11 @@ class Throttler:
         self._budget.report(grant, counts, self._venue_now_ns())
 
     def silence(self, seconds: float, limits: Iterable[str] = ()) -> None:
-        """The venue asked for silence: nothing is sent until then, or nothing that counts against these limits."""
+        """The venue asked for silence: nothing is sent until then, or nothing that counts against these limits.
+
+        At most :data:`MOST_SILENCE_S`: then it may say so again.
+        """
+        seconds = min(max(seconds, 0.0), MOST_SILENCE_S)
         self._budget.silence(self._clock.monotonic_ns() + int(seconds * 1e9), limits)
 
     def used(self) -> dict[str, int]:

@@ -154,7 +154,7 @@ class Budget:
                 continue
             window, since_ns = divmod(grant.venue_ns, pool.window_ns)
             if window == venue_ns // pool.window_ns and since_ns >= min(_EDGE_NS, pool.window_ns // 20):
-                self._cells.report(pool.entry, window & 0xFFFFFFFF, used)
+                self._cells.report(pool.entry, window & 0xFFFFFFFF, min(max(used, 0), 0xFFFFFFFF))
 
     def silence(self, until_mono_ns: int, limits: Iterable[str] = ()) -> None:
         """The venue asked for silence: refuse everything until then, or what counts against these limits."""

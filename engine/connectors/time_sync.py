@@ -50,6 +50,7 @@ class TimeSynchronizer:
         self._ask = ask
         self._samples: deque[TimeSample] = deque(maxlen=_KEPT)
         self._best: TimeSample | None = None
+        self._offset_ns: int | None = None
         self._lock = asyncio.Lock()
         self._distrusted = asyncio.Event()
 
@@ -69,10 +70,14 @@ class TimeSynchronizer:
         return self.now_ns() - self.clock.time_ns()
 
     def now_ns(self) -> int:
-        """The venue's time; the local wall clock's before the first sample."""
-        if self._best is None:
+        """The venue's time; the local wall clock's before the first sample.
+
+        After samples were forgotten it goes on by the last of them: it is wrong by what the venue found wrong, while the
+        wall clock may be wrong by hours.
+        """
+        if self._offset_ns is None:
             return self.clock.time_ns()
-        return self.clock.monotonic_ns() + self._best.offset_ns
+        return self.clock.monotonic_ns() + self._offset_ns
 
     def now_ms(self) -> int:
         """The venue's time in whole milliseconds, rounded down."""
@@ -91,9 +96,10 @@ class TimeSynchronizer:
         self._samples.append(TimeSample(offset, half + MILLISECOND_NS // 2, received_mono_ns))
         # All errors grow alike with time, so which is the smallest changes only here.
         self._best = min(self._samples, key=self._error_of)
+        self._offset_ns = self._best.offset_ns
 
     def forget(self) -> None:
-        """Drop all samples: the venue said that they are wrong."""
+        """Trust no sample any more: the venue said that they are wrong."""
         self._samples.clear()
         self._best = None
 

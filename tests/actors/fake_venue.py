@@ -19,16 +19,18 @@ from tests.actors.world import PAIR, RULE
 
 
 class FakeTime:
-    """The venue's clock, which is ours."""
-
-    lead_ns = 0
+    """The venue's clock as it is believed to be: ours, and how far it is ahead."""
 
     def __init__(self, clock):
         self._clock = clock
         self.forgotten = 0
+        self.lead_ns = 0
 
     def now_ns(self):
-        return self._clock.time_ns()
+        return self._clock.time_ns() + self.lead_ns
+
+    def at(self, mono_ns):
+        return self.now_ns() - (self._clock.monotonic_ns() - mono_ns)
 
     def now_ms(self):
         return self.now_ns() // 1_000_000

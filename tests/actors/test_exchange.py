@@ -683,3 +683,31 @@ def test_F38_balances_that_the_venue_does_not_tell_are_estimated_and_limits_hold
         assert venue.count("balances") == told
 
     exchange_world(body)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_W1_a_question_dated_by_a_clock_that_turns_out_wrong_ends_nothing_early(exchange_world, order, hours):
+    """The venue's clock was believed to be an hour ahead when it was asked; then its time was found anew. An order whose
+    request may still arrive is not failed for that. A clock that was believed to be behind does no harm either.
+    """
+
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await client(world)
+        answered = asyncio.Event()
+        venue.next("query", wait=answered)
+
+        def lose(placed, on_sent, send_by_mono_ns):
+            on_sent(world.clock.monotonic_ns())
+            venue.time.lead_ns = hours * 3600 * 10**9
+            raise UnknownOutcome("no answer in time")
+
+        running.actor.client.place = lose
+        assert isinstance(await maker.ask(order()), Accepted)
+        await world.until(lambda: venue.count("query") == 1)
+        venue.time.lead_ns = 0
+        answered.set()
+        await world.until(lambda: running.actor.core.counters["not_found_early"])
+        assert maker.kinds() == [OrderEventKind.UNKNOWN]
+
+    exchange_world(body)

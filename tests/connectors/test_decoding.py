@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.connectors.decoding import require_amounts
+from engine.connectors.decoding import require_amounts, retry_after_s
 
 
 @pytest.mark.parametrize("text", ["0", "0.00000000", "-1.5", "1E+3", "123456789012345678901234567890.12345678"])
@@ -16,3 +16,35 @@ def test_amounts(text: str) -> None:
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="no amount"):
         require_amounts(Decimal(1), Decimal(text))
+
+
+AT = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": " 1.5 "}, 1.5),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:30:05 GMT", "Date": AT}, 125),
+        ({"Retry-After": "999999999999"}, 999_999_999_999),
+    ],
+)
+def test_how_long_a_reply_asks_to_wait(headers: dict[str, str], seconds: float) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        *({"Retry-After": text, "Date": AT} for text in ("", "soon", "0", "-5", "nan", "inf", "1e400", "1_0", "٣", AT)),
+        {"Retry-After": "Wed, 21 Oct 2026 07:30:05 GMT"},
+        {"Retry-After": "Wed, 21 Oct 2026 07:30:05 GMT", "Date": "today"},
+        {"Retry-After": "Wed, 99 Oct 99999 07:30:05 GMT", "Date": AT},
+        {"Retry-After": "Wed, 21 Oct 2026 07:30:05", "Date": AT},
+        {"Retry-After": "9" * 400, "Date": AT},
+    ],
+)
+def test_what_asks_for_no_time_to_wait(headers: dict[str, str]) -> None:
+    assert retry_after_s(headers) is None

@@ -10,7 +10,7 @@ import pytest
 
 from engine.clock import WallClock
 from engine.connectors.errors import RateLimited, TransportError, never_sent
-from engine.connectors.throttler import ACCOUNT, Priority, RateLimit, Throttler
+from engine.connectors.throttler import ACCOUNT, MOST_SILENCE_S, Priority, RateLimit, Throttler
 
 MS = 1_000_000
 S = 1000 * MS
@@ -230,3 +230,19 @@ def test_two_in_one_memory_share_what_there_is(run: Any, tmp_path: Path) -> None
         assert one.used() == two.used() == {"weight": 10}
 
     run(work())
+
+
+@pytest.mark.parametrize("seconds", [1e30, float("inf")])
+def test_no_silence_lasts_longer_than_any_ban(seconds: float) -> None:
+    of = throttler()
+    of.silence(seconds)
+    with pytest.raises(RateLimited) as refused:
+        of.try_acquire(ONE)
+    assert refused.value.retry_after_s == pytest.approx(MOST_SILENCE_S, abs=60)
+
+
+@pytest.mark.parametrize("seconds", [-5.0, -1e30])
+def test_a_silence_that_is_over_is_none(seconds: float) -> None:
+    of = throttler()
+    of.silence(seconds)
+    of.try_acquire(ONE)

@@ -288,3 +288,11 @@ def test_a_process_that_was_stopped_and_comes_late_counts_all_the_same() -> None
     for bucket in itertools.chain(range(100, 100 + BUCKETS), [100]):
         cells.charge(row, 1, 1000, 5, bucket)
     assert cells.remembered(row, 100 + BUCKETS - 1) == BUCKETS + 1
+
+
+@pytest.mark.parametrize(("told", "used"), [(10**18, 2**32 - 1), (2**32, 2**32 - 1), (-3, 7), (6, 7), (8, 8)])
+def test_whatever_number_a_venue_reports_counts_where_it_is_higher(told: int, used: int) -> None:
+    of = budget()
+    grant = granted(take(of, 7, at=20))
+    of.report(grant, {"weight": told}, NOON + 21 * S)
+    assert of.used(NOON + 21 * S) == {"weight": used}

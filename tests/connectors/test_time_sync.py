@@ -127,3 +127,16 @@ def test_keeping_time_survives_failures_and_counts_them(clock: Any, run: Any) ->
 
     run(keep())
     assert time.failures >= 3
+
+
+def test_forgotten_samples_do_not_bring_the_wall_clock_back(clock: Any, run: Any) -> None:
+    """A host whose clock is an hour off is at the venue's time, or near it, from the first sample on."""
+    venue = Venue(clock, -3_600_000, [(1, 1)])
+    time = TimeSynchronizer(clock, venue.ask)
+    run(time.ensure())
+    time.forget()
+    assert not time.is_synced
+    assert time.error_ns == UNSYNCED_ERROR_NS
+    clock.pass_ms(500)
+    assert abs(time.now_ns() - venue.now_ns) < 2 * MS
+    assert abs(time.at(clock.monotonic_ns()) - venue.now_ns) < 2 * MS

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from engine.connectors.binance import constants
-from engine.connectors.decoding import UNREADABLE
+from engine.connectors.decoding import UNREADABLE, retry_after_s
 from engine.connectors.errors import (
     AuthError,
     Banned,
@@ -71,7 +71,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VenueError
         error = _decode(body)
     except UNREADABLE:
         error = None
-    return from_status(status, error, _retry_after(headers))
+    return from_status(status, error, retry_after_s(headers))
 
 
 def from_status(status: int, error: ErrorBody | None, retry_after_s: float | None = None) -> VenueError:
@@ -87,6 +87,8 @@ def from_status(status: int, error: ErrorBody | None, retry_after_s: float | Non
         return UnknownOutcome(f"HTTP {status}: {text}" if error else text, code=code)
     if error is not None:
         return from_code(code, text, _RATE_LIMIT_S if retry_after_s is None else retry_after_s)
+    if status == 408:
+        return UnknownOutcome("HTTP 408: the venue, or what is before it, waited too long", code=status)
     if status == 403:
         return RateLimited(status, "refused by the venue's web application firewall", _FIREWALL_S)
     if status >= 400:
@@ -137,11 +139,3 @@ def _by_text(code: int, text: str) -> VenueRefused:
 def _filter_reason(text: str) -> Reason:
     # NOTIONAL alone may as well be the greatest one allowed.
     return Reason.BELOW_MIN_NOTIONAL if "MIN_NOTIONAL" in text else Reason.VENUE_REFUSED
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, where the venue says so in a number."""
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None

@@ -16,7 +16,7 @@ from engine.connectors.backoff import Backoff
 from engine.connectors.base import Clock, ConnectionPlan, OnSent
 from engine.connectors.binance import constants
 from engine.connectors.binance.errors import ErrorBody, from_status
-from engine.connectors.decoding import UNREADABLE
+from engine.connectors.decoding import UNREADABLE, Millis
 from engine.connectors.errors import RateLimited, TransportError, UnknownOutcome
 from engine.connectors.reconnecting import PlanFactory, ReconnectingWebSocket
 from engine.connectors.rest import RestReply
@@ -39,8 +39,8 @@ class NotOpenError(TransportError):
 
 
 class _ErrorData(msgspec.Struct, rename="camel"):
-    server_time: int = 0
-    retry_after: int = 0
+    server_time: Millis = 0
+    retry_after: Millis = 0
 
 
 class _Error(ErrorBody):

@@ -17,7 +17,7 @@ from engine.connectors.binance import constants
 from engine.connectors.binance.auth import encode
 from engine.connectors.binance.errors import classify
 from engine.connectors.binance.rules import parse_exchange_info
-from engine.connectors.decoding import UNREADABLE
+from engine.connectors.decoding import UNREADABLE, Millis
 from engine.connectors.errors import MalformedReply, VenueRefused
 from engine.connectors.rest import RestClient, RestReply
 from engine.connectors.symbols import SymbolMap
@@ -37,7 +37,7 @@ _USAGE_HEADERS = {
 
 
 class _ServerTime(msgspec.Struct, rename="camel"):
-    server_time: int
+    server_time: Millis
 
 
 _decode_time = msgspec.json.Decoder(_ServerTime)
@@ -51,7 +51,7 @@ def read_usage(headers: Mapping[str, str]) -> dict[str, int]:
     for name, value in headers.items():
         lowered = name.lower()
         for prefix, limit in _USAGE_HEADERS.items():
-            if lowered.startswith(prefix) and value.isdecimal():
+            if lowered.startswith(prefix) and value.isdecimal() and len(value) < 19:
                 counts[limit + lowered.removeprefix(prefix).upper()] = int(value)
     return counts
 

@@ -13,7 +13,7 @@ import msgspec
 
 from engine.connectors.base import VenueFill
 from engine.connectors.binance.errors import reject_reason
-from engine.connectors.decoding import require_amounts
+from engine.connectors.decoding import Millis, require_amounts
 from engine.connectors.errors import MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Balance, Fill, OrderState, OrderType, Reason, Side, VenueOrderUpdate
@@ -69,9 +69,9 @@ class OrderReport(msgspec.Struct, rename="camel"):
     type: str
     side: str
     orig_client_order_id: str = ""
-    transact_time: int = 0
-    update_time: int = 0
-    time: int = 0
+    transact_time: Millis = 0
+    update_time: Millis = 0
+    time: Millis = 0
     fills: list[ImmediateFill] = []
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class TradeReport(msgspec.Struct, rename="camel"):
     qty: Decimal
     commission: Decimal
     commission_asset: str
-    time: int
+    time: Millis
     is_buyer: bool
     is_maker: bool
 
@@ -120,7 +120,7 @@ class AccountReport(msgspec.Struct, rename="camel"):
 class ExecutionReport(msgspec.Struct):
     """The private stream's ``executionReport``, of whose fields only these are used."""
 
-    E: int
+    E: Millis
     s: str
     c: str
     S: str
@@ -133,7 +133,7 @@ class ExecutionReport(msgspec.Struct):
     l: Decimal  # noqa: E741 - the venue's name
     z: Decimal
     L: Decimal
-    T: int = 0
+    T: Millis = 0
     t: int = -1
     C: str = ""
     r: str = "NONE"
@@ -157,9 +157,9 @@ class _StreamAsset(msgspec.Struct):
 class AccountPosition(msgspec.Struct):
     """The private stream's ``outboundAccountPosition``."""
 
-    E: int
+    E: Millis
     B: list[_StreamAsset]
-    u: int = 0
+    u: Millis = 0
 
 
 def order_update(report: OrderReport, symbols: SymbolMap, *, client_order_id: str = "") -> VenueOrderUpdate:

@@ -98,7 +98,7 @@ def parse_exchange_info(body: bytes | str) -> ExchangeInfo:
             ACCOUNT if limit.rate_limit_type == "ORDERS" else ADDRESS,
         )
         for limit in reply.rate_limits
-        if limit.interval in _INTERVAL_S
+        if limit.interval in _INTERVAL_S and limit.interval_num > 0 and limit.limit > 0
     }
     return ExchangeInfo(rules, limits, tuple(skipped))
 

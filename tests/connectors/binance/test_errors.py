@@ -61,6 +61,8 @@ def test_refusals(code: int, text: str, kind: type[errors.VenueRefused], reason:
         (400, body(-1006, "An unexpected response was received from the message bus. Execution status unknown.")),
         (400, body(-1007, "Timeout waiting for response from backend server.")),
         (400, body(-1001, "Internal error; unable to process your request.")),
+        (408, b""),
+        (408, body(-1007, "Timeout waiting for response from backend server.")),
     ],
 )
 def test_W1_F24_what_leaves_the_outcome_open(status: int, answer: bytes) -> None:
@@ -75,6 +77,9 @@ def test_W1_F24_what_leaves_the_outcome_open(status: int, answer: bytes) -> None
         (429, {"Retry-After": "7"}, body(-1003, "Too many requests"), errors.RateLimited, 7),
         (429, {}, body(-1015, "Too many new orders"), errors.RateLimited, 10),
         (429, {"Retry-After": "soon"}, b"", errors.RateLimited, 10),
+        (429, {"Retry-After": "inf"}, b"", errors.RateLimited, 10),
+        (429, {"Retry-After": "0"}, b"", errors.RateLimited, 10),
+        (418, {"Retry-After": "-1"}, b"", errors.Banned, 120),
         (400, {}, body(-1015, "Too many new orders"), errors.RateLimited, 10),
         (418, {"Retry-After": "300"}, body(-1003, "Way too many requests"), errors.Banned, 300),
         (418, {}, b"", errors.Banned, 120),

@@ -97,3 +97,10 @@ def test_limits_are_named_as_in_the_headers() -> None:
 def test_what_is_no_exchange_info_says_so(body: bytes) -> None:
     with pytest.raises(MalformedReply):
         parse_exchange_info(body)
+
+
+@pytest.mark.parametrize("change", [{"intervalNum": 0}, {"intervalNum": -1}, {"limit": 0}, {"limit": -5}])
+def test_a_limit_that_is_none_is_left_out(change: dict[str, int]) -> None:
+    entry = {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 50}
+    assert list(parse_exchange_info(info(symbol(), limits=[entry])).limits) == ["ORDERS_10S"]
+    assert parse_exchange_info(info(symbol(), limits=[{**entry, **change}])).limits == {}
