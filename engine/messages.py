@@ -331,12 +331,14 @@ class CancelAll(Message, tag=True, frozen=True):
     """Command: cancel every open order of the account, or only those of one strategy or pair.
 
     ``made_by_ns``: only orders whose ids were made by that wall time; 0 for all. A cancel on behalf of an actor that
-    died must not meet the orders of its next life, however late it comes.
+    died must not meet the orders of its next life, however late it comes. ``within_ns``: how long ends are waited for; 0
+    for ten seconds. What has not ended by then is cancelled all the same, and told on the ``orders`` stream.
     """
 
     strategy: str | None = None
     pair: str | None = None
     made_by_ns: int = 0
+    within_ns: int = 0
 
 
 class OrderFate(Message, tag=True, frozen=True):
@@ -361,10 +363,14 @@ class Refused(Message, tag=True, frozen=True):
 
 
 class CancelAllResult(Message, tag=True, frozen=True):
-    """What a :class:`CancelAll` did, by client order id."""
+    """What became of the orders that a :class:`CancelAll` named, by client order id; each is in one of the three.
+
+    ``failed``: those that have not ended, and how they stand. ``ended``: those that ended in another way meanwhile, and how.
+    """
 
     cancelled: list[str]
     failed: dict[str, str] = {}
+    ended: dict[str, str] = {}
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -321,7 +321,7 @@ def test_stop_waits_until_the_engine_is_gone(call: Any, engine: StandIn) -> None
 def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
     for verb in ("restart", "detach", "attach"):
         engine.answers[verb] = lambda _: {}
-    engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}}
+    engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}, "ended": {}, "unanswered": {}}
     engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}
     engine.answers["status"] = lambda _: {"actors": [{"name": "strategy.extra", "state": "running"}]}
     assert call("restart", "strategy.maker")[0] == 0
@@ -330,7 +330,7 @@ def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
     assert call("attach", str(ROOT / "configs/strategy.yml"))[0] == 0
     assert engine.asked[:3] == [
         ("restart", {"actor": "strategy.maker"}),
-        ("cancel_all", {}),
+        ("cancel_all", {"within_s": 10.0}),
         ("detach", {"name": "extra"}),
     ]
     verb, strategy = engine.asked[3]
@@ -341,10 +341,21 @@ def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
 
 
 def test_orders_that_could_not_be_cancelled_fail_the_command(call: Any, engine: StandIn) -> None:
-    engine.answers["cancel_all"] = lambda _: {"cancelled": [], "failed": {"demo-1": "timed out"}}
-    code, _, err = call("cancel-all")
+    answer: dict[str, Any] = {"cancelled": [], "failed": {"demo-1": "open"}, "ended": {"demo-2": "filled"}}
+    engine.answers["cancel_all"] = lambda _: {**answer, "unanswered": {}}
+    code, out, err = call("cancel-all", "--timeout", "2m")
     assert code == 1
-    assert "demo-1 was not cancelled: timed out" in err
+    assert "demo-1 was not cancelled: open" in err
+    assert "order demo-2 was filled before it could be cancelled" in out
+    assert engine.asked == [("cancel_all", {"within_s": 120.0})]
+
+
+def test_an_account_that_could_not_be_asked_to_cancel_fails_the_command(call: Any, engine: StandIn) -> None:
+    lost = {"exchange.binance.main": "exchange.binance.main does not answer: closed"}
+    engine.answers["cancel_all"] = lambda _: {"cancelled": ["a"], "failed": {}, "ended": {}, "unanswered": lost}
+    code, out, err = call("cancel-all")
+    assert (code, out) == (1, "1 orders cancelled\n")
+    assert "exchange.binance.main does not answer: closed; its orders may be open" in err
 
 
 def test_a_strategy_that_does_not_start_is_told_at_its_attachment(call: Any, engine: StandIn) -> None:

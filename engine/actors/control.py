@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ASK_TIMEOUT_S = 3.0
 CANCEL_TIMEOUT_S = 15.0
+CANCEL_SLACK_S = 5.0
 HALT_TIMEOUT_S = 10.0
 AGAIN_S = 0.1
 RISK = "risk"
@@ -147,20 +148,37 @@ class Control:
         return reply.data if isinstance(reply, ControlReply) else None
 
     async def _cancel_all(self, args: dict[str, Any]) -> Any:
-        cancelled: list[str] = []
-        failed: dict[str, str] = {}
-        for _, reply in await self._ask_exchanges(CancelAll(), CANCEL_TIMEOUT_S):
+        within_s = float(args.get("within_s") or 0.0)
+        command, timeout = CancelAll(within_ns=round(within_s * 1e9)), within_s + CANCEL_SLACK_S
+        exchanges = self._exchanges()
+        asked = (self._answer_of(name, command, timeout if within_s else CANCEL_TIMEOUT_S) for name in exchanges)
+        replies = dict(zip(exchanges, await asyncio.gather(*asked, return_exceptions=True), strict=True))
+        unanswered = {}
+        results = []
+        for name, reply in replies.items():
             if isinstance(reply, CancelAllResult):
-                cancelled += reply.cancelled
-                failed |= reply.failed
-        return {"cancelled": cancelled, "failed": failed}
+                results.append(reply)
+            elif isinstance(reply, EngineError):
+                unanswered[name] = str(reply)
+            elif isinstance(reply, BaseException):
+                raise reply
+        if unanswered and not results:
+            raise EngineError("; ".join(unanswered.values()))
+        return {
+            "cancelled": [order for result in results for order in result.cancelled],
+            "failed": {order: state for result in results for order, state in result.failed.items()},
+            "ended": {order: state for result in results for order, state in result.ended.items()},
+            "unanswered": unanswered,
+        }
 
     async def _ask_exchanges(self, query: Message, timeout: float = ASK_TIMEOUT_S) -> list[tuple[Any, Message]]:
-        supervisor = self._supervisor
-        exchanges = [planned for planned in supervisor.planned.values() if planned.kind == "exchange"]
-
+        planned = self._supervisor.planned
+        exchanges = [planned[name] for name in self._exchanges()]
         replies = await asyncio.gather(*(self._answer_of(planned.name, query, timeout) for planned in exchanges))
         return list(zip(exchanges, replies, strict=True))
+
+    def _exchanges(self) -> list[str]:
+        return [planned.name for planned in self._supervisor.planned.values() if planned.kind == "exchange"]
 
     async def _answer_of(self, name: str, query: Message, timeout: float) -> Message:
         """Ask again for as long as there is time: the actor may be between two lives."""

@@ -7,7 +7,7 @@ import asyncio
 from engine.actors.desk import Desk
 from engine.actors.reconciler import Reconciler
 from engine.errors import VenueError
-from engine.messages import CancelAll, CancelAllResult, OrderFill
+from engine.messages import CancelAll, CancelAllResult, OrderFill, OrderState
 from engine.orders.audit import audit
 
 CANCEL_ALL_TIMEOUT_S = 10.0
@@ -30,14 +30,19 @@ class Departure:
         self._changed.set()
 
     async def cancel_all(self, command: CancelAll) -> CancelAllResult:
-        """Cancel what the command names; which of it ended in time, and how the rest stands."""
+        """Cancel what the command names; how each of it ended in time, and how the rest stands."""
         ids, effects = self._core.cancel_all(command, self._desk.now())
         self._desk.do(effects)
-        await self._until_ended(ids, CANCEL_ALL_TIMEOUT_S)
-        open_now = {order.client_order_id: order.state.value for order in self._core.open_orders()}
+        await self._until_ended(ids, command.within_ns / 1e9 or CANCEL_ALL_TIMEOUT_S)
+        states = {id_: order.state for id_ in ids if (order := self._core.order(id_)) is not None}
         return CancelAllResult(
-            cancelled=[id_ for id_ in ids if id_ not in open_now],
-            failed={id_: open_now[id_] for id_ in ids if id_ in open_now},
+            cancelled=[id_ for id_, state in states.items() if state is OrderState.CANCELLED],
+            failed={id_: state.value for id_, state in states.items() if not state.is_final},
+            ended={
+                id_: state.value
+                for id_, state in states.items()
+                if state.is_final and state is not OrderState.CANCELLED
+            },
         )
 
     async def leave(self, within_s: float, keep: bool) -> None:

@@ -12,6 +12,8 @@ from engine.commands.common import CommandError, Subparsers, add_command, durati
 
 _STOP_TIMEOUT = 60.0
 _START_TIMEOUT = 5.0
+_CANCEL_TIMEOUT = 10.0
+_SLACK = 20.0
 
 
 def register(subparsers: Subparsers) -> None:
@@ -23,7 +25,12 @@ def register(subparsers: Subparsers) -> None:
     )
     halt.add_argument("--reason", default="", metavar="TEXT", help="what those are told whose orders are refused")
     add_command(subparsers, "resume", _resume, "let orders out again after halt", json_output=True)
-    add_command(subparsers, "cancel-all", _cancel_all, "cancel every open order of the engine", json_output=True)
+    cancel = add_command(
+        subparsers, "cancel-all", _cancel_all, "cancel every open order of the engine", json_output=True
+    )
+    cancel.add_argument(
+        "--timeout", type=duration, default=_CANCEL_TIMEOUT, metavar="T", help="wait so long for orders to end"
+    )
     restart = add_command(subparsers, "restart", _restart, "stop one actor and start it again")
     restart.add_argument("actor", metavar="ACTOR", help="as engine status lists it, as in strategy.maker")
     attach = add_command(subparsers, "attach", _attach, "add a strategy to the running engine")
@@ -70,14 +77,18 @@ def _trading_set(args: argparse.Namespace, verb: str, done: str, **arguments: An
 
 
 def _cancel_all(args: argparse.Namespace) -> int:
-    data = _ask(args, "cancel_all")
+    data = _ask(args, "cancel_all", args.timeout + _SLACK, within_s=args.timeout)
     if args.json:
         print_json(data)
     else:
         print(f"{len(data['cancelled'])} orders cancelled")
+        for order, state in data["ended"].items():
+            print(f"order {order} was {state} before it could be cancelled")
     for order, why in data["failed"].items():
         print(f"engine: order {order} was not cancelled: {why}", file=sys.stderr)
-    return 1 if data["failed"] else 0
+    for why in data["unanswered"].values():
+        print(f"engine: {why}; its orders may be open: see engine status, then engine cancel-all again", file=sys.stderr)
+    return 1 if data["failed"] or data["unanswered"] else 0
 
 
 def _restart(args: argparse.Namespace) -> int:

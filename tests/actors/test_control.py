@@ -44,6 +44,7 @@ EXCHANGES = ("exchange.one.main", "exchange.two.main")
 def impatient(monkeypatch):
     monkeypatch.setattr(module.Control._ask_exchanges, "__defaults__", (0.1,))
     monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(module, "CANCEL_SLACK_S", 0.1)
     monkeypatch.setattr(module, "AGAIN_S", 0.02, raising=False)
 
 
@@ -277,11 +278,40 @@ def test_cancel_all_over_all_accounts(engine_world):
         engine = await world.engine(**TWO)
         engine.runtime.answers = {
             CancelAll: each(
-                CancelAllResult(cancelled=["e-1"], failed={"e-2": "open"}), CancelAllResult(cancelled=["e-3"])
+                CancelAllResult(cancelled=["e-1"], failed={"e-2": "open"}),
+                CancelAllResult(cancelled=["e-3"], ended={"e-4": "filled"}),
             )
         }
         reply = await engine.ask("cancel_all")
-        assert reply.data == {"cancelled": ["e-1", "e-3"], "failed": {"e-2": "open"}}
+        assert reply.data == {
+            "cancelled": ["e-1", "e-3"],
+            "failed": {"e-2": "open"},
+            "ended": {"e-4": "filled"},
+            "unanswered": {},
+        }
+
+    engine_world(body)
+
+
+def test_what_one_account_cancelled_is_told_though_another_does_not_answer(engine_world):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        asked = []
+
+        def answer(message):
+            asked.append(message)
+            if len(asked) == 1:
+                return CancelAllResult(cancelled=["e-1"])
+            raise BusError("cannot")
+
+        engine.runtime.answers = {CancelAll: answer}
+        reply = await engine.ask("cancel_all", within_s=0.1)
+        assert reply.ok
+        assert reply.data["cancelled"] == ["e-1"]
+        ((name, why),) = reply.data["unanswered"].items()
+        assert name in ("exchange.one.main", "exchange.two.main")
+        assert name in why
+        assert asked[0] == CancelAll(within_ns=100_000_000)
 
     engine_world(body)
 
@@ -327,7 +357,8 @@ def test_without_accounts_there_is_nothing_to_ask(engine_world):
         engine = await world.engine(connectors=books, strategies={})
         assert (await engine.ask("orders")).data == []
         assert (await engine.ask("balances")).data == {}
-        assert (await engine.ask("cancel_all")).data == {"cancelled": [], "failed": {}}
+        nothing = {"cancelled": [], "failed": {}, "ended": {}, "unanswered": {}}
+        assert (await engine.ask("cancel_all")).data == nothing
         for verb in ("halt", "resume"):
             reply = await engine.ask(verb)
             assert (reply.ok, "nothing" in reply.error) == (False, True)

@@ -362,6 +362,41 @@ def test_cancel_all_says_what_it_did(exchange_world, order):
     exchange_world(body)
 
 
+def test_S20_cancel_all_does_not_call_cancelled_what_was_filled(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        names = ("e-1", "e-2", "e-3")
+        for name in names:
+            await maker.ask(order(name))
+        await world.until(lambda: len(maker.events) == 3)
+        held = asyncio.Event()
+        venue.next("cancel", wait=held, forever=True)
+        asked = asyncio.create_task(maker.ask(CancelAll()))
+        await world.until(lambda: venue.count("cancel") == 3)
+        venue.trade("e-2", "1")
+        venue.end("e-3", OrderState.EXPIRED)
+        await world.until(lambda: len(maker.events) == 6)
+        held.set()
+        assert await asked == CancelAllResult(cancelled=["e-1"], ended={"e-2": "filled", "e-3": "expired"})
+
+    exchange_world(body)
+
+
+def test_cancel_all_waits_as_long_as_it_was_told(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        await maker.ask(order())
+        await world.until(lambda: maker.kinds())
+        venue.next("cancel", before=VenueRefused(-1, "not now"), forever=True)
+        result = await maker.ask(CancelAll(within_ns=50_000_000))
+        assert (result.cancelled, list(result.failed)) == ([], ["e-1"])
+        venue.script.clear()
+
+    exchange_world(body)
+
+
 def test_cancel_all_names_what_stays_open(exchange_world, order, monkeypatch):
     from engine.actors import departure as module
 
