@@ -331,8 +331,8 @@ class CancelAll(Message, tag=True, frozen=True):
     """Command: cancel every open order of the account, or only those of one strategy or pair.
 
     ``made_by_ns``: only orders whose ids were made by that wall time; 0 for all. A cancel on behalf of an actor that
-    died must not meet the orders of its next life, however late it comes. ``within_ns``: how long ends are waited for; 0
-    for ten seconds. What has not ended by then is cancelled all the same, and told on the ``orders`` stream.
+    died must not meet the orders of its next life, however late it comes. ``within_ns``: how long ends are waited for;
+    0 for ten seconds. What has not ended by then is cancelled all the same, and told on the ``orders`` stream.
     """
 
     strategy: str | None = None
@@ -365,7 +365,7 @@ class Refused(Message, tag=True, frozen=True):
 class CancelAllResult(Message, tag=True, frozen=True):
     """What became of the orders that a :class:`CancelAll` named, by client order id; each is in one of the three.
 
-    ``failed``: those that have not ended, and how they stand. ``ended``: those that ended in another way meanwhile, and how.
+    ``failed``: those that have not ended, and how they stand. ``ended``: those that ended in another way, and how.
     """
 
     cancelled: list[str]
@@ -467,11 +467,14 @@ class AccountSnapshot(Message, tag=True, frozen=True):
 
 
 class GetOrders(Message, tag=True, frozen=True):
-    """Query: orders of the account, newest first, since a time (0: all). ``open_only`` leaves out ended ones."""
+    """Query: orders of the account, newest first, since a time (0: all). ``open_only`` leaves out ended ones;
+    ``offset`` so many of the newest.
+    """
 
     since_ns: int = 0
     open_only: bool = False
     limit: int = 1000
+    offset: int = 0
 
 
 class Orders(Message, tag=True, frozen=True):
@@ -479,10 +482,11 @@ class Orders(Message, tag=True, frozen=True):
 
 
 class GetFills(Message, tag=True, frozen=True):
-    """Query: fills of the account, newest first, since a time (0: all)."""
+    """Query: fills of the account, newest first, since a time (0: all). ``offset`` leaves out so many of the newest."""
 
     since_ns: int = 0
     limit: int = 1000
+    offset: int = 0
 
 
 class OrderFill(msgspec.Struct, frozen=True, kw_only=True):

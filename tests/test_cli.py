@@ -19,6 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.book.order_book import OrderBook
@@ -443,7 +444,46 @@ def test_orders_and_fills_are_read_from_the_journal_where_no_engine_runs(call: A
 def test_orders_of_a_running_engine_are_asked_of_it(call: Any, engine: StandIn) -> None:
     engine.answers["orders"] = lambda _: []
     assert call("orders", "--open", "--since", "1700000000")[1] == "none\n"
-    assert engine.asked == [("orders", {"since_ns": 1_700_000_000 * 10**9, "open_only": True})]
+    span = {"since_ns": 1_700_000_000 * 10**9, "limit": 1000, "offset": 0}
+    assert engine.asked == [("orders", {**span, "open_only": True})]
+
+
+def test_all_rows_are_had_page_by_page_and_that_there_are_more_is_told(call: Any, engine: StandIn) -> None:
+    kept = [{"connector": "box", **msgspec.to_builtins(some_order(number))} for number in reversed(range(2500))]
+
+    def page(args: dict[str, Any]) -> list[dict[str, Any]]:
+        assert args["limit"] <= 1000
+        return kept[args["offset"] : args["offset"] + args["limit"]]
+
+    engine.answers["orders"] = page
+    code, out, err = call("orders", "--json", "--limit", "9999")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == kept
+    code, out, err = call("orders", "--json")
+    assert json.loads(out) == kept[:1000]
+    assert "there are more; these are the newest 1000" in err
+    assert call("orders", "--json", "--limit", "2500")[2] == ""
+
+
+def test_that_a_journal_has_more_is_told_too(call: Any, state: Path) -> None:
+    with Journal(state / "accounts" / "box.main.db", "box", "main", WallClock(), "1") as journal:
+        for number in range(3):
+            journal.record([WriteIntent(order=some_order(number), send_by_ns=0)])
+    code, out, err = call("orders", "--json", "--limit", "2")
+    assert (code, [row["client_order_id"] for row in json.loads(out)]) == (0, ["demo-2", "demo-1"])
+    assert "there are more; these are the newest 2" in err
+    assert call("orders", "--json", "--limit", "3")[2] == ""
+
+
+@pytest.mark.parametrize("text", ["99999999999", "99999999999999999999", "9999-12-31"])
+def test_a_time_that_no_order_can_have_is_a_wrong_command_line(call: Any, text: str) -> None:
+    code, _, err = call("orders", "--since", text)
+    assert code == 2
+    assert "later than any order can be" in err
+
+
+def test_a_time_before_all_others_is_the_beginning() -> None:
+    assert since("0001-01-02") == since("999999d") == 0
 
 
 def test_logs_of_all_actors_in_the_order_of_time(call: Any, state: Path) -> None:

@@ -113,7 +113,7 @@ class Control:
         return {"strategy": name, "was_attached": was_attached}
 
     async def _orders(self, args: dict[str, Any]) -> Any:
-        query = GetOrders(since_ns=int(args.get("since_ns", 0)), open_only=bool(args.get("open_only", False)))
+        query = GetOrders(**_span(args), open_only=bool(args.get("open_only", False)))
         found = []
         for exchange, reply in await self._ask_exchanges(query):
             if isinstance(reply, Orders):
@@ -122,7 +122,7 @@ class Control:
 
     async def _fills(self, args: dict[str, Any]) -> Any:
         found = []
-        for exchange, reply in await self._ask_exchanges(GetFills(since_ns=int(args.get("since_ns", 0)))):
+        for exchange, reply in await self._ask_exchanges(GetFills(**_span(args))):
             if isinstance(reply, Fills):
                 found += [{"connector": exchange.connector, **msgspec.to_builtins(fill)} for fill in reply.fills]
         return sorted(found, key=lambda fill: fill["fill"]["time_ns"], reverse=True)
@@ -196,3 +196,12 @@ class Control:
             if left_s < AGAIN_S:
                 raise EngineError(error)
             await asyncio.sleep(AGAIN_S)
+
+
+def _span(args: dict[str, Any]) -> dict[str, int]:
+    """Which of an account's rows are asked for; numbers that no row can have raise ValueError."""
+    span = {name: int(args.get(name, default)) for name, default in (("since_ns", 0), ("limit", 1000), ("offset", 0))}
+    for name, value in span.items():
+        if not 0 <= value < 2**63:
+            raise ValueError(f"{name} {value} is out of range")
+    return span

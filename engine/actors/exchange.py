@@ -68,6 +68,7 @@ from engine.orders.estimated import BalanceView
 from engine.orders.halt import Trading, read_trading
 from engine.orders.journal import Journal
 from engine.orders.risk import RiskGate, RiskLimits, TradingState
+from engine.orders.rules import Violation
 
 Answer = Message | Awaitable[Message]
 
@@ -201,9 +202,10 @@ class ExchangeActor(Actor):
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
                 return self._when_durable(self.core.snapshot())
             case GetOrders():
-                return Orders(orders=self.journal.orders(message.since_ns, message.open_only, message.limit))
+                rows = self.journal.orders(message.since_ns, message.open_only, message.limit, message.offset)
+                return Orders(orders=rows)
             case GetFills():
-                return Fills(fills=self.journal.fills(message.since_ns, message.limit))
+                return Fills(fills=self.journal.fills(message.since_ns, message.limit, message.offset))
         return super().on_message(caller, message)
 
     def _place(self, command: PlaceOrder) -> Answer:
@@ -215,7 +217,7 @@ class ExchangeActor(Actor):
             return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
         if self.tenure is not None and (lacking := self.tenure.refusal(self.client.acceptance_horizon_ns)):
             return self._no_lease(command, lacking)
-        violation = None if self.gate.idle else self.gate.check(command, self.exposure.view(command.pair), now_ns)
+        violation = None if self.gate.idle else self._violation(command)
         if violation is not None:
             return self._answer(self.core.refuse(command, violation.reason, violation.detail, now_ns))
         reference_price = self.exposure.mid(command.pair) if command.order_type is OrderType.MARKET else None
@@ -228,6 +230,9 @@ class ExchangeActor(Actor):
         if any(isinstance(effect, Send) for effect in decision.effects):
             self.requests.created(command.client_order_id, command.created_mono_ns)
         return self._answer(decision)
+
+    def _violation(self, command: PlaceOrder) -> Violation | None:
+        return self.gate.check(command, self.exposure.view(command.pair), self.clock.monotonic_ns())
 
     def _no_lease(self, command: PlaceOrder, lacking: str) -> Answer:
         """Refused, and not journaled: that would have to wait for what is lacking. Its sender never sends it again."""

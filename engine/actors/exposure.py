@@ -11,6 +11,7 @@ from engine.messages import OrderEvent, Side
 from engine.orders.account import Account
 from engine.orders.journal import Journal
 from engine.orders.risk import RiskView
+from engine.orders.rules import EXACT
 
 DAY_NS = 86_400_000_000_000
 
@@ -29,21 +30,25 @@ class Exposure:
         self._clock = clock
         self._positions: dict[str, Decimal] | None = None
         self._takings = Takings()
+        self._last_mids: dict[str, Decimal] = {}
         self._day = 0
         self._begin_day()
 
     def view(self, pair: str) -> RiskView:
-        """For an order of that pair; positions are summed up from the journal when they are first needed."""
+        """For an order of that pair; positions are summed up from the journal when they are first needed.
+
+        The day's loss counts a pair without a fresh mid with the last one known: it does not go away with its book.
+        """
         if self._positions is None:
             self._positions = self._journal.positions()
         self._begin_day()
-        now_mono_ns = self._clock.monotonic_ns()
-        mids = {name: self._mids.mid(self._connector, name, now_mono_ns) for name in self._pairs}
+        fresh = self.mids()
+        self._last_mids.update(fresh)
         return RiskView(
-            mid=mids.get(pair),
+            mid=fresh.get(pair),
             position=self._positions.get(pair, Decimal(0)),
             open_orders=self._core.open_orders(),
-            daily_loss={quote: -gain for quote, gain in self._takings.gains(mids).items()},
+            daily_loss={quote: -gain for quote, gain in self._takings.gains(self._last_mids).items()},
         )
 
     def mid(self, pair: str) -> Decimal | None:
@@ -63,7 +68,7 @@ class Exposure:
         self._takings.add(order.strategy, order.pair, order.side, event.fill)
         if self._positions is not None:
             signed = event.fill.size if order.side is Side.BUY else event.fill.size.copy_negate()
-            self._positions[order.pair] = self._positions.get(order.pair, Decimal(0)) + signed
+            self._positions[order.pair] = EXACT.add(self._positions.get(order.pair, Decimal(0)), signed)
 
     def _begin_day(self) -> None:
         day = self._clock.time_ns() // DAY_NS

@@ -26,7 +26,6 @@ from engine.messages import (
     OrderFill,
     SetTrading,
     StreamPosition,
-    Tick,
     TradingSet,
 )
 from engine.orders.halt import Trading, read_trading, write_trading
@@ -36,6 +35,9 @@ T = TypeVar("T", bound=Message)
 DAY_NS = 86_400_000_000_000
 ACKNOWLEDGE_S = 3.0
 RETRY_S = 0.2
+JUDGE_S = 1.0
+PAGE = 5000
+"""So many fills are asked for at once: about a megabyte, and some milliseconds of the exchange actor's time."""
 
 
 class WatchedAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,18 +92,10 @@ class RiskActor(Actor):
     async def start(self) -> dict[str, Any]:
         for account in self.settings.accounts:
             self.context.run(self._follow(account), f"follow {account.exchange}")
+        self.context.run(self._keep_judging(), "judge")
         if self.trading.state is not TradingState.ACTIVE:
             self.log.warning("trading is not active", state=self.trading.state.value, reason=self.trading.reason)
         return {}
-
-    def on_tick(self, tick: Tick) -> None:
-        day = self.clock.time_ns() // DAY_NS
-        if day != self._day:
-            self._day = day
-            for exchange in self.takings:
-                self.takings[exchange] = Takings()
-                self._seen[exchange].clear()
-        self._judge()
 
     def on_message(self, caller: Caller, message: Message) -> Any:
         if isinstance(message, SetTrading):
@@ -127,9 +121,41 @@ class RiskActor(Actor):
             position=position,
             on_state=partial(self._on_state, exchange),
         )
-        fills = await self._ask(exchange, GetFills(since_ns=self._day * DAY_NS, limit=1_000_000), Fills)
-        for fill in fills.fills:
-            self._count(exchange, fill)
+        await self._count_today(exchange)
+
+    async def _count_today(self, exchange: str) -> None:
+        """Take the day's fills from the account's journal, some at a time, the newest first. What is filled meanwhile
+        moves the rest on: something may come twice, which counts once, and nothing is left out.
+        """
+        offset = 0
+        while True:
+            query = GetFills(since_ns=self._day * DAY_NS, limit=PAGE, offset=offset)
+            fills = (await self._ask(exchange, query, Fills)).fills
+            for fill in fills:
+                self._count(exchange, fill)
+            if len(fills) < PAGE:
+                return
+            offset += PAGE
+
+    async def _keep_judging(self) -> None:
+        """By a timer: the kill switch works without the clock actor, and while its ticks wait for a wall clock that
+        stepped back.
+        """
+        while True:
+            self._begin_day()
+            self._judge()
+            await asyncio.sleep(JUDGE_S)
+
+    def _begin_day(self) -> None:
+        """Begin to count anew when the day is another, whichever way the wall clock went."""
+        day = self.clock.time_ns() // DAY_NS
+        if day == self._day:
+            return
+        self._day = day
+        for exchange in self.takings:
+            self.takings[exchange] = Takings()
+            self._seen[exchange].clear()
+            self.context.run(self._count_today(exchange), f"today of {exchange}")
 
     async def _ask(self, exchange: str, query: Message, kind: type[T]) -> T:
         while True:
@@ -158,7 +184,8 @@ class RiskActor(Actor):
 
     def _count(self, exchange: str, fill: OrderFill) -> None:
         key = (fill.client_order_id, fill.fill.trade_id)
-        if key in self._seen[exchange] or fill.fill.time_ns // DAY_NS != self._day:
+        # A venue's day may begin before this host's.
+        if key in self._seen[exchange] or fill.fill.time_ns // DAY_NS < self._day:
             return
         self._seen[exchange].add(key)
         self.takings[exchange].add(fill.strategy, fill.pair, fill.side, fill.fill)

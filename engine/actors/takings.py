@@ -49,8 +49,9 @@ class Takings:
             base_asset, _, quote_asset = pair.partition("-")
             fees = self._fees.get(key, {})
             gain = EXACT.fma(base, mid, self._quote[key])
-            gain -= fees.get(quote_asset, Decimal(0)) + fees.get(base_asset, Decimal(0)) * mid
-            sums[quote_asset] = sums.get(quote_asset, Decimal(0)) + gain
+            gain = EXACT.subtract(gain, fees.get(quote_asset, Decimal(0)))
+            gain = EXACT.subtract(gain, EXACT.multiply(fees.get(base_asset, Decimal(0)), mid))
+            sums[quote_asset] = EXACT.add(sums.get(quote_asset, Decimal(0)), gain)
         return sums
 
     def table(self) -> list[dict[str, object]]:

@@ -202,7 +202,7 @@ class VenueRequests:
         try:
             result = await self._client.query(order.pair, order.client_order_id)
         except OrderNotFound:
-            # The venue's clock may be known better, or worse, than when the question was asked: the earlier instant counts.
+            # The venue's clock may be known otherwise than when it was asked: the earlier instant counts.
             asked_ns = min(asked_ns, self._client.time.at(asked_mono_ns))
             self._core.set_horizon(self._client.acceptance_horizon_ns)
             self._desk.do(self._core.order_not_found(order.client_order_id, asked_ns, self._desk.now()))

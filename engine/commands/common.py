@@ -62,16 +62,20 @@ def since(text: str, now_ns: int | None = None) -> int:
     now_ns = time.time_ns() if now_ns is None else now_ns
     text = text.strip()
     if re.fullmatch(r"\d{9,}(\.\d+)?", text):
-        return int(Decimal(text) * 1_000_000_000)
-    if _DURATION.fullmatch(text):
-        return now_ns - int(duration(text) * 1_000_000_000)
-    try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write 2026-01-31T12:00, epoch seconds, or 10m, 2h ago"
-        ) from None
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+        found = int(Decimal(text) * 1_000_000_000)
+    elif _DURATION.fullmatch(text):
+        found = max(0, now_ns - int(duration(text) * 1_000_000_000))
+    else:
+        try:
+            moment = datetime.fromisoformat(text).astimezone()
+        except (ValueError, OverflowError):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a time; write 2026-01-31T12:00, epoch seconds, or 10m, 2h ago"
+            ) from None
+        found = max(0, int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000)
+    if found >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is later than any order can be")
+    return found
 
 
 def positive(text: str) -> int:

@@ -87,7 +87,7 @@ def _cancel_all(args: argparse.Namespace) -> int:
     for order, why in data["failed"].items():
         print(f"engine: order {order} was not cancelled: {why}", file=sys.stderr)
     for why in data["unanswered"].values():
-        print(f"engine: {why}; its orders may be open: see engine status, then engine cancel-all again", file=sys.stderr)
+        print(f"engine: {why}; its orders may be open: see engine status, then try again", file=sys.stderr)
     return 1 if data["failed"] or data["unanswered"] else 0
 
 

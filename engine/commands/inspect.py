@@ -7,7 +7,8 @@ recorder wrote.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import journals
@@ -17,6 +18,7 @@ from engine.commands.common import (
     add_command,
     local_time,
     new_table,
+    positive,
     print_json,
     print_tables,
     since,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from engine.recorder_store import RecorderReader
 
 Row = Mapping[str, Any]
+_PAGE = 1000
 
 
 def register(subparsers: Subparsers) -> None:
@@ -37,6 +40,9 @@ def register(subparsers: Subparsers) -> None:
     for parser in (orders, fills):
         parser.add_argument(
             "--since", type=since, default=0, metavar="T", help="an ISO time, epoch seconds, or 10m, 2h ago"
+        )
+        parser.add_argument(
+            "--limit", type=positive, default=1000, metavar="N", help="list the newest N (default: 1000)"
         )
     positions = add_command(
         subparsers, "positions", _positions, "show what each account's fills add up to, by pair", json_output=True
@@ -65,17 +71,17 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _orders(args: argparse.Namespace) -> int:
-    rows = _asked(args, "orders", {"since_ns": args.since, "open_only": args.open})
+    rows = _newest(args, "orders", {"since_ns": args.since, "open_only": args.open}, _order_key)
     if rows is None:
-        rows = journals.orders(args.state, args.since, args.open)
-    return _show(args, rows, orders_table)
+        rows = journals.orders(args.state, args.since, args.open, args.limit + 1)
+    return _show(args, _cut(args, rows), orders_table)
 
 
 def _fills(args: argparse.Namespace) -> int:
-    rows = _asked(args, "fills", {"since_ns": args.since})
+    rows = _newest(args, "fills", {"since_ns": args.since}, _fill_key)
     if rows is None:
-        rows = journals.fills(args.state, args.since)
-    return _show(args, rows, fills_table)
+        rows = journals.fills(args.state, args.since, args.limit + 1)
+    return _show(args, _cut(args, rows), fills_table)
 
 
 def _balances(args: argparse.Namespace) -> int:
@@ -118,6 +124,45 @@ def _asked(args: argparse.Namespace, verb: str, arguments: dict[str, Any]) -> An
         if not journals.exist(args.state):
             raise
         return None
+
+
+def _newest(
+    args: argparse.Namespace, verb: str, arguments: dict[str, Any], key: Callable[[Row], object]
+) -> list[Any] | None:
+    """The running engine's newest rows, newest first, one more than is to be shown if there is one; None where none
+    runs. They are asked for in pages, so that no actor is kept busy; what is new meanwhile moves the rest on.
+    """
+    wanted = args.limit + 1
+    page = min(wanted, _PAGE)
+    found: dict[object, Any] = {}
+    for offset in range(0, wanted, page):
+        rows = _asked(args, verb, {**arguments, "limit": page, "offset": offset})
+        if rows is None:
+            return None
+        found |= {key(row): row for row in rows}
+        if len(rows) < page:
+            break
+    return sorted(found.values(), key=_time_of, reverse=True)[:wanted]
+
+
+def _cut(args: argparse.Namespace, rows: list[Any]) -> list[Any]:
+    """As many rows as are to be shown; that there are more is told."""
+    if len(rows) > args.limit:
+        print(f"engine: there are more; these are the newest {args.limit} (see --limit, --since)", file=sys.stderr)
+    return rows[: args.limit]
+
+
+def _order_key(row: Row) -> object:
+    return row["connector"], row["client_order_id"]
+
+
+def _fill_key(row: Row) -> object:
+    return row["connector"], row["client_order_id"], row["fill"]["trade_id"]
+
+
+def _time_of(row: Row) -> int:
+    fill = row.get("fill")
+    return int(row.get("created_ns", 0) if fill is None else fill["time_ns"])
 
 
 def _show(args: argparse.Namespace, rows: Any, table: Any) -> int:

@@ -13,36 +13,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.orders.journal_reader import JournalReader
 
-_LIMIT = 1000
-
 
 def exist(state_dir: Path) -> bool:
     """Whether any account has traded on this state folder."""
     return bool(_files(state_dir))
 
 
-def orders(state_dir: Path, since_ns: int = 0, open_only: bool = False) -> list[dict[str, Any]]:
-    """Orders of all accounts, newest first."""
+def orders(state_dir: Path, since_ns: int, open_only: bool, most: int) -> list[dict[str, Any]]:
+    """The newest orders of all accounts, newest first."""
     from msgspec import to_builtins
 
     rows = [
         {"connector": connector, **to_builtins(order)}
         for connector, journal in _journals(state_dir)
-        for order in journal.orders(since_ns=since_ns, open_only=open_only, limit=_LIMIT)
+        for order in journal.orders(since_ns=since_ns, open_only=open_only, limit=most)
     ]
-    return sorted(rows, key=lambda row: row.get("created_ns", 0), reverse=True)
+    return sorted(rows, key=lambda row: row.get("created_ns", 0), reverse=True)[:most]
 
 
-def fills(state_dir: Path, since_ns: int = 0) -> list[dict[str, Any]]:
-    """Fills of all accounts, newest first."""
+def fills(state_dir: Path, since_ns: int, most: int) -> list[dict[str, Any]]:
+    """The newest fills of all accounts, newest first."""
     from msgspec import to_builtins
 
     rows = [
         {"connector": connector, **to_builtins(fill)}
         for connector, journal in _journals(state_dir)
-        for fill in journal.fills(since_ns=since_ns, limit=_LIMIT)
+        for fill in journal.fills(since_ns=since_ns, limit=most)
     ]
-    return sorted(rows, key=lambda row: row["fill"]["time_ns"], reverse=True)
+    return sorted(rows, key=lambda row: row["fill"]["time_ns"], reverse=True)[:most]
 
 
 def _journals(state_dir: Path) -> Iterator[tuple[str, JournalReader]]:

@@ -72,7 +72,7 @@ class TimeSynchronizer:
     def now_ns(self) -> int:
         """The venue's time; the local wall clock's before the first sample.
 
-        After samples were forgotten it goes on by the last of them: it is wrong by what the venue found wrong, while the
+        After samples were forgotten it goes on by the last of them: wrong by what the venue found wrong, where the
         wall clock may be wrong by hours.
         """
         if self._offset_ns is None:

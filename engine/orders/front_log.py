@@ -4,8 +4,8 @@ A commit is one ``pwrite`` of a record: it is with the kernel when the call retu
 commit of SQLite's. The database takes many of them in one transaction a moment later and says in it how far it has
 come; then the file is written from its beginning again, so that it stays as small as what was ever pending at once.
 
-A record is a header (``HEADER``: length of its body, CRC-32, its number) and a body. The sum is over the incarnation of
-the journal that it belongs to, the number and the body, so that a file beside a journal that is not its own fits nowhere.
+A record is a header (``HEADER``: length of its body, CRC-32, its number) and a body. The sum is over the incarnation
+of the journal that it belongs to, the number and the body: nothing fits in a file beside a journal that is not its own.
 Numbers grow by one. What is there after the last record that fits (the rest of older ones, or of one whose writer was
 killed in the middle of it) is nothing: whatever was to follow such a record has not been done.
 """
@@ -66,8 +66,8 @@ class FrontLog:
 def read_front(path: Path, after: int, incarnation: int) -> list[tuple[int, bytes]]:
     """What the database, which has everything up to number ``after``, still lacks; nothing if there is no such file.
 
-    ``incarnation``: of the journal. A first record that does not follow is of another life of the database (one from a copy, or one that a power cut
-    took back): nothing of it can be used then.
+    ``incarnation``: of the journal. A first record that does not follow is of another life of the database (one from a
+    copy, or one that a power cut took back): nothing of it can be used then.
     """
     with explained(path):
         try:

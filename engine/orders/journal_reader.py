@@ -148,18 +148,20 @@ class JournalReader:
 
     # ------------------------------------------------------------------------------------------------------ orders
 
-    def orders(self, since_ns: int = 0, open_only: bool = False, limit: int = 1000) -> list[Order]:
-        """Orders created since a time, newest first."""
+    def orders(self, since_ns: int = 0, open_only: bool = False, limit: int = 1000, offset: int = 0) -> list[Order]:
+        """Orders created since a time, newest first, after the newest ``offset`` of them."""
         query = (
             f"SELECT {_ORDER} FROM orders WHERE created_ns >= ? {'AND is_open' if open_only else ''} "
-            "ORDER BY created_ns DESC, rowid DESC LIMIT ?"
+            "ORDER BY created_ns DESC, rowid DESC LIMIT ? OFFSET ?"
         )
-        return [_order(row) for row in self._all(query, since_ns, limit)]
+        return [_order(row) for row in self._all(query, since_ns, limit, offset)]
 
-    def fills(self, since_ns: int = 0, limit: int = 1000) -> list[OrderFill]:
-        """Fills since a venue time, newest first."""
-        query = f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ?"
-        return [_fill(row) for row in self._all(query, since_ns, limit)]
+    def fills(self, since_ns: int = 0, limit: int = 1000, offset: int = 0) -> list[OrderFill]:
+        """Fills since a venue time, newest first, after the newest ``offset`` of them."""
+        query = (
+            f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ? OFFSET ?"
+        )
+        return [_fill(row) for row in self._all(query, since_ns, limit, offset)]
 
     def positions(self) -> dict[str, Decimal]:
         """Base gained by pair, over all fills that the journal has."""

@@ -83,7 +83,10 @@ class RiskGate:
         return self.state is TradingState.ACTIVE and self.limits == _NO_LIMITS
 
     def check(self, order: PlaceOrder, view: RiskView, now_ns: int) -> Violation | None:
-        """The first limit that the order breaks; None, and it is counted, if it may go."""
+        """The first limit that the order breaks; None, and it is counted, if it may go.
+
+        ``now_ns``: of a clock that never steps.
+        """
         violation = (
             check_numbers(order.order_type, order.size, order.price)
             or self._check_state(order, view)
@@ -132,14 +135,15 @@ class RiskGate:
             return None
         if view.mid is None:
             return Violation(Reason.PRICE_COLLAR, f"{order.pair} has no fresh book to judge a price by")
-        if order.price is None:
+        price = _limit_of(order)
+        if price is None:
             return None
-        away = (order.price - view.mid) / view.mid * BASIS_POINTS
+        away = (price - view.mid) / view.mid * BASIS_POINTS
         away = away if order.side is Side.BUY else -away
         if away > collar:
             return Violation(
                 Reason.PRICE_COLLAR,
-                f"price {order.price:f} is {away:.1f} bps beyond the mid {view.mid:f}; the collar is {collar:f}",
+                f"price {price:f} is {away:.1f} bps beyond the mid {view.mid:f}; the collar is {collar:f}",
             )
         return None
 
@@ -164,14 +168,14 @@ class RiskGate:
         one, whole = self.limits.max_order_notional, self.limits.max_open_notional
         if one is None and whole is None:
             return None
-        notional = _notional(order.price, order.size, view.mid)
+        notional = _notional(_limit_of(order), order.size, view.mid)
         if notional is None:
             return Violation(Reason.ORDER_NOTIONAL, f"{order.pair} has no fresh book to value a market order by")
         if one is not None and notional > one:
             return Violation(Reason.ORDER_NOTIONAL, f"notional {notional:f} is above the limit {one:f}")
         if whole is not None:
-            rests = (_notional(o.price, o.size - o.filled, view.mid) or Decimal(0) for o in same_side)
-            total = sum(rests, notional)
+            rests = (_notional(o.price, _rest(o), view.mid) or Decimal(0) for o in same_side)
+            total = _sum(rests, notional)
             if total > whole:
                 return Violation(
                     Reason.TOTAL_NOTIONAL, f"open {order.side.value} notional would be {total:f}, above {whole:f}"
@@ -182,10 +186,9 @@ class RiskGate:
         limit = self.limits.max_position.get(order.pair)
         if limit is None:
             return None
-        resting = sum((o.size - o.filled for o in same_side), Decimal(0))
-        moved = resting + order.size
-        after = view.position + (moved if order.side is Side.BUY else -moved)
-        if abs(after) > limit and abs(after) > abs(view.position):
+        moved = _sum(map(_rest, same_side), order.size)
+        after = EXACT.add(view.position, moved if order.side is Side.BUY else moved.copy_negate())
+        if after.copy_abs() > limit and after.copy_abs() > view.position.copy_abs():
             return Violation(
                 Reason.POSITION_LIMIT, f"{order.pair} could come to {after:f}; the limit is {limit:f} either way"
             )
@@ -204,11 +207,25 @@ class RiskGate:
 
 def _reduces(order: PlaceOrder, view: RiskView) -> bool:
     """Whether the order, with all open ones of its side, can only bring the position nearer to zero."""
-    resting = sum(
-        (o.size - o.filled for o in view.open_orders if o.pair == order.pair and o.side is order.side), Decimal(0)
-    )
-    held = -view.position if order.side is Side.BUY else view.position
-    return order.size + resting <= held
+    same_side = (o for o in view.open_orders if o.pair == order.pair and o.side is order.side)
+    held = view.position.copy_negate() if order.side is Side.BUY else view.position
+    return _sum(map(_rest, same_side), order.size) <= held
+
+
+def _limit_of(order: PlaceOrder) -> Decimal | None:
+    """The price that an order keeps to. What a market order says of one means nothing: it trades at any."""
+    return None if order.order_type is OrderType.MARKET else order.price
+
+
+def _rest(order: Order) -> Decimal:
+    return EXACT.subtract(order.size, order.filled)
+
+
+def _sum(amounts: Iterable[Decimal], first: Decimal) -> Decimal:
+    total = first
+    for amount in amounts:
+        total = EXACT.add(total, amount)
+    return total
 
 
 def _notional(price: Decimal | None, size: Decimal, mid: Decimal | None) -> Decimal | None:
@@ -217,5 +234,4 @@ def _notional(price: Decimal | None, size: Decimal, mid: Decimal | None) -> Deci
 
 
 def _likeness(order: PlaceOrder) -> tuple[object, ...]:
-    price = None if order.order_type is OrderType.MARKET else order.price
-    return (order.strategy, order.pair, order.side, order.order_type, price, order.size)
+    return (order.strategy, order.pair, order.side, order.order_type, _limit_of(order), order.size)

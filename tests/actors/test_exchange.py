@@ -722,8 +722,8 @@ def test_F38_balances_that_the_venue_does_not_tell_are_estimated_and_limits_hold
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_W1_a_question_dated_by_a_clock_that_turns_out_wrong_ends_nothing_early(exchange_world, order, hours):
-    """The venue's clock was believed to be an hour ahead when it was asked; then its time was found anew. An order whose
-    request may still arrive is not failed for that. A clock that was believed to be behind does no harm either.
+    """The venue's clock was believed to be an hour ahead when it was asked; then its time was found anew. An order
+    whose request may still arrive is not failed for that. A clock that was believed to be behind does no harm either.
     """
 
     async def body(world, venue):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,3 +124,37 @@ def test_never_more_orders_in_any_second_than_allowed(gaps: list[int], limit: in
             assert len([at for at in passed if now - at < SECOND]) == limit
     for at in passed:
         assert len([other for other in passed if at <= other < at + SECOND]) <= limit
+
+
+HUGE = "1" + "0" * 29
+
+
+@pytest.mark.parametrize("price", ["0.01", "NaN", "sNaN", "-1", "0", "1e40"])
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (RiskLimits(max_order_notional=D("99.99")), Reason.ORDER_NOTIONAL),
+        (RiskLimits(max_open_notional=D("99.99")), Reason.TOTAL_NOTIONAL),
+        (RiskLimits(price_collar_bps=D(1)), None),
+    ],
+)
+def test_what_a_market_order_says_of_a_price_evades_no_limit(
+    limits: RiskLimits, price: str, expected: Reason | None
+) -> None:
+    """Programs that join over the bus may fill in any field; a market order trades at the book's prices."""
+    command = msgspec.structs.replace(order(price=None), price=D(price))
+    assert reason(limits, command, view("100")) is expected
+
+
+def test_no_limit_is_passed_by_less_than_a_rounding() -> None:
+    most = RiskLimits(max_position={"BTC-USDT": D(HUGE)})
+    assert reason(most, order(size="1e-9"), view("100", HUGE)) is Reason.POSITION_LIMIT
+    assert reason(most, order(size="1e-9"), view("100", "0", resting(size=HUGE))) is Reason.POSITION_LIMIT
+    whole = RiskLimits(max_open_notional=D(HUGE))
+    assert reason(whole, order(size="1e-9", price="1"), view("1", "0", resting(size=HUGE, price="1"))) is (
+        Reason.TOTAL_NOTIONAL
+    )
+    left = resting(Side.SELL, size=HUGE, filled="0." + "0" * 8 + "1")
+    reducing = {"state": TradingState.REDUCING}
+    assert reason(RiskLimits(), order(Side.SELL, "1e-9"), view("1", HUGE, left), **reducing) is None
+    assert reason(RiskLimits(), order(Side.SELL, "2e-9"), view("1", HUGE, left), **reducing) is Reason.REDUCING

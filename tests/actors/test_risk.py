@@ -1,0 +1,164 @@
+"""The risk actor beside a real exchange actor: what it counts, when it judges, and whom it halts."""
+
+from decimal import Decimal
+
+import pytest
+
+from engine.actors import risk as module
+from engine.actors.risk import DAY_NS, RiskActor
+from engine.book import BookWriter, OrderBook, SyncState
+from engine.clock import WallClock
+from engine.messages import Accepted, OrderEventKind, Reason, Refused
+from engine.orders.halt import read_trading
+from engine.orders.risk import TradingState
+
+NAME = "exchange.box.main"
+D = Decimal
+
+
+class SteppedClock(WallClock):
+    """A host's clocks whose wall time somebody sets."""
+
+    def __init__(self):
+        self.stepped_ns = 0
+
+    def time_ns(self):
+        return super().time_ns() + self.stepped_ns
+
+
+class Book:
+    """A book in shared memory, in the test's hand."""
+
+    def __init__(self, world):
+        self.clock = world.clock
+        (world.folder / "shm").mkdir(exist_ok=True)
+        self.writer = BookWriter(world.folder / "shm" / "box.BTC-USDT.book", "BTC-USDT", -2, -4)
+        self.updates = 0
+
+    def mid(self, price):
+        book = OrderBook("BTC-USDT", -2, -4)
+        book.apply_snapshot([(str(price - 1), "1")], [(str(price + 1), "1")])
+        self.updates += 1
+        self.writer.publish(book, self.updates, 0, self.clock.monotonic_ns(), SyncState.SYNCED)
+        self.writer.heartbeat(self.clock.monotonic_ns())
+
+    def lost(self):
+        self.writer.set_state(SyncState.UNSYNCED)
+
+    def close(self):
+        self.writer.close(unlink=True)
+
+
+async def traded(world, venue, order, *names):
+    """Orders filled at 100, and who placed them."""
+    bus = await world.bus("strategy.maker")
+    kinds = []
+    bus.subscribe(NAME, "orders", lambda event, number: kinds.append(event.kind))
+    for name in names:
+        assert isinstance(await bus.request(NAME, order(name), timeout=3.0), Accepted)
+        await world.until(lambda made=name: made in venue.orders)
+        venue.trade(name, "1")
+    await world.until(lambda: kinds.count(OrderEventKind.COMPLETED) == len(names))
+    return bus
+
+
+async def watch(world, clock=None, max_loss="15"):
+    accounts = [{"exchange": NAME, "connector": "box", "pairs": ["BTC-USDT"]}]
+    params = {
+        "risk": {"accounts": accounts, "max_loss": {"USDT": max_loss}, "stale_after_ns": 3_600_000_000_000},
+    }
+    return await world.start(RiskActor, "risk", params=params, clock=clock)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "JUDGE_S", 0.002)
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+
+def test_a_loss_halts_every_account_with_no_tick_of_a_clock(exchange_world, order, quick):
+    """The clock actor is dead, or waits for a wall clock that stepped back: the kill switch works all the same."""
+
+    async def body(world, venue):
+        running, book = await world.exchange(), Book(world)
+        book.mid(100)
+        bus = await traded(world, venue, order, "e-1")
+        risk = await watch(world)
+        await world.until(lambda: risk.actor.takings[NAME].fills == 1)
+        assert risk.actor.trading.state is TradingState.ACTIVE
+        book.mid(80)
+        await world.until(lambda: running.actor.gate.state is TradingState.HALTED)
+        assert read_trading(world.folder / "state").state is TradingState.HALTED
+        refused = await bus.request(NAME, order("e-2"), timeout=3.0)
+        assert isinstance(refused, Refused)
+        assert (refused.reason, "limit is 15" in refused.detail) == (Reason.HALTED, True)
+        book.close()
+
+    exchange_world(body)
+
+
+def test_the_days_fills_are_asked_for_some_at_a_time(exchange_world, order, quick, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 2)
+
+    async def body(world, venue):
+        await world.exchange()
+        names = [f"e-{index}" for index in range(5)]
+        await traded(world, venue, order, *names)
+        risk = await watch(world)
+        await world.until(lambda: risk.actor.takings[NAME].fills == 5)
+        assert risk.actor.takings[NAME].position("BTC-USDT") == 5
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_wall_clock_that_steps_over_midnight_and_back_loses_no_loss(exchange_world, order, quick, days):
+    async def body(world, venue):
+        await world.exchange()
+        await traded(world, venue, order, "e-1")
+        clock = SteppedClock()
+        risk = await watch(world, clock)
+        await world.until(lambda: risk.actor.takings[NAME].fills == 1)
+        today = risk.actor._day
+        clock.stepped_ns = days * DAY_NS
+        await world.until(lambda: risk.actor._day == today + days)
+        clock.stepped_ns = 0
+        await world.until(lambda: risk.actor._day == today and risk.actor.takings[NAME].fills == 1)
+
+    exchange_world(body)
+
+
+def test_a_days_loss_does_not_go_away_with_its_book(exchange_world, order):
+    async def body(world, venue):
+        book = Book(world)
+        book.mid(100)
+        running = await world.exchange(risk={"max_daily_loss": {"USDT": "15"}}, stale_after_ns=3_600_000_000_000)
+        bus = await traded(world, venue, order, "e-1")
+        book.mid(80)
+        assert (await bus.request(NAME, order("e-2"), timeout=3.0)).reason is Reason.DAILY_LOSS
+        book.lost()
+        assert running.actor.exposure.mid("BTC-USDT") is None
+        assert (await bus.request(NAME, order("e-3"), timeout=3.0)).reason is Reason.DAILY_LOSS
+        book.close()
+
+    exchange_world(body)
+
+
+def test_an_order_rate_is_counted_by_a_clock_that_never_steps(exchange_world, order):
+    """The venue's time is found anew an hour earlier: what was let out before does not hold orders back for an hour."""
+
+    async def body(world, venue):
+        await world.exchange(risk={"max_orders_per_second": 1, "duplicate_window_s": 0.001})
+        venue.time.lead_ns = 3600 * 10**9
+        bus = await traded(world, venue, order, "e-1")
+        venue.time.lead_ns = 0
+        answers = []
+
+        async def placed():
+            answers.append(await bus.request(NAME, order(f"e-again-{len(answers)}"), timeout=3.0))
+            return isinstance(answers[-1], Accepted)
+
+        while not await placed():
+            assert answers[-1].reason is Reason.ORDER_RATE
+
+    exchange_world(body)
