@@ -87,7 +87,7 @@ class Departure:
                 fill=fill.fill,
             )
             for fill in found
-            if (order := ours.get((fill.pair, fill.exchange_order_id))) is not None
+            if (order := ours.get((fill.pair, fill.exchange_order_id))) is not None and fill.fill.size > 0
         ]
         missed, duplicated = audit(desk.journal.run_fills(run_id), told)
         gauges = desk.context.metrics.gauges

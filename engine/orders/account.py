@@ -12,7 +12,8 @@ What it holds to:
   older or newer, since an ended order never comes back at a venue. An order told as failed that turns up alive is
   cancelled, since nobody else knows of it any more.
 * What is not an end is taken only if it is dated no earlier than the newest evidence for that order. Dates are on the
-  venue's clock: of a stream's event its own, of an answer by REST the instant at which its request started.
+  venue's clock: of a stream's event its own, of an answer by REST the instant at which its request started. A date that
+  is further ahead than clocks can differ is a mistake, and counts as that: it would put off whatever comes after it.
 * An end is told once, after the fills that belong to it by the venue's cumulative filled size.
 
 Times are nanoseconds since the epoch; ``now_ns`` is the wall clock.
@@ -341,7 +342,7 @@ class Account:
 
         ``dated_ns`` 0: the venue did not say; then it counts as new.
         """
-        return self._observe(update, (), dated_ns or now_ns, now_ns)
+        return self._observe(update, (), self._plausible(dated_ns, now_ns), now_ns)
 
     def venue_fill(
         self, pair: str, fill: Fill, now_ns: int, client_order_id: str = "", exchange_order_id: str = ""
@@ -417,8 +418,9 @@ class Account:
         """Balances told by the venue. ``complete``: an asset that is not named is not held; then ``orders`` are those
         that were open when the request began.
         """
+        dated_ns = self._plausible(dated_ns, now_ns)
         changed = self._funds.update(balances, dated_ns, complete, self.open_orders, orders)
-        return self._funds.event(changed, dated_ns or now_ns)
+        return self._funds.event(changed, dated_ns)
 
     # --------------------------------------------------------------------------------------------------- time
 
@@ -440,7 +442,7 @@ class Account:
             pair, created_ns = tracked.order.pair, tracked.order.created_ns
             since[pair] = min(since.get(pair, now_ns), created_ns)
         return [
-            FetchFills(pair=pair, since_ns=max(created_ns - _FILLS_OVERLAP_NS, self._fills_since(pair), 0))
+            FetchFills(pair=pair, since_ns=max(created_ns - _FILLS_OVERLAP_NS, self._fills_since(pair, now_ns), 0))
             for pair, created_ns in since.items()
         ]
 
@@ -522,8 +524,12 @@ class Account:
         order = tracked.order
         return FetchFills(pair=order.pair, since_ns=max(0, order.created_ns - _FILLS_OVERLAP_NS), order=order)
 
-    def _fills_since(self, pair: str) -> int:
-        return max(0, self._last_trade_ns.get(pair, 0) - _FILLS_OVERLAP_NS)
+    def _fills_since(self, pair: str, now_ns: int) -> int:
+        return max(0, min(self._last_trade_ns.get(pair, 0), now_ns) - _FILLS_OVERLAP_NS)
+
+    def _plausible(self, dated_ns: int, now_ns: int) -> int:
+        """A date of the venue's, no further ahead than clocks can differ; now where it gave none."""
+        return min(dated_ns or now_ns, now_ns + self._horizon_ns)
 
     # --------------------------------------------------------------------------------------------- inside: holding
 

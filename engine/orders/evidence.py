@@ -43,7 +43,10 @@ class Evidence:
         batch.event(tracked, OrderEventKind.CREATED)
 
     def take_fill(self, batch: Batch, tracked: TrackedOrder, fill: Fill) -> None:
-        """One execution: counted once, in whatever state the order is."""
+        """One execution: counted once, in whatever state the order is. One of no size is none."""
+        if not (fill.size.is_finite() and fill.size > 0):
+            self._counters["fills_without_size"] += 1
+            return
         if fill.trade_id in tracked.trade_ids:
             self._counters["fills_repeated"] += 1
             return

@@ -588,3 +588,64 @@ def test_F40_a_fee_in_an_asset_of_its_own_is_counted_at_the_present_mids(desk: D
     desk.tell("e-1", S.FILLED, "1", untold)
     (fill,) = [event.fill for event in desk.published if event.fill is not None]
     assert (fill.fee, fill.fee_asset, fill.fee_estimated) == (Decimal("0.0002"), "BNB", True)
+
+
+@pytest.mark.parametrize("size", ["0", "-0", "-0.4", "0E+5", "NaN", "Infinity"])
+def test_an_execution_of_no_size_is_none(desk: Desk, size: str) -> None:
+    desk.placed()
+    desk.tell("e-1", S.OPEN, "0", desk.fill("t1", size))
+    desk.do(desk.account.venue_fill(desk.pair, desk.fill("t2", size), desk.now, "e-1"))
+    assert desk.kinds == [K.CREATED]
+    assert desk.state() is S.OPEN
+    assert desk.journal.fills() == []
+    desk.tell("e-1", S.FILLED, "1", desk.fill("t1", "1"))
+    assert desk.kinds == [K.CREATED, K.FILL, K.COMPLETED]
+
+
+def test_more_executed_than_was_ordered_is_told_as_it_is_and_ends_the_order_once(desk: Desk) -> None:
+    desk.placed()
+    desk.tell("e-1", S.PARTIALLY_FILLED, "0.7", desk.fill("t1", "0.7"))
+    desk.tell("e-1", S.PARTIALLY_FILLED, "0.7", desk.fill("t2", "0.8"))
+    desk.tell("e-1", S.FILLED, "1.7", desk.fill("t3", "0.2"))
+    assert desk.kinds == [K.CREATED, K.FILL, K.FILL, K.COMPLETED, K.FILL]
+    order = desk.account.order("e-1")
+    assert (order.state, order.filled) == (S.FILLED, Decimal("1.7"))
+    desk.restart()
+    assert desk.account.order("e-1") == order
+
+
+HOUR = 3600
+
+
+def test_a_date_far_ahead_puts_nothing_off_for_as_long(desk: Desk) -> None:
+    """The venue's clock stepped by an hour and back: what is told from then on counts again within seconds."""
+    desk.placed()
+    desk.tell("e-1", S.PARTIALLY_FILLED, "0.4", desk.fill("t1", "0.4"), at=desk.now + HOUR * desk.second)
+    desk.decide(desk.account.cancel(CancelOrder(client_order_id="e-1"), desk.now))
+    desk.do(desk.account.cancel_failed("e-1", Failure.UNKNOWN, Reason.NONE, "", desk.now))
+    desk.wait(2 * desk.horizon / desk.second)
+    desk.cancels.clear()
+    desk.tell("e-1", S.PARTIALLY_FILLED, "0.4")
+    assert [order.client_order_id for order in desk.cancels] == ["e-1"]
+    desk.wait(1)
+    desk.do(desk.account.order_not_found("e-1", desk.now, desk.now))
+    assert desk.state() is S.FAILED
+
+
+def test_balances_dated_far_ahead_are_overwritten_soon(desk: Desk) -> None:
+    account = desk.account
+    account.balances({"BTC": balance("2")}, desk.now + HOUR * desk.second, desk.now)
+    desk.wait(2 * desk.horizon / desk.second)
+    account.balances({"BTC": balance("3")}, desk.now, desk.now)
+    assert account.balance("BTC") == balance("3")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_execution_dated_far_ahead_hides_no_later_one(desk: Desk, restarted: bool) -> None:
+    desk.placed()
+    ahead = msgspec.structs.replace(desk.fill("t1", "0.4"), time_ns=desk.now + HOUR * desk.second)
+    desk.tell("e-1", S.PARTIALLY_FILLED, "0.4", ahead)
+    if restarted:
+        desk.restart()
+    (wanted,) = desk.account.fills_wanted(desk.now)
+    assert wanted.since_ns <= desk.now
