@@ -35,6 +35,18 @@ from engine.messages import (
 COMMAND_EXPIRY_S = 1.0
 ANSWER_TIMEOUT_S = 1.5
 RETRY_S = 0.05
+_BY_RULE = frozenset(
+    {
+        Reason.OFF_INCREMENT,
+        Reason.INVALID_PRICE,
+        Reason.BELOW_MIN_SIZE,
+        Reason.ABOVE_MAX_SIZE,
+        Reason.BELOW_MIN_NOTIONAL,
+        Reason.UNKNOWN_PAIR,
+        Reason.NOT_TRADING,
+    }
+)
+"""Refusals that say that the rules known here may be old ones."""
 
 
 class AccountLink:
@@ -194,6 +206,8 @@ class AccountLink:
         if order is None:
             return
         self._forget(reply.client_order_id)
+        if reply.reason in _BY_RULE:
+            self._ask_account()
         self.context.metrics.count(f"refused/{reply.reason.value}")
         self.context.log.warning(
             "order refused", id=reply.client_order_id, pair=order.pair, reason=reply.reason.value, detail=reply.detail

@@ -8,6 +8,7 @@ from engine.actors.desk import Desk
 from engine.bus import Down, SubscriptionState
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import Dated
+from engine.connectors.errors import RateLimited, VenueRefused
 from engine.errors import VenueError
 from engine.messages import NetworkStatus, Order, UserStreamState, VenueBalanceUpdate
 
@@ -17,6 +18,9 @@ POLL_PAIR_S = 0.2
 """Without the user stream a pass is made every ``POLL_S`` and so much more for each pair: open orders are asked for by
 pair, and venues count."""
 RETRY_MOST_S = 2.0
+RULES_S = 1800.0
+"""How often the venue's rules and the account's fees are asked for again: both change while an engine runs."""
+LEARN_AGAIN_S = 60.0
 
 
 class Reconciler:
@@ -76,7 +80,7 @@ class Reconciler:
         self._up.set()
         self._log.info("ready", open_orders=len(self._core.open_orders()), last_event=self._core.last_number)
         self._desk.do(self._core.recover(self._desk.now()))
-        self._desk.context.run(self._learn_fees(), "fees")
+        self._desk.context.run(self._keep_learning(), "rules and fees")
         await self._keep_reconciled()
 
     def at_once(self) -> None:
@@ -159,11 +163,37 @@ class Reconciler:
         desk = self._desk
         desk.do(self._core.balances(told.value.balances, told.venue_ns, desk.now(), complete=True, orders=orders))
 
-    async def _learn_fees(self) -> None:
-        """The account's own rates; until they are known, and where the venue does not tell, its list's."""
+    async def _keep_learning(self) -> None:
+        """The account's own rates, at once, and then rates and rules again and again. Where the venue does not tell,
+        what was known stays: of the rates, those of its list.
+        """
+        learned = await self._learn_fees()
+        while True:
+            await asyncio.sleep(RULES_S if learned else LEARN_AGAIN_S)
+            learned = await self._learn_rules() and await self._learn_fees()
+
+    async def _learn_fees(self) -> bool:
         try:
             rates = await self._client.fee_rates(self._desk.pairs)
         except VenueError as error:
-            self._log.info("the account's fees are taken from the venue's list", error=str(error))
-        else:
-            self._core.set_fees(rates)
+            self._log.info("the account's fees could not be asked for", error=str(error))
+            return _is_an_answer(error)
+        self._core.set_fees(rates)
+        return True
+
+    async def _learn_rules(self) -> bool:
+        try:
+            rules = await self._client.trading_rules(self._desk.pairs)
+        except VenueError as error:
+            self._log.info("the venue's rules could not be asked for", error=str(error))
+            return _is_an_answer(error)
+        changed = sorted(pair for pair, rule in rules.items() if rule != self._core.rules.get(pair))
+        if changed:
+            self._log.warning("the venue's rules changed", pairs=changed)
+            self._core.rules = {**self._core.rules, **rules}
+        return True
+
+
+def _is_an_answer(error: VenueError) -> bool:
+    """Whether asking again soon brings nothing else: the venue said no, and not for too many questions."""
+    return isinstance(error, VenueRefused) and not isinstance(error, RateLimited)

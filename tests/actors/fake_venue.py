@@ -54,6 +54,7 @@ class FakeVenue:
             "USDT": Balance(total=Decimal(1_000_000), available=Decimal(1_000_000)),
         }
         self.rules = {PAIR: RULE}
+        self.fees = {}
         self.calls = []
         self.script = {}
         self.stream = None
@@ -224,6 +225,9 @@ class FakeClient(ExchangeClient):
     async def cancel(self, order):
         requested, name = self.time.now_ns(), order.client_order_id
         return self.venue.dated(await self.venue.call("cancel", name, lambda: self.venue.remove(name)), requested)
+
+    async def fee_rates(self, pairs):
+        return await self.venue.call("fees", pairs, lambda: dict(self.venue.fees))
 
     async def cancel_pair(self, pair):
         raise AssertionError("the engine cancels by id")

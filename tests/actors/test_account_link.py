@@ -3,6 +3,7 @@
 import asyncio
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from engine.actors import account_link as module
@@ -631,5 +632,23 @@ def test_an_order_that_makes_no_sense_is_refused_in_words_told_to_its_strategy_a
         maker.link.place(order("e-good", price="100.00"))
         await world.until(lambda: maker.kinds("e-good") == [CREATED])
         assert venue.asked("place") == ["e-good"]
+
+    link_world(body)
+
+
+def test_F34_a_refusal_by_a_rule_brings_the_present_rules(link_world, order):
+    """The account learned new rules since the strategy was connected: it rounds by the old ones until it is refused."""
+
+    async def body(world, venue):
+        running = await world.exchange()
+        maker = await world.follow()
+        assert maker.link.rules == {world.pair: world.rule}
+        coarse = msgspec.structs.replace(world.rule, price_increment=Decimal("0.1"))
+        running.actor.core.rules = {world.pair: coarse}
+        maker.link.place(order("e-1", price="100.01"))
+        await world.until(lambda: maker.kinds() == [FAILED])
+        await world.until(lambda: maker.link.rules == {world.pair: coarse})
+        maker.link.place(order("e-2", price="100.1"))
+        await world.until(lambda: maker.kinds("e-2") == [CREATED])
 
     link_world(body)

@@ -6,7 +6,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from engine.connectors.errors import InsufficientBalance, TransportError, UnknownOutcome, VenueRefused
+from engine.actors import reconciler as reconciler_module
+from engine.connectors.errors import InsufficientBalance, RateLimited, TransportError, UnknownOutcome, VenueRefused
 from engine.errors import JournalError, RemoteError
 from engine.messages import (
     Accepted,
@@ -18,6 +19,7 @@ from engine.messages import (
     CancelAllResult,
     CancelOrder,
     ControlReply,
+    FeeSchema,
     Fills,
     GetAccount,
     GetFills,
@@ -744,5 +746,49 @@ def test_W1_a_question_dated_by_a_clock_that_turns_out_wrong_ends_nothing_early(
         answered.set()
         await world.until(lambda: running.actor.core.counters["not_found_early"])
         assert maker.kinds() == [OrderEventKind.UNKNOWN]
+
+    exchange_world(body)
+
+
+@pytest.fixture
+def learning(monkeypatch):
+    monkeypatch.setattr(reconciler_module, "RULES_S", 0.01)
+    monkeypatch.setattr(reconciler_module, "LEARN_AGAIN_S", 0.01)
+
+
+def test_F34_rules_that_the_venue_changes_hold_from_then_on(exchange_world, order, learning):
+    """Also when it cannot be asked for a while, and for a pair whose rule could not be read at the start."""
+
+    async def body(world, venue):
+        venue.rules = {}
+        running = await world.exchange()
+        maker = await client(world)
+        assert (await maker.ask(order("e-1"))).reason is Reason.UNKNOWN_PAIR
+        venue.rules = {world.pair: world.rule}
+        await world.until(lambda: running.actor.core.rules)
+        assert isinstance(await maker.ask(order("e-2", price="100.01")), Accepted)
+        venue.next("rules", before=DOWN)
+        venue.next("rules", before=RateLimited(-1003, "too many", 1.0))
+        venue.rules = {world.pair: msgspec.structs.replace(world.rule, price_increment=Decimal("0.1"))}
+        await world.until(lambda: running.actor.core.rules[world.pair].price_increment == Decimal("0.1"))
+        refused = await maker.ask(order("e-3", price="100.01"))
+        assert refused.reason is Reason.OFF_INCREMENT
+        assert "price_increment 0.1" in refused.detail
+        asked = venue.count("rules")
+        venue.rules = {}
+        await world.until(lambda: venue.count("rules") > asked + 1)
+        assert isinstance(await maker.ask(order("e-4", price="100.1")), Accepted)
+
+    exchange_world(body)
+
+
+def test_F34_fees_that_could_not_be_asked_for_are_asked_for_again(exchange_world, learning):
+    async def body(world, venue):
+        venue.next("fees", before=DOWN)
+        venue.fees = {world.pair: FeeSchema(maker=Decimal("0.002"))}
+        running = await world.exchange()
+        await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.002"))
+        venue.fees = {world.pair: FeeSchema(maker=Decimal("0.001"))}
+        await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.001"))
 
     exchange_world(body)
