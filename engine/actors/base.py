@@ -36,6 +36,7 @@ from engine.runtime.base import ActorSpec
 
 SUPERVISOR = "supervisor"
 CLOCK = "clock"
+RISK = "risk"
 STATS_INTERVAL_S = 0.5
 REPORT_TIMEOUT_S = 1.0
 TERM_GRACE_NS = 5_000_000_000

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.base import Actor, ActorContext
-from engine.actors.exchange import ExchangeActor
+from engine.actors.exchange import ExchangeActor, by_risk_alone
 from engine.actors.journal_care import JournalSettings
 from engine.actors.tenure import Tenure, open_store
 from engine.bus import Caller
@@ -94,6 +94,7 @@ class CandidateActor(Actor):
             case PlaceOrder():
                 return Refused(client_order_id=message.client_order_id, reason=Reason.NO_LEASE, detail=self._waits_for)
             case SetTrading():
+                by_risk_alone(caller)
                 self._trading = message
                 return TradingSet(state=message.state)
             case GetAccount():

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.account_numbers import AccountNumbers
-from engine.actors.base import Actor, ActorContext
+from engine.actors.base import RISK, Actor, ActorContext
 from engine.actors.departure import AUDIT_TIMEOUT_S, Departure
 from engine.actors.desk import Desk
 from engine.actors.exposure import Exposure
@@ -27,7 +27,7 @@ from engine.actors.settings import connector_of
 from engine.actors.tenure import Tenure
 from engine.actors.venue_requests import VenueRequests
 from engine.bus import Caller, Overload
-from engine.errors import JournalError
+from engine.errors import BusError, JournalError
 from engine.messages import (
     BalanceEvent,
     CancelAll,
@@ -196,6 +196,7 @@ class ExchangeActor(Actor):
             case OrderFate():
                 return self._answer(self.core.fate(message.client_order_id, self._now()))
             case SetTrading():
+                by_risk_alone(caller)
                 return self.set_trading(message)
             case GetAccount():
                 if not self.ready:
@@ -362,6 +363,12 @@ class ExchangeActor(Actor):
         self.care.collect(self.metrics.counters, self.metrics.gauges)
         self.numbers.collect(self.metrics)
         self.metrics.counters["orders_unreadable"] = self.client.unreadable
+
+
+def by_risk_alone(caller: Caller) -> None:
+    """A trading state is on disk before any account hears of it; whoever else sets one would undo a halt unseen."""
+    if caller.name != RISK:
+        raise BusError(f"only the risk actor sets the trading state, not {caller.name}")
 
 
 def _one_asset(event: BalanceEvent, asset: str, balance: Any) -> BalanceEvent:

@@ -33,7 +33,10 @@ class Takings:
 
     def position(self, pair: str) -> Decimal:
         """Base gained in a pair, over all strategies."""
-        return sum((base for (_, name), base in self._base.items() if name == pair), Decimal(0))
+        total = Decimal(0)
+        for (_, name), base in self._base.items():
+            total = EXACT.add(total, base) if name == pair else total
+        return total
 
     def gains(self, mids: Mapping[str, Decimal | None]) -> dict[str, Decimal]:
         """What all of it is worth by quote asset: cash, plus base at these mids, less fees.

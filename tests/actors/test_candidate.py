@@ -98,7 +98,10 @@ def test_a_candidate_refuses_and_knows_nothing_and_takes_over_when_the_holder_is
             assert isinstance(await waiting.ask(GetAccount()), ControlReply)
             with pytest.raises(RemoteError):
                 await waiting.ask(OrderFate(client_order_id="e-1"))
-            assert isinstance(await waiting.ask(SetTrading(state="reducing", reason="")), TradingSet)
+            with pytest.raises(RemoteError, match="only the risk actor"):
+                await waiting.ask(SetTrading(state="active", reason=""))
+            risk = Maker(await there.bus("risk"))
+            assert isinstance(await risk.ask(SetTrading(state="reducing", reason="")), TradingSet)
             await first.kill()
             venue.trade("e-1", "0.4", told=False)
             await there.until(lambda: second.actor.exchange is not None and second.actor.exchange.ready)

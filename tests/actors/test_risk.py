@@ -8,7 +8,8 @@ from engine.actors import risk as module
 from engine.actors.risk import DAY_NS, RiskActor
 from engine.book import BookWriter, OrderBook, SyncState
 from engine.clock import WallClock
-from engine.messages import Accepted, OrderEventKind, Reason, Refused
+from engine.errors import RemoteError
+from engine.messages import Accepted, OrderEventKind, Reason, Refused, SetTrading, TradingSet
 from engine.orders.halt import read_trading
 from engine.orders.risk import TradingState
 
@@ -160,5 +161,19 @@ def test_an_order_rate_is_counted_by_a_clock_that_never_steps(exchange_world, or
 
         while not await placed():
             assert answers[-1].reason is Reason.ORDER_RATE
+
+    exchange_world(body)
+
+
+def test_nobody_but_the_risk_actor_ends_a_halt(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        risk, strategy = await world.bus("risk"), await world.bus("strategy.maker")
+        halt = SetTrading(state="halted", reason="by hand")
+        assert isinstance(await risk.request(NAME, halt, timeout=3.0), TradingSet)
+        with pytest.raises(RemoteError, match="only the risk actor"):
+            await strategy.request(NAME, SetTrading(state="active", reason=""), timeout=3.0)
+        assert (await strategy.request(NAME, order(), timeout=3.0)).reason is Reason.HALTED
+        assert venue.count("place") == 0
 
     exchange_world(body)

@@ -7,7 +7,7 @@ Sources: "Trading endpoints", "Account endpoints" and "User Data Streams" of the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import msgspec
 
@@ -19,6 +19,8 @@ from engine.connectors.symbols import SymbolMap
 from engine.messages import Balance, Fill, OrderState, OrderType, Reason, Side, VenueOrderUpdate
 
 MS = 1_000_000
+_EXACT = Context(prec=100)
+"""Wide enough for the sum of any two amounts of 40 digits each way."""
 
 _STATES = {
     "NEW": OrderState.OPEN,
@@ -242,7 +244,7 @@ def stream_update(report: ExecutionReport, symbols: SymbolMap) -> VenueOrderUpda
 
 def balances(assets: Iterable[tuple[str, Decimal, Decimal]]) -> dict[str, Balance]:
     """Balances by asset, of (asset, free, locked)."""
-    return {asset: Balance(total=free + locked, available=free) for asset, free, locked in assets}
+    return {asset: Balance(total=_EXACT.add(free, locked), available=free) for asset, free, locked in assets}
 
 
 def order_state(status: str) -> OrderState:

@@ -199,3 +199,18 @@ def test_ends_and_notices(protocol: UserDataProtocol) -> None:
 def test_what_cannot_be_read_says_so(protocol: UserDataProtocol, frame: bytes) -> None:
     with pytest.raises(MalformedFrame):
         protocol.feed(frame)
+
+
+def test_a_balance_of_many_digits_is_exact(protocol: UserDataProtocol) -> None:
+    told = {"a": "TOKEN", "f": "123456789012345678901234567890.00000001", "l": "1.00000001"}
+    frame = {"event": {"e": "outboundAccountPosition", "E": 2, "u": 1, "B": [told]}}
+    (update,) = protocol.feed(json.dumps(frame))
+    assert isinstance(update, VenueBalanceUpdate)
+    assert update.balances["TOKEN"].total == Decimal("123456789012345678901234567891.00000002")
+
+
+@pytest.mark.parametrize("time", [-1, 1_700_000_000_000_000_000, 2**63, 10**30])
+def test_a_time_that_nothing_can_have_is_a_malformed_frame(protocol: UserDataProtocol, time: int) -> None:
+    told = {"e": "outboundAccountPosition", "E": 2, "u": time, "B": []}
+    with pytest.raises(MalformedFrame):
+        protocol.feed(json.dumps({"event": told}))
