@@ -14,6 +14,7 @@ from engine.actors.base import ActorContext
 from engine.actors.tenure import Tenure
 from engine.connectors.backoff import Backoff
 from engine.connectors.errors import TransportError
+from engine.errors import JournalError
 from engine.orders.effects import Effect, FetchFills, FetchOpenOrders, JournalWrite, Query, SendCancel
 from engine.orders.journal import Journal
 from engine.orders.lease import LeaseTerms
@@ -184,7 +185,12 @@ class JournalCare:
     async def _keep_small(self) -> None:
         await asyncio.sleep(ROTATE_FIRST_S)
         while True:
-            await self.rotate()
+            try:
+                await self.rotate()
+            except JournalError as error:
+                # What is to be moved stays where it is: no reason to stop trading.
+                self._context.log.error("the journal was not rotated", error=str(error), again_in_s=ROTATE_EVERY_S)
+                self._context.metrics.count("journal_rotations_failed")
             await asyncio.sleep(ROTATE_EVERY_S)
 
     async def rotate(self) -> int:

@@ -13,6 +13,9 @@ from engine.errors import JournalError
 from engine.messages import StreamPosition
 from engine.orders.database import Schema, explained, open_database
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, TypeError)
+"""What comes of decoding what is no MessagePack, or not even bytes."""
+
 _SCHEMA = Schema(
     kind="a strategy's store",
     application_id=0x656E7374,
@@ -72,7 +75,7 @@ class StrategyStore:
                 open_orders=msgspec.msgpack.decode(row[2], type=list[str]),
                 saved_ns=row[3],
             )
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise JournalError(f"{self._path}: unreadable checkpoint: {error}; move the file away") from error
 
     def save(
@@ -122,5 +125,5 @@ def read_positions(path: Path) -> dict[str, StreamPosition]:
         connection.close()
     try:
         return {} if row is None else msgspec.msgpack.decode(row[0], type=dict[str, StreamPosition])
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise JournalError(f"{path}: unreadable checkpoint: {error}") from error

@@ -20,6 +20,7 @@ from engine.messages import (
     StreamPosition,
 )
 from engine.orders.journal import Journal
+from engine.orders.rotation import Rotation
 
 NAME = "exchange.box.main"
 POWER = {"journal": {"durability": "power"}}
@@ -154,6 +155,31 @@ def test_a_rotation_of_the_running_actor_changes_no_answer(exchange_world, order
         assert events == list(range(1, len(before[0]) + 1))
 
     exchange_world(body)
+
+
+def test_a_rotation_that_fails_is_told_and_tried_again_and_stops_no_trading(exchange_world, order, monkeypatch):
+    """The archive is locked by a program that copies it, say: what was to be moved stays where it is."""
+    monkeypatch.setattr(journal_care, "ROTATE_FIRST_S", 0.001)
+    monkeypatch.setattr(journal_care, "ROTATE_EVERY_S", 0.001)
+
+    async def body(world, venue):
+        tries = []
+
+        def fail(rotation, now_ns, folded):
+            tries.append(now_ns)
+            raise JournalError("main.db: database is locked; another program holds it; close that program")
+
+        with monkeypatch.context() as held:
+            held.setattr(Rotation, "copy", fail)
+            running = await world.exchange(journal={"keep_days": 1})
+            await world.until(lambda: len(tries) > 2)
+            assert isinstance(await ask(world, order()), Accepted)
+            await world.until(lambda: running.actor.core.order("e-1").state is OrderState.OPEN)
+        assert running.actor.metrics.counters["journal_rotations_failed"] >= 2
+        assert not running.ended
+
+    (said, *_) = [line for line in exchange_world(body) if line["event"] == "the journal was not rotated"]
+    assert "another program holds it" in said["error"]
 
 
 def test_a_damaged_journal_keeps_its_account_from_trading(exchange_world):

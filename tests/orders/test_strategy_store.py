@@ -10,7 +10,8 @@ import pytest
 
 from engine.errors import JournalError
 from engine.messages import StreamPosition
-from engine.orders.strategy_store import StrategyStore
+from engine.orders.rotation import folded_by_all
+from engine.orders.strategy_store import StrategyStore, read_positions
 
 AT_7 = {"binance.main": StreamPosition(incarnation=5, number=7)}
 
@@ -43,12 +44,19 @@ def test_a_state_that_cannot_be_saved_leaves_the_last_one(tmp_path: Path) -> Non
         assert store.load() is None
 
 
-def test_an_unreadable_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["state", "positions", "open_orders"])
+@pytest.mark.parametrize("blob", ["x'c1'", "x''", "x'a2fffe'", "x'81a2fffe01'", "'text'", "7"])
+def test_an_unreadable_checkpoint_is_named(tmp_path: Path, column: str, blob: str) -> None:
     path = tmp_path / "maker.db"
     with StrategyStore(path) as store:
         store.save({"n": 1}, AT_7)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE checkpoint SET positions = x'c1'")
+        connection.execute(f"UPDATE checkpoint SET {column} = {blob}")
     connection.close()
     with StrategyStore(path) as store, pytest.raises(JournalError, match="unreadable checkpoint"):
         store.load()
+    if column == "positions":
+        with pytest.raises(JournalError, match="unreadable checkpoint"):
+            read_positions(path)
+        # It may ask for all of the past: nothing of an account's journal may be moved away from it.
+        assert folded_by_all(tmp_path, "binance.main", 5, 100) == 0
