@@ -14,6 +14,7 @@ What it holds to:
 * What is not an end is taken only if it is dated no earlier than the newest evidence for that order. Dates are on the
   venue's clock: of a stream's event its own, of an answer by REST the instant at which its request started. A date that
   is further ahead than clocks can differ is a mistake, and counts as that: it would put off whatever comes after it.
+  When that clock turns out to be back by more than that, dates of before say nothing any more.
 * An end is told once, after the fills that belong to it by the venue's cumulative filled size.
 
 Times are nanoseconds since the epoch; ``now_ns`` is the wall clock.
@@ -115,6 +116,7 @@ class Account:
         self._funds = Funds(connector, account, view or BalanceView())
         self._held = HeldOrders(archive, id_prefix, self._watch, self.counters)
         self._last_trade_ns = dict(recovered.last_trade_ns)
+        self._newest_ns = 0
         self._evidence = Evidence(self._timing, self.counters, self._last_trade_ns, self._funds.fees, mids)
         for stored in recovered.orders:
             self._held.hold(TrackedOrder.from_stored(stored))
@@ -391,6 +393,7 @@ class Account:
         pairs: Iterable[str] | None = None,
     ) -> list[Effect]:
         """The account's open orders (of some pairs), asked for at ``requested_ns``: missing ones are asked about."""
+        self._keep_time(now_ns)
         scope = None if pairs is None else frozenset(pairs)
         effects: list[Effect] = []
         listed: set[str] = set()
@@ -418,6 +421,7 @@ class Account:
         """Balances told by the venue. ``complete``: an asset that is not named is not held; then ``orders`` are those
         that were open when the request began.
         """
+        self._keep_time(now_ns)
         dated_ns = self._plausible(dated_ns, now_ns)
         changed = self._funds.update(balances, dated_ns, complete, self.open_orders, orders)
         return self._funds.event(changed, dated_ns)
@@ -448,6 +452,7 @@ class Account:
 
     def due(self, now_ns: int) -> list[Effect]:
         """The questions that are due."""
+        self._keep_time(now_ns)
         effects: list[Effect] = []
         for tracked in self._watch.due(now_ns):
             if tracked.need is Need.FILLS:
@@ -533,7 +538,18 @@ class Account:
 
     # --------------------------------------------------------------------------------------------- inside: holding
 
+    def _keep_time(self, now_ns: int) -> None:
+        """Notice that the venue's clock is back by more than clocks can differ: it stepped, or was known wrongly."""
+        if now_ns + self._horizon_ns < self._newest_ns:
+            self.counters["clock_went_back"] += 1
+            self._held.undate()
+            self._funds.undate(now_ns)
+            self._watch.ask_all(now_ns)
+            self._newest_ns = 0
+        self._newest_ns = max(self._newest_ns, now_ns)
+
     def _batch(self, now_ns: int) -> Batch:
+        self._keep_time(now_ns)
         return Batch(self.connector, self.account, self._numbers, now_ns)
 
     def _close(self, batch: Batch, *orders: TrackedOrder) -> list[Effect]:

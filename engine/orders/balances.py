@@ -40,6 +40,11 @@ class Balances:
                 self._held[asset] = balance
         return changed
 
+    def undate(self) -> None:
+        """What the dates say is not true any more: any word counts as newer."""
+        self._dated.clear()
+        self._complete_ns = 0
+
     def dated(self, asset: str) -> tuple[Balance, int] | None:
         """An asset's balance and its date: zeros for one that the venue left out; None while nothing is known."""
         dated_ns = self._dated.get(asset, self._complete_ns)

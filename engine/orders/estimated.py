@@ -73,6 +73,11 @@ class EstimatedBalances:
         self._since = [fill for fill in self._since if fill.fill.time_ns > dated_ns]
         return True
 
+    def undate(self, now_ns: int) -> None:
+        """The venue's clock is back, at ``now_ns``: the next snapshot counts, and has all fills so far in it."""
+        self._dated_ns = 0
+        self._since = [_dated_by(fill, now_ns) for fill in self._since]
+
     def fill(self, fill: OrderFill) -> None:
         """An execution; one that the snapshot has in it already changes nothing."""
         if fill.fill.time_ns > self._dated_ns:
@@ -184,6 +189,9 @@ class BalanceView:
         """The venue's whole answer, and the orders that were open at the start of its request."""
         self._estimated.snapshot(balances, orders, dated_ns)
 
+    def undate(self, now_ns: int) -> None:
+        self._estimated.undate(now_ns)
+
     def fills(self, fills: Iterable[OrderFill]) -> None:
         for fill in fills:
             self._estimated.fill(fill)
@@ -204,6 +212,11 @@ class BalanceView:
         orders = list(orders)
         balances = self._estimated.estimate(orders) if self.estimating else dict(told)
         return self._limits.apply(balances, self._estimated.locked(orders))
+
+
+def _dated_by(of: OrderFill, now_ns: int) -> OrderFill:
+    fill = msgspec.structs.replace(of.fill, time_ns=min(of.fill.time_ns, now_ns))
+    return msgspec.structs.replace(of, fill=fill)
 
 
 def brought_by(fill: OrderFill) -> Amounts:

@@ -52,6 +52,11 @@ class Funds:
             self._view.snapshot(balances, orders() if orders_then is None else orders_then, dated_ns)
         return self._view.changes(self._told.snapshot(), orders())
 
+    def undate(self, now_ns: int) -> None:
+        """The venue's clock is back, at ``now_ns``: whatever it tells from here on is news."""
+        self._told.undate()
+        self._view.undate(now_ns)
+
     def moved(self, fills: Iterable[OrderFill], orders: Callable[[], Sequence[Order]], now_ns: int) -> list[Effect]:
         """What orders and fills change in what is shown, where that is more than the venue's word."""
         if self._view.plain:

@@ -71,6 +71,11 @@ class HeldOrders:
             if strategy in (None, tracked.order.strategy) and pair in (None, tracked.order.pair)
         ]
 
+    def undate(self) -> None:
+        """What the dates of evidence say is not true any more."""
+        for tracked in (*self.active.values(), *self._ended.values()):
+            tracked.dated_ns = tracked.cancel_sent_ns = 0
+
     def find(self, client_order_id: str, pair: str = "", exchange_order_id: str = "") -> TrackedOrder | None:
         """An own order by its client order id, otherwise by the venue's id."""
         tracked = self.active.get(client_order_id) or self._ended.get(client_order_id)

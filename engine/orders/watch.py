@@ -81,6 +81,12 @@ class Watch:
                 tracked.attempts = 0
                 self._put(tracked.id, now_ns)
 
+    def ask_all(self, now_ns: int) -> None:
+        """Ask now about every order that would be asked about later: the clock by which that was planned was wrong."""
+        for key, at in list(self._at.items()):
+            if at > now_ns:
+                self._put(key, now_ns)
+
     def due(self, now_ns: int) -> list[TrackedOrder]:
         """The orders to ask about now; each is put off by its back-off."""
         soonest = self.next_due()

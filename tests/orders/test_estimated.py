@@ -165,3 +165,15 @@ def test_a_plain_view_shows_the_venues_word() -> None:
     view = BalanceView()
     assert view.plain
     assert view.shown(HELD, [order()]) == HELD
+
+
+def test_F38_a_venues_clock_that_goes_back_counts_a_fill_once() -> None:
+    """A snapshot of after the step has the fill in it, though the fill is dated later."""
+    balances = estimated()
+    balances.fill(fill())
+    assert available(balances) == (800, 11)
+    balances.undate(THEN // 2)
+    assert available(balances) == (800, 11)
+    filled = {"USDT": Balance(total=D(900), available=D(800)), "BTC": Balance(total=D(11), available=D(11))}
+    assert balances.snapshot(filled, [], THEN // 2 + 1)
+    assert available(balances) == (800, 11)

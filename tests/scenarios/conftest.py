@@ -184,6 +184,15 @@ class Trader:
             assert len(trades) == len(set(trades))
 
 
+class VenueClock:
+    """The venue's clock; the test sets how far it is ahead of ours."""
+
+    ahead_s = 0.0
+
+    def time_ns(self) -> int:
+        return WallClock().time_ns() + round(self.ahead_s * 1e9)
+
+
 class Stage:
     """A venue in a box, and what a test has on it."""
 
@@ -191,9 +200,10 @@ class Stage:
     states = OrderState
     until = staticmethod(until)
 
-    def __init__(self, folder: Path, box: VenueBox, info: Any) -> None:
+    def __init__(self, folder: Path, box: VenueBox, venue_clock: VenueClock, info: Any) -> None:
         self.folder = folder
         self.box = box
+        self.venue_clock = venue_clock
         self.info = info
         self.network = MemoryNetwork()
         self.clock = WallClock()
@@ -353,8 +363,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         config = BoxConfig(
             pairs=PAIRS, accounts=accounts, activity=0.0, state_dir=str(tmp_path / "venue"), enforce_limits=False
         )
-        box = VenueBox(config, WallClock().time_ns)
-        stage = Stage(tmp_path, box, await box.start())
+        clock = VenueClock()
+        box = VenueBox(config, clock.time_ns)
+        stage = Stage(tmp_path, box, clock, await box.start())
         try:
             yield stage
         finally:

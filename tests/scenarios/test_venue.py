@@ -144,3 +144,36 @@ def test_S12_a_rule_that_cannot_be_read_costs_its_pair_alone(stage):
 
     logs = stage(body)
     assert [line["pairs"] for line in logs if "does not list" in line["event"]] == [["DOGE-USDT"]]
+
+
+@pytest.mark.parametrize("order_entry", ["websocket", "rest"])
+@pytest.mark.parametrize("hours", [1, -1])
+def test_W1_a_venue_whose_clock_steps_by_an_hour_and_back_is_traded_on_and_known_all_the_while(
+    stage, hours, order_entry
+):
+    async def body(world):
+        trader = await world.trading(order_entry=order_entry)
+        resting = await trader.opened()
+        for ahead_s in (3600.0 * hours, 0.0):
+            world.venue_clock.ahead_s = ahead_s
+            # Whatever is refused for its time is told as that, and soon nothing is.
+            fresh = await trader.place(price="9999")
+            await world.until(lambda made=fresh: trader.kinds(made))
+            while trader.kinds(fresh) != ["created"]:
+                assert trader.kinds(fresh) == ["failed"]
+                fresh = await trader.place(price="9999")
+                await world.until(lambda made=fresh: trader.kinds(made))
+            await trader.cancel(fresh)
+            await world.until(lambda made=fresh: trader.ended(made))
+            assert trader.kinds(fresh) == ["created", "cancelled"]
+        await world.hit(resting, "40")
+        await world.until(lambda: trader.kinds(resting) == ["created", "fill"])
+        await trader.cancel(resting)
+        await world.until(lambda: trader.ended(resting))
+        assert trader.kinds(resting) == ["created", "fill", "cancelled"]
+        held = (await (await world.client()).balances()).value.balances
+        while (await trader.account()).balances != held:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        trader.check()
+
+    stage(body, 40)
