@@ -35,6 +35,7 @@ from engine.messages import (
 COMMAND_EXPIRY_S = 1.0
 ANSWER_TIMEOUT_S = 1.5
 RETRY_S = 0.05
+RULES_AGAIN_NS = 1_000_000_000
 _BY_RULE = frozenset(
     {
         Reason.OFF_INCREMENT,
@@ -89,6 +90,7 @@ class AccountLink:
         self._subscribed = False
         self._unanswered: dict[str, Order] = {}
         self._cancelling: dict[str, OrderState] = {}
+        self._rules_asked_ns: int | None = None
 
     def start(self) -> None:
         """Begin to follow; ``caught_up`` is called once the past has been delivered."""
@@ -207,7 +209,7 @@ class AccountLink:
             return
         self._forget(reply.client_order_id)
         if reply.reason in _BY_RULE:
-            self._ask_account()
+            self._ask_rules()
         self.context.metrics.count(f"refused/{reply.reason.value}")
         self.context.log.warning(
             "order refused", id=reply.client_order_id, pair=order.pair, reason=reply.reason.value, detail=reply.detail
@@ -228,6 +230,13 @@ class AccountLink:
     def _ask_account(self) -> None:
         if self._refresh is None or self._refresh.done():
             self._refresh = self.context.run(self._get_account(), "account")
+
+    def _ask_rules(self) -> None:
+        """At most once a second: a strategy that is wrong by itself may be refused very often."""
+        now_ns = self.context.clock.monotonic_ns()
+        if self._rules_asked_ns is None or now_ns - self._rules_asked_ns >= RULES_AGAIN_NS:
+            self._rules_asked_ns = now_ns
+            self._ask_account()
 
     async def _get_account(self) -> None:
         while True:

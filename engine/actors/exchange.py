@@ -72,6 +72,8 @@ from engine.orders.rules import Violation
 
 Answer = Message | Awaitable[Message]
 
+MOST_ROWS = 10_000
+
 
 class ExchangeActor(Actor):
     """Carries out what the account's core decides: journal first, then the venue, then the streams.
@@ -203,10 +205,10 @@ class ExchangeActor(Actor):
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
                 return self._when_durable(self.core.snapshot())
             case GetOrders():
-                rows = self.journal.orders(message.since_ns, message.open_only, message.limit, message.offset)
+                rows = self.journal.orders(message.since_ns, message.open_only, _most(message.limit), message.offset)
                 return Orders(orders=rows)
             case GetFills():
-                return Fills(fills=self.journal.fills(message.since_ns, message.limit, message.offset))
+                return Fills(fills=self.journal.fills(message.since_ns, _most(message.limit), message.offset))
         return super().on_message(caller, message)
 
     def _place(self, command: PlaceOrder) -> Answer:
@@ -369,6 +371,11 @@ def by_risk_alone(caller: Caller) -> None:
     """A trading state is on disk before any account hears of it; whoever else sets one would undo a halt unseen."""
     if caller.name != RISK:
         raise BusError(f"only the risk actor sets the trading state, not {caller.name}")
+
+
+def _most(limit: int) -> int:
+    """How many rows one question is answered with: a message holds no more, and nobody else shall wait for long."""
+    return max(0, min(limit, MOST_ROWS))
 
 
 def _one_asset(event: BalanceEvent, asset: str, balance: Any) -> BalanceEvent:

@@ -650,5 +650,12 @@ def test_F34_a_refusal_by_a_rule_brings_the_present_rules(link_world, order):
         await world.until(lambda: maker.link.rules == {world.pair: coarse})
         maker.link.place(order("e-2", price="100.1"))
         await world.until(lambda: maker.kinds("e-2") == [CREATED])
+        # Who is refused over and over does not keep the account busy with that.
+        running.actor.core.rules = {world.pair: world.rule}
+        maker.link.place(order("e-3", price="100.01", size="0.00001"))
+        await world.until(lambda: maker.kinds("e-3") == [FAILED])
+        maker.link.place(order("e-4", price="100.01"))
+        await world.until(lambda: maker.kinds("e-4") == [CREATED])
+        assert maker.link.rules == {world.pair: coarse}
 
     link_world(body)

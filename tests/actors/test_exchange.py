@@ -6,6 +6,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from engine.actors import exchange as exchange_module
 from engine.actors import reconciler as reconciler_module
 from engine.connectors.errors import InsufficientBalance, RateLimited, TransportError, UnknownOutcome, VenueRefused
 from engine.errors import JournalError, RemoteError
@@ -790,5 +791,28 @@ def test_F34_fees_that_could_not_be_asked_for_are_asked_for_again(exchange_world
         await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.002"))
         venue.fees = {world.pair: FeeSchema(maker=Decimal("0.001"))}
         await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.001"))
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("limit", [10**9, -1, 3])
+def test_no_question_is_answered_with_more_rows_than_a_message_holds(exchange_world, order, monkeypatch, limit):
+    monkeypatch.setattr(exchange_module, "MOST_ROWS", 2)
+
+    async def body(world, venue):
+        await world.exchange()
+        maker = await client(world)
+        names = ("e-1", "e-2", "e-3")
+        for name in names:
+            await maker.ask(order(name))
+            await world.until(lambda made=name: made in venue.orders)
+            venue.trade(name, "1")
+        await world.until(lambda: len(maker.events) == 9)
+        expected = [] if limit < 0 else ["e-3", "e-2"]
+        orders, fills = await maker.ask(GetOrders(limit=limit)), await maker.ask(GetFills(limit=limit))
+        assert [each.client_order_id for each in orders.orders] == expected
+        assert [each.client_order_id for each in fills.fills] == expected
+        rest = await maker.ask(GetFills(offset=2))
+        assert [each.client_order_id for each in rest.fills] == ["e-1"]
 
     exchange_world(body)
