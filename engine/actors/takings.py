@@ -41,19 +41,24 @@ class Takings:
     def gains(self, mids: Mapping[str, Decimal | None]) -> dict[str, Decimal]:
         """What all of it is worth by quote asset: cash, plus base at these mids, less fees.
 
-        A pair without a mid, and a fee in an asset that is neither of the pair's, are left out.
+        A pair without a mid is left out, unless its cash alone says it: nothing of it is held any more. So is a fee in
+        an asset that is neither of the pair's.
         """
-        sums: dict[str, Decimal] = {}
-        for key, base in self._base.items():
-            pair = key[1]
-            mid = mids.get(pair)
-            if mid is None:
-                continue
+        held: dict[str, Decimal] = {}
+        cash: dict[str, Decimal] = {}
+        for (strategy, pair), base in self._base.items():
             base_asset, _, quote_asset = pair.partition("-")
-            fees = self._fees.get(key, {})
-            gain = EXACT.fma(base, mid, self._quote[key])
-            gain = EXACT.subtract(gain, fees.get(quote_asset, Decimal(0)))
-            gain = EXACT.subtract(gain, EXACT.multiply(fees.get(base_asset, Decimal(0)), mid))
+            fees = self._fees.get((strategy, pair), {})
+            gained = EXACT.subtract(base, fees.get(base_asset, Decimal(0)))
+            paid = EXACT.subtract(self._quote[strategy, pair], fees.get(quote_asset, Decimal(0)))
+            held[pair] = EXACT.add(held.get(pair, Decimal(0)), gained)
+            cash[pair] = EXACT.add(cash.get(pair, Decimal(0)), paid)
+        sums: dict[str, Decimal] = {}
+        for pair, base in held.items():
+            mid, quote_asset = mids.get(pair), pair.partition("-")[2]
+            if mid is None and base:
+                continue
+            gain = cash[pair] if mid is None else EXACT.fma(base, mid, cash[pair])
             sums[quote_asset] = EXACT.add(sums.get(quote_asset, Decimal(0)), gain)
         return sums
 

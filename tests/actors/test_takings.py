@@ -75,3 +75,26 @@ def test_sums_are_exact_in_any_order(trades):
         assert Decimal(found["base"]) == sum(sign * size for sign, _, size in signed)
         with localcontext(EXACT):
             assert Decimal(found["quote"]) == -sum(sign * price * size for sign, price, size in signed)
+
+
+def test_gains_are_cash_and_what_is_held_at_the_mid_less_fees():
+    takings = Takings(
+        [
+            fill(Side.BUY, "100", "2", "0.01", "BTC"),
+            fill(Side.SELL, "110", "1", "1"),
+            fill(Side.BUY, "5", "1", "7", "BNB", pair="ETH-USDC"),
+        ]
+    )
+    assert takings.gains({"BTC-USDT": Decimal(90), "ETH-USDC": Decimal(4)}) == {
+        "USDT": -200 + 110 - 1 + Decimal("0.99") * 90,
+        "USDC": -1,
+    }
+
+
+def test_without_a_mid_what_is_held_is_left_out_and_what_was_closed_is_not():
+    """A loss that was realised is one before any book is there: right after a start, say."""
+    closed = [fill(Side.BUY, "100", "2"), fill(Side.SELL, "90", "2", strategy="other")]
+    assert Takings(closed).gains({}) == {"USDT": -20}
+    assert Takings([*closed, fill(Side.BUY, "1", "1", pair="ETH-USDT")]).gains({"ETH-USDT": None}) == {"USDT": -20}
+    assert Takings([*closed, fill(Side.BUY, "90", "0.1")]).gains({}) == {}
+    assert Takings(closed).gains({"BTC-USDT": Decimal(1)}) == {"USDT": -20}
