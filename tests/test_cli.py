@@ -359,6 +359,24 @@ def test_an_account_that_could_not_be_asked_to_cancel_fails_the_command(call: An
     assert "exchange.binance.main does not answer: closed; its orders may be open" in err
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "out", "err"),
+    [
+        ({"missing": [], "not_saved": ""}, 0, "halted: no new order goes out until engine resume\n", ""),
+        ({"missing": ["exchange.a.main"], "not_saved": ""}, 1, "", "exchange.a.main did not acknowledge yet"),
+        ({"missing": [], "not_saved": "trading.json cannot be written"}, 1, "halted", "not over a restart yet"),
+    ],
+)
+def test_a_halt_says_what_holds(
+    call: Any, engine: StandIn, answer: dict[str, Any], code: int, out: str, err: str
+) -> None:
+    engine.answers["halt"] = lambda _: {"state": "halted", "acknowledged": [], **answer}
+    found = call("halt", "--reason", "a test")
+    assert (found[0], out in found[1], err in found[2]) == (code, True, True)
+    assert engine.asked == [("halt", {"reason": "a test"})]
+    assert json.loads(call("halt", "--json")[1])["missing"] == answer["missing"]
+
+
 def test_a_strategy_that_does_not_start_is_told_at_its_attachment(call: Any, engine: StandIn) -> None:
     states = iter(("starting", "backing_off"))
     engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}

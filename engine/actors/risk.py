@@ -14,7 +14,7 @@ from engine.actors.base import Actor, ActorContext
 from engine.actors.mids import Mids
 from engine.actors.takings import Takings
 from engine.bus import Caller, SubscriptionState, Up
-from engine.errors import BusError
+from engine.errors import BusError, JournalError
 from engine.messages import (
     AccountSnapshot,
     ControlReply,
@@ -65,7 +65,8 @@ class RiskActor(Actor):
 
     The trading state is on disk before any exchange actor hears of it, so that it holds over every restart. A request
     :class:`SetTrading` is answered when all exchange actors have acknowledged it, or names those that have not; these
-    are told again until they have, and read the state from disk if they start anew.
+    are told again until they have, and read the state from disk if they start anew. A disk that takes nothing stops no
+    halt: it is told all the same, the answer says so, and writing is tried again. It does stop the end of one.
     """
 
     kind: ClassVar[str] = "risk"
@@ -88,6 +89,7 @@ class RiskActor(Actor):
         self._seen: dict[str, set[tuple[str, str]]] = {account.exchange: set() for account in self.settings.accounts}
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._told = asyncio.Event()
+        self._not_saved = ""
 
     async def start(self) -> dict[str, Any]:
         for account in self.settings.accounts:
@@ -144,6 +146,8 @@ class RiskActor(Actor):
         while True:
             self._begin_day()
             self._judge()
+            if self._not_saved:
+                self._save(self.trading)
             await asyncio.sleep(JUDGE_S)
 
     def _begin_day(self) -> None:
@@ -222,8 +226,10 @@ class RiskActor(Actor):
 
     async def _set(self, state: TradingState, reason: str) -> ControlReply:
         """On disk first, then to every exchange actor; answers once all have it, or time is up."""
-        self.trading = Trading(state=state, reason=reason, since_ns=self.clock.time_ns())
-        write_trading(self.state_dir, self.trading)
+        trading = Trading(state=state, reason=reason, since_ns=self.clock.time_ns())
+        if not self._save(trading) and state is TradingState.ACTIVE:
+            raise JournalError(self._not_saved)
+        self.trading = trading
         self.acknowledged.clear()
         self.log.warning("trading state", state=state.value, reason=reason)
         for account in self.settings.accounts:
@@ -237,8 +243,23 @@ class RiskActor(Actor):
             self.log.error("not every account acknowledged", state=state.value, missing=self._missing())
         return ControlReply(
             ok=True,
-            data={"state": state.value, "acknowledged": sorted(self.acknowledged), "missing": self._missing()},
+            data={
+                "state": state.value,
+                "acknowledged": sorted(self.acknowledged),
+                "missing": self._missing(),
+                "not_saved": self._not_saved,
+            },
         )
+
+    def _save(self, trading: Trading) -> bool:
+        known, self._not_saved = self._not_saved, ""
+        try:
+            write_trading(self.state_dir, trading)
+        except JournalError as error:
+            self._not_saved = str(error)
+            if not known:
+                self.log.error("the trading state could not be saved", error=str(error), state=trading.state.value)
+        return not self._not_saved
 
     def _missing(self) -> list[str]:
         wanted = self.trading.state

@@ -73,7 +73,10 @@ def _trading_set(args: argparse.Namespace, verb: str, done: str, **arguments: An
     if data["missing"]:
         names = ", ".join(data["missing"])
         print(f"engine: {names} did not acknowledge yet; told again until it does", file=sys.stderr)
-    return 1 if data["missing"] else 0
+    not_saved = data.get("not_saved", "")
+    if not_saved:
+        print(f"engine: it holds, but not over a restart yet: {not_saved}", file=sys.stderr)
+    return 1 if data["missing"] or not_saved else 0
 
 
 def _cancel_all(args: argparse.Namespace) -> int:

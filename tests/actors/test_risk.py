@@ -177,3 +177,29 @@ def test_nobody_but_the_risk_actor_ends_a_halt(exchange_world, order):
         assert venue.count("place") == 0
 
     exchange_world(body)
+
+
+def test_a_disk_that_takes_nothing_stops_no_halt_and_no_halt_ends_by_it(exchange_world, order, quick):
+    async def body(world, venue):
+        running = await world.exchange()
+        risk = await watch(world)
+        caller = await world.bus("supervisor-of-mine")
+        state = world.folder / "state"
+        in_the_way = state / "trading.new"
+        in_the_way.mkdir()
+        halted = await caller.request("risk", SetTrading(state="halted", reason="by hand"), timeout=3.0)
+        assert halted.ok
+        assert (halted.data["acknowledged"], halted.data["missing"]) == ([NAME], [])
+        assert "cannot be written" in halted.data["not_saved"]
+        assert running.actor.gate.state is TradingState.HALTED
+        assert read_trading(state).state is TradingState.ACTIVE
+        with pytest.raises(RemoteError, match="cannot be written"):
+            await caller.request("risk", SetTrading(state="active", reason=""), timeout=3.0)
+        assert (running.actor.gate.state, risk.actor.trading.state) == (TradingState.HALTED, TradingState.HALTED)
+        in_the_way.rmdir()
+        await world.until(lambda: read_trading(state).state is TradingState.HALTED)
+        resumed = await caller.request("risk", SetTrading(state="active", reason=""), timeout=3.0)
+        assert (resumed.data["not_saved"], resumed.data["missing"]) == ("", [])
+        assert running.actor.gate.state is TradingState.ACTIVE
+
+    exchange_world(body)
