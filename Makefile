@@ -8,6 +8,7 @@ CONFIG  ?= configs/demo.yml
 FOR     ?=
 BENCH   ?=
 EACH    ?=
+VENUES  ?=
 READS   ?= 100000000
 SEEDS   ?= 100
 FROM    ?= 1
@@ -28,7 +29,7 @@ help:
 	@echo "make bench [BENCH=bus] [FOR=60]  benchmarks beside their peers, one JSON object a line"
 	@echo "make chaos [FOR=60]     real processes killed at random [SEED=n], and the books compared at the end"
 	@echo "make cluster [FOR=30]   the engine across two hosts made of namespaces, on Ray (needs root)"
-	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue"
+	@echo "make fuzz [FOR=60]      mutated frames through every venue's decoder; EACH=1000000 so many of every venue [VENUES=a,b]"
 	@echo "make torn [READS=n]     reads of a shared book against a writer at full speed: none torn, none slow"
 	@echo "make simulate [SEEDS=100] [FROM=1]   the engine under seeded faults; SEED=n tells one run's story, TABLE=1 what met what"
 	@echo "make simulate-fencing [SEEDS=100]    two hosts that may trade one account, stopped and cut off at the worst time"
@@ -60,7 +61,7 @@ chaos: setup
 	@$(PYTHON) -m engine.chaos $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --config configs/two_venues.yml
 
 fuzz: setup
-	@$(PYTHON) -m engine.fuzzing $(if $(EACH),--each $(EACH) --jobs $(JOBS),$(if $(FOR),--for $(FOR))) $(if $(SEED),--seed $(SEED)) --captures ../shared/captures
+	@$(PYTHON) -m engine.fuzzing $(if $(EACH),--each $(EACH) --jobs $(JOBS),$(if $(FOR),--for $(FOR))) $(if $(SEED),--seed $(SEED)) $(if $(VENUES),--venues $(VENUES)) --captures ../shared/captures
 
 torn: setup
 	@$(PYTHON) -m engine.fuzzing.torn --reads $(READS)

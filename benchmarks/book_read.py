@@ -3,6 +3,10 @@
 The writer puts each update on its book of 50 levels a side and publishes it: 10,000 a second, then as fast as it can.
 Both best sizes are always the update's id, so that a reading mixed of two updates would show. Figures are CPU time a
 read; ``retries`` are a reader's tries that met a write in the middle, a million reads.
+
+A reader keeps the Decimals of what has not changed since it last looked. ``read_best, all new`` is the other extreme: a
+book whose best prices and sizes are all others at each reading, published in between by the same process; what the
+publishing takes by itself is taken off.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ def run(options: Options) -> Iterator[Line]:
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as name:
         folder = Path(name)
         loop = _compiled(folder)
+        yield _all_new(folder / "new.book", options)
         for rate in (10_000, 0):
             pid = _start_writer(folder / f"{rate}.book", rate)
             try:
@@ -66,6 +71,41 @@ def _measure(path: Path, rate: int, loop: Any, options: Options) -> Iterator[Lin
         updates = (reader.read_raw()[7] - first) / (time.monotonic() - began)
         extra = {"not_fresh": other, "torn": torn}
         yield _line("compiled", rate, seconds / reads * 1e9, updates, reads, reader.retries - retries, **extra)
+
+
+def _all_new(path: Path, options: Options) -> Line:
+    """What a reading costs of which nothing can be kept."""
+    say("book_read: another best price and size at each reading")
+    writer, reader = BookWriter(path, PAIR, -2, -8, depth=DEPTH), BookReader(path, stale_after_ns=STALE_AFTER_NS)
+    books = [OrderBook(PAIR, -2, -8) for _ in range(2)]
+    for number, book in enumerate(books):
+        bids = [(f"{64000 + number - n / 100:.2f}", f"1.2345678{number}") for n in range(DEPTH)]
+        asks = [(f"{64001.01 + number + n / 100:.2f}", f"2.3456789{number}") for n in range(DEPTH)]
+        book.apply_snapshot(bids, asks)
+    now = time.monotonic_ns()
+    seen = []
+    for number, book in enumerate(books):
+        writer.publish(book, number, now, now, SyncState.SYNCED)
+        seen.append(reader.read_best())
+    if any(one == other for one, other in zip(*((v.bid, v.bid_size, v.ask, v.ask_size) for v in seen), strict=True)):
+        raise RuntimeError("the two books have something in common")
+
+    def publish_both() -> None:
+        for book in books:
+            writer.publish(book, 1, now, now, SyncState.SYNCED)
+
+    def publish_and_read_both() -> None:
+        for book in books:
+            writer.publish(book, 1, now, now, SyncState.SYNCED)
+            reader.read_best()
+
+    count = 10_000 if options.quick else 100_000
+    times = options.times(5)
+    took = median(
+        (_nanoseconds(publish_and_read_both, count) - _nanoseconds(publish_both, count)) / 2 for _ in range(times)
+    )
+    writer.unlink()
+    return line("book_read", took, "ns", case="read_best, all new", writer="between two reads", reads=2 * count * times)
 
 
 def _line(case: str, rate: int, took: float, updates: float, reads: int, retries: int, **extra: Any) -> Line:

@@ -28,3 +28,12 @@ cdef str format_decimal(int64_t mantissa, int exponent)
 cdef int parse_wide_str(object text, int exponent, Wide* mantissa, int* needed) noexcept
 cdef bint shift_wide(Wide* mantissa, int places) noexcept nogil
 cdef str format_wide(int64_t high, int64_t low, int exponent)
+cdef object to_decimal(int64_t high, int64_t low, int exponent)
+
+cdef class LastDecimal:
+    cdef int64_t _high
+    cdef int64_t _low
+    cdef int _exponent
+    cdef object _value
+
+    cdef object of(self, int64_t high, int64_t low, int exponent)

@@ -4,11 +4,12 @@ A value is ``mantissa × 10**exponent``. Mantissas keep to ±(2**63 − 1), expo
 ``MAX_EXPONENT`` (18). A :class:`Wide` mantissa has up to 36 digits, in two words of 18: ``high × 10**18 + low``.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_Clear
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeASCII
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, Rounded
 
 from engine.errors import BookError
 
@@ -24,6 +25,12 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* length)
+
+# A context's method takes a text without the detour over a type's constructor. Every mantissa has room in it; should one
+# be rounded, that raises.
+cdef object decimal_of = Context(
+    prec=80, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation, Rounded]
+).create_decimal
 
 cdef int64_t[19] POWERS
 POWERS[0] = 1
@@ -309,3 +316,22 @@ cdef str format_decimal(int64_t mantissa, int exponent):
         end -= 1
         text[end] = b"-"
     return PyUnicode_DecodeASCII(&text[end], 72 - end, NULL)
+
+
+cdef object to_decimal(int64_t high, int64_t low, int exponent):
+    """A wide mantissa as a Decimal with the exponent's places."""
+    return decimal_of(format_wide(high, low, exponent))
+
+
+@cython.final
+cdef class LastDecimal:
+    """Keeps the last Decimal that was asked for, since making one costs many times what comparing its number does."""
+
+    cdef object of(self, int64_t high, int64_t low, int exponent):
+        """As :func:`to_decimal`."""
+        if self._value is None or low != self._low or high != self._high or exponent != self._exponent:
+            self._value = to_decimal(high, low, exponent)
+            self._high = high
+            self._low = low
+            self._exponent = exponent
+        return self._value

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from engine.book.decimals cimport LastDecimal
 from engine.book.layout cimport Mapping
 from engine.book.order_book cimport OrderBook
 from engine.book.queries cimport Cells
@@ -39,6 +40,10 @@ cdef class BookReader:
     cdef uint64_t* _copy  # of one slot: as many words as the mapped file's slots
     cdef int64_t _age
     cdef str _pair
+    cdef LastDecimal _bid
+    cdef LastDecimal _bid_size
+    cdef LastDecimal _ask
+    cdef LastDecimal _ask_size
     cdef readonly long long retries
 
     cdef int best(self, Best* found, int64_t now_mono_ns) except -1

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from engine.book.decimals cimport WORD, format_decimal, format_wide
+from engine.book.decimals cimport WORD, LastDecimal, to_decimal
 from engine.book.layout cimport (
     ASK_COUNT, ASK_TOTAL, BID_COUNT, BID_TOTAL, DEEPEST, DEPTH, EVENT_TIME, FILE_SIZE, HEADER_WORDS,
     HEARTBEAT, INCARNATION, LEVELS, MAGIC, MAGIC_VALUE, PAIR, PAIR_BYTES, PRICE_EXPONENT, RECEIVED, RETIRED,
@@ -23,7 +23,6 @@ from engine.book.standing cimport Standing
 
 import contextlib
 import os
-from decimal import Decimal
 
 import numpy as np
 
@@ -284,6 +283,8 @@ cdef class BookReader:
     def __cinit__(self, path, int64_t stale_after_ns=500_000_000):
         self.path = os.fspath(path)
         self.stale_after_ns = stale_after_ns
+        self._bid, self._bid_size = LastDecimal(), LastDecimal()
+        self._ask, self._ask_size = LastDecimal(), LastDecimal()
 
     def __dealloc__(self):
         unmap(&self._map)
@@ -361,22 +362,30 @@ cdef class BookReader:
         )
 
     def read_best(self, now_mono_ns=None):
-        """The best bid and ask as a :class:`BestView`."""
+        """The best bid and ask as a :class:`BestView`. What has not changed since the last reading is the same object."""
         cdef int status = self._read(now_mono_ns, 1)
-        cdef uint64_t* words = self._copy
+        cdef const int64_t* words = <const int64_t*>self._copy
+        cdef const int64_t* bids = words + LEVELS
+        cdef const int64_t* asks = bids + 2 * self._map.depth
+        cdef const int64_t* high = asks + 2 * self._map.depth  # of both sides' sizes, in a wide book
+        cdef object bid = None, bid_size = None, ask = None, ask_size = None
+        cdef int price_exponent, size_exponent
         if status >= BUSY:
             return BestView(status=STATUSES[status])
-        bids = self._decimals(0, words[BID_COUNT])
-        asks = self._decimals(1, words[ASK_COUNT])
-        bid, bid_size = bids[0] if bids else (None, None)
-        ask, ask_size = asks[0] if asks else (None, None)
+        price_exponent, size_exponent = <int>words[PRICE_EXPONENT], <int>words[SIZE_EXPONENT]
+        if words[BID_COUNT]:
+            bid = self._bid.of(0, bids[0], price_exponent)
+            bid_size = self._bid_size.of(high[0] if words[WIDE] else 0, bids[1], size_exponent)
+        if words[ASK_COUNT]:
+            ask = self._ask.of(0, asks[0], price_exponent)
+            ask_size = self._ask_size.of(high[self._map.depth] if words[WIDE] else 0, asks[1], size_exponent)
         return BestView(
             status=STATUSES[status],
             bid=bid,
             bid_size=bid_size,
             ask=ask,
             ask_size=ask_size,
-            update_id=<int64_t>words[UPDATE_ID],
+            update_id=words[UPDATE_ID],
             age_ns=self._age,
         )
 
@@ -575,8 +584,8 @@ cdef class BookReader:
         words += LEVELS + 2 * side * self._map.depth
         for i in range(count):
             levels.append((
-                Decimal(format_decimal(words[2 * i], price_exponent)),
-                Decimal(format_wide(high[i] if wide else 0, words[2 * i + 1], size_exponent)),
+                to_decimal(0, words[2 * i], price_exponent),
+                to_decimal(high[i] if wide else 0, words[2 * i + 1], size_exponent),
             ))
         return levels
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.book.states import ReadStatus
 
 
-class BestView(msgspec.Struct, frozen=True, kw_only=True):
+class BestView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The best bid and ask; None where the side is empty or nothing could be read.
 
     ``age_ns``: time since the message behind this book was received, −1 if there was none. ``update_id`` is

@@ -83,13 +83,18 @@ def fuzz(
 
 
 def fuzz_each(
-    each: int, *, seed: int = 1, captures: Path | None = None, jobs: int = 1
+    each: int,
+    *,
+    seed: int = 1,
+    captures: Path | None = None,
+    jobs: int = 1,
+    venues: Sequence[str] = tuple(sorted(REFERENCES)),
 ) -> Iterator[tuple[str, FuzzReport]]:
     """So many frames of every venue, venue by venue, in ``jobs`` processes; a venue and its report as it is done."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         begun = {
             pool.submit(fuzz, seed=seed, frames=each, captures=captures, venues=(venue,)): venue
-            for venue in sorted(REFERENCES, key=lambda venue: venue not in COMPRESSED)  # the slow one first
+            for venue in sorted(venues, key=lambda venue: venue not in COMPRESSED)  # the slow one first
         }
         for done in as_completed(begun):
             yield begun[done], done.result()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.book import BookReader, BookWriter, OrderBook, ReadStatus, SyncState
 from engine.errors import BookError
@@ -77,6 +79,37 @@ def test_the_best_levels_are_read_exactly(path: Path) -> None:
     assert (best.bid, best.bid_size, best.ask, best.ask_size) == (Decimal(100), Decimal(1), Decimal(101), Decimal(5))
     assert (best.status, best.update_id, best.age_ns) == (ReadStatus.FRESH, 42, 100)
     assert reader.read_raw(NOW + 7) == (ReadStatus.FRESH, 10000, 1000, 10100, 5000, -2, -3, 42, 7)
+
+
+LEVEL = st.sampled_from([None, ("100", "1"), ("100.00", "1.0"), ("100", "1.0001"), ("1", "1"), ("1", "9" * 18 + ".01")])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(published=st.lists(st.tuples(st.integers(-5, 0), st.integers(-4, -1), LEVEL, LEVEL), min_size=1, max_size=12))
+def test_a_reader_that_saw_other_books_reads_the_best_as_a_new_one_does(
+    path: Path, published: list[tuple[int, int, tuple[str, str] | None, tuple[str, str] | None]]
+) -> None:
+    writer, reader = BookWriter(path, PAIR, -2, -3), BookReader(path)
+    for update_id, (price_exponent, size_exponent, bid, ask) in enumerate(published, 1):
+        book = OrderBook(PAIR, price_exponent, size_exponent)
+        asks = [(str(Decimal(ask[0]) + 1000), ask[1])] if ask else []
+        book.apply_snapshot([bid] if bid else [], asks)
+        writer.publish(book, update_id, 0, NOW, SyncState.SYNCED)
+        best, newly = reader.read_best(NOW), BookReader(path).read_best(NOW)
+        assert repr(best) == repr(newly), "the same values with the same number of places"
+        assert (best.bid, best.bid_size) == (tuple(map(Decimal, bid)) if bid else (None, None))
+        assert (best.ask, best.ask_size) == (tuple(map(Decimal, asks[0])) if asks else (None, None))
+
+
+def test_what_has_not_changed_is_the_same_decimal(path: Path) -> None:
+    writer, reader = BookWriter(path, PAIR, -2, -3), BookReader(path)
+    publish(writer, 42)
+    first = reader.read_best(NOW)
+    publish(writer, 43)
+    second = reader.read_best(NOW)
+    assert (second.update_id, second.bid) == (43, Decimal(100))
+    assert second.bid is first.bid
+    assert second.ask_size is first.ask_size
 
 
 def test_depth_and_top_are_best_first(path: Path) -> None:
