@@ -1,4 +1,4 @@
-"""``python -m engine.fuzzing --for SECONDS | --frames N | --each N [--venues A,B] [--seed N] [--jobs N] [--captures DIR]``.
+"""``python -m engine.fuzzing --for S | --frames N | --each N  [--venues A,B] [--seed N] [--jobs N] [--captures DIR]``.
 
 Prints one JSON object as its last line (``--each``: one for each venue before it); exits 1 if anything crashed or was
 read wrongly.
