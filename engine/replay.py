@@ -24,10 +24,11 @@ from engine.connectors.feed import FeedResult, MarketDataFeed
 from engine.connectors.registry import create
 from engine.connectors.settings import ConnectorSettings
 from engine.connectors.symbols import SymbolMap
-from engine.errors import ConfigError
+from engine.errors import BookError, ConfigError
 from engine.messages import TradingRule
 
 _FINEST_GUESS = -18
+_LATEST_S = 2**63 // 10**9
 _COUNTS = (
     "updates",
     "gaps",
@@ -39,6 +40,7 @@ _COUNTS = (
     "bbo_equal",
 )
 _DEPTH_EVENTS = (DepthDiff, DepthSnapshot)
+_IGNORED = FeedResult()
 
 
 def replay(path: Path, venue: str, depth: int = 25, on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -62,17 +64,19 @@ class Replay:
         self.venue = venue
         self.protocol = connector.market_data()
         self.rules: dict[str, TradingRule] = {}
-        self.trades: Counter[str] = Counter()
+        self.trades: Counter[tuple[str, bool]] = Counter()  # by pair, and whether aggregated
         self.unread_replies = 0
         self.problems: Counter[str] = Counter()
         self.feed = _LearningFeed(self)
         self._connections: dict[int | str, _Connection] = {}
-        self._early: dict[str, bytes] = {}
+        self._kept: dict[str, bytes] = {}
 
     def on_record(self, record: Record) -> None:
-        """One record; ValueError if its data cannot be unpacked. Nothing that a venue sends raises."""
+        """One record; ValueError if it has no such time, or its data cannot be unpacked. Nothing that a venue sends
+        raises.
+        """
         if record.kind == "ws_in":
-            self._on_frame(self._connection(record), record.payload, int(record.t * 1e9))
+            self._on_frame(self._connection(record), record.payload, _nanoseconds(record.t))
         elif record.kind == "http":
             if record.status < 300:
                 self._on_reply(record.url, record.payload)
@@ -96,11 +100,7 @@ class Replay:
         """The book that an event is about, made on first sight."""
         book = self.feed.books.get(event.pair)
         if book is None:
-            rule = self.rules.get(event.pair)
-            if rule is not None:
-                exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
-            else:
-                exponents = _exponents_of(event)
+            exponents = _listed_exponents(self.rules.get(event.pair)) or _exponents_of(event)
             book = BookSync(OrderBook(event.pair, *exponents), self.protocol.sequence_rule())
             self.feed.books[event.pair] = book
         return book
@@ -115,7 +115,7 @@ class Replay:
             if book is None and rule is not None:
                 book = self.book_for(DepthDiff(pair, 0, 0))
             if book is not None and book.state is SyncState.UNSYNCED:
-                connection.carry(pair, book)
+                connection.begin(pair, book)
 
     def _connection(self, record: Record) -> _Connection:
         """A recording that begins in the middle of a connection has no record of its opening."""
@@ -125,15 +125,23 @@ class Replay:
         return connection
 
     def _close(self, conn: int | str) -> None:
+        """Its pairs are out of sync, but for those whose depth another connection carries as well."""
         connection = self._connections.pop(conn, None)
-        if connection is not None:
-            self.feed.on_close(msgspec.structs.replace(connection.plan, pairs=tuple(connection.pairs)))
+        if connection is None:
+            return
+        others = {pair for other in self._connections.values() for pair in other.pairs}
+        pairs = tuple(pair for pair in connection.pairs if pair not in others)
+        self.feed.on_close(msgspec.structs.replace(connection.plan, pairs=pairs))
 
     def _on_frame(self, connection: _Connection, data: bytes, received_ns: int) -> None:
         self.feed.current = connection
-        self._note(self.feed.on_frame(connection.plan, data, received_ns))
-        if self._early:
-            self._offer_early()
+        result = self.feed.on_frame(connection.plan, data, received_ns)
+        for pair in result.updated:
+            connection.pairs[pair] = None
+        if result.problems:
+            self._note(result)
+        if self._kept:
+            self._offer_kept()
 
     def _on_reply(self, url: str, body: bytes) -> None:
         try:
@@ -146,17 +154,19 @@ class Replay:
             return
         pair = reply.snapshot.pair
         book = self.feed.books.get(pair)
-        if book is None or book.state is SyncState.UNSYNCED:
-            self._early[pair] = body
-        elif book.awaiting_snapshot:
+        if book is not None and book.awaiting_snapshot:
             self._note(self.feed.on_snapshot(pair, body))
+        elif book is None or book.state is SyncState.UNSYNCED or reply.snapshot.update_id > book.update_id:
+            self._kept[pair] = body
 
-    def _offer_early(self) -> None:
-        """Snapshots recorded before their stream are used once there is a diff to tell whether they connect."""
-        for pair in list(self._early):
+    def _offer_kept(self) -> None:
+        """Snapshots that nobody waited for when they were recorded: of before their stream, where only a diff tells
+        whether they connect, or of after a loss that the next diff was to show.
+        """
+        for pair in list(self._kept):
             book = self.feed.books.get(pair)
             if book is not None and book.buffered:
-                self._note(self.feed.on_snapshot(pair, self._early.pop(pair)))
+                self._note(self.feed.on_snapshot(pair, self._kept.pop(pair)))
 
     def _note(self, result: FeedResult) -> None:
         for problem in result.problems:
@@ -170,7 +180,7 @@ class Replay:
         return {
             "symbol": self.symbols.symbol(pair),
             **{name: getattr(sync.counters, name) for name in _COUNTS},
-            "trades": self.trades[pair],
+            "trades": self.trades[pair, False] or self.trades[pair, True],
             "sequence": sync.update_id,
             "synced": sync.state is SyncState.SYNCED,
             "bids": [list(level) for level in bids],
@@ -185,30 +195,51 @@ class _Connection:
         self.plan = plan
         self.pairs: dict[str, None] = {}
 
-    def carry(self, pair: str, book: BookSync) -> None:
+    def begin(self, pair: str, book: BookSync) -> None:
+        """The pair's depth is to come here, and its book out of sync until then."""
         self.pairs[pair] = None
         book.on_connected()
 
 
 class _LearningFeed(MarketDataFeed):
-    """The live feed, which makes a book for each pair that turns up."""
+    """The live feed, which makes a book for each pair that turns up.
+
+    Two connections may carry one pair, as they do while one takes over from the other. Where messages are numbered, the
+    numbers tell what each of them adds; where they are not, a book follows the connection that its snapshot came by.
+    """
 
     def __init__(self, session: Replay) -> None:
         super().__init__(session.protocol, {})
         self.current = _Connection(ConnectionPlan(url=""))
         self._session = session
+        self._followed: dict[str, _Connection] = {}
 
     def _on_event(self, conn: ConnectionPlan, event: MarketEvent) -> FeedResult:
         if isinstance(event, _DEPTH_EVENTS):
-            book = self._session.book_for(event)
-            if book.state is SyncState.UNSYNCED:
-                self.current.carry(event.pair, book)
+            if not self._begun(event):
+                return _IGNORED
         elif isinstance(event, PublicTrade):
             self._session.book_for(event)
-            self._session.trades[event.pair] += 1
+            self._session.trades[event.pair, event.aggregated] += 1
         elif isinstance(event, BestQuote):
             self._session.book_for(event)
         return super()._on_event(conn, event)
+
+    def _begun(self, event: DepthDiff | DepthSnapshot) -> bool:
+        """Whether the event's book is to have it; makes the book, and lets it begin."""
+        book, current = self._session.book_for(event), self.current
+        if book.state is SyncState.UNSYNCED:
+            current.begin(event.pair, book)
+        if not book.rule.replacing:
+            current.pairs[event.pair] = None
+            return True
+        if isinstance(event, DepthSnapshot):
+            followed = self._followed.get(event.pair)
+            if followed is not None and followed is not current:
+                followed.pairs.pop(event.pair, None)
+            self._followed[event.pair] = current
+            current.pairs[event.pair] = None
+        return self._followed.get(event.pair, current) is current
 
 
 class _GuessedSymbols(SymbolMap):
@@ -229,6 +260,23 @@ class _GuessedSymbols(SymbolMap):
             return None
         self._guessed[symbol] = guess
         return guess
+
+
+def _nanoseconds(seconds: float) -> int:
+    """ValueError for a time that is none in seconds since the epoch."""
+    if not 0 <= seconds < _LATEST_S:
+        raise ValueError(f"t {seconds} is no time in seconds since 1970")
+    return int(seconds * 1e9)
+
+
+def _listed_exponents(rule: TradingRule | None) -> tuple[int, int] | None:
+    """Of a pair's trading rule; None if there is none, or it has increments that no book can begin with."""
+    if rule is None:
+        return None
+    try:
+        return exponent_of(rule.price_increment), exponent_of(rule.size_increment)
+    except BookError:
+        return None
 
 
 def _exponents_of(event: DepthDiff | DepthSnapshot | BestQuote | PublicTrade) -> tuple[int, int]:

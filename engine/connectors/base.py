@@ -106,7 +106,10 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublicTrade(msgspec.Struct, frozen=True, gc=False):
-    """A trade between others. ``side`` is the taker's; prices and sizes as the venue wrote them."""
+    """A trade between others. ``side`` is the taker's; prices and sizes as the venue wrote them.
+
+    ``aggregated``: all that one taker's order took at one price, under an id of its own.
+    """
 
     pair: str
     trade_id: str
@@ -114,6 +117,7 @@ class PublicTrade(msgspec.Struct, frozen=True, gc=False):
     size: str
     side: Side
     time_ns: int
+    aggregated: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):

@@ -15,8 +15,11 @@ from msgspec import Meta
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """A number that fits where the engine keeps it."""
-Millis = Annotated[int, Meta(ge=0, le=(2**63 - 1) // 1_000_000)]
+_LATEST_MS = (2**63 - 1) // 1_000_000
+Millis = Annotated[int, Meta(ge=0, le=_LATEST_MS)]
 """Milliseconds since the epoch, whose nanoseconds fit in 64 bits."""
+Instant = Annotated[int, Meta(ge=0, le=(2**63 - 1) // 1_000)]
+"""Milliseconds or microseconds since the epoch, for :func:`instant_ns`."""
 Amount = Annotated[str, Meta(pattern=r"\A[0-9]{1,40}(\.[0-9]{1,40})?\Z")]
 """A plain decimal text, zero or more."""
 IdText = Annotated[str, Meta(pattern=r"\A[0-9]{1,18}\Z")]
@@ -33,6 +36,7 @@ _MOST_DIGITS = 40
 _LARGEST_FRAME = 16 * 1024 * 1024
 _ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_UNSET, _UNSET_REST = "0001-01-01T00:00:00", re.compile(r"(\.0{1,9})?Z")
 _EPOCH = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 
 
@@ -62,8 +66,18 @@ def gunzipped(data: bytes) -> bytes:
     return content
 
 
+def instant_ns(value: int) -> int:
+    """Nanoseconds of an :data:`Instant`. What would be beyond the year 2262 in milliseconds is in microseconds."""
+    return value * 1_000_000 if value <= _LATEST_MS else value * 1_000
+
+
 def iso_ns(text: str) -> int:
-    """Nanoseconds since the epoch of ``2021-04-17T16:43:37.067586Z``; ValueError if it is no such time."""
+    """Nanoseconds since the epoch of ``2021-04-17T16:43:37.067586Z``; ValueError if it is no such time.
+
+    0 for a time that was not set (the year 1 of some languages).
+    """
+    if text.startswith(_UNSET) and _UNSET_REST.fullmatch(text, len(_UNSET)):
+        return 0
     match = _ISO.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time in UTC")

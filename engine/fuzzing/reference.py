@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.connectors.base import Ack, MarketEvent, PublicTrade, Send, VenueNotice
 from engine.fuzzing.strict import (
     INT64,
+    MILLIS,
+    Check,
     Refused,
     amount,
     array,
@@ -27,6 +30,7 @@ from engine.fuzzing.strict import (
     integer,
     matching,
     millis,
+    millis_or_micros,
     millis_text,
     nullable,
     obj,
@@ -43,6 +47,10 @@ Events = list[MarketEvent]
 _MS = 1_000_000
 _ANY_ID = nullable(either(integer(), text))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _when(value: int) -> int:
+    return value * _MS if value <= MILLIS else value * 1_000
 
 
 def _side(bought: bool) -> Side:
@@ -98,6 +106,8 @@ def _binance_rare(frame: dict[str, Any], pair_of: PairOf) -> Events:
         return _binance_depth(frame, pair_of)
     if kind == "trade":
         return _binance_trade(frame, pair_of)
+    if kind == "aggTrade":
+        return _binance_aggregate(frame, pair_of)
     if kind:
         return _shutdown(kind)
     if update_id is not None:
@@ -121,6 +131,8 @@ def _binance_named(kind: str, frame: dict[str, Any], pair_of: PairOf) -> Events:
         return _binance_quote(obj(event), pair_of)
     if kind == "trade":
         return _binance_trade(obj(event), pair_of)
+    if kind == "aggTrade":
+        return _binance_aggregate(obj(event), pair_of)
     return _shutdown(field(event, "e", text, "")) if isinstance(event, dict) else []
 
 
@@ -131,13 +143,13 @@ def _shutdown(kind: str) -> Events:
 
 
 def _binance_depth(event: dict[str, Any], pair_of: PairOf) -> Events:
-    time_ms, symbol = field(event, "E", millis), field(event, "s", text)
+    at, symbol = field(event, "E", millis_or_micros), field(event, "s", text)
     first, last = field(event, "U", ident), field(event, "u", ident)
     bids, asks = field(event, "b", pairs), field(event, "a", pairs)
     pair = pair_of(symbol)
     if pair is not None and last < first:
         refuse("a range that ends before it begins")
-    return _known(pair, lambda name: DepthDiff(name, first, last, None, bids, asks, time_ms * _MS))
+    return _known(pair, lambda name: DepthDiff(name, first, last, None, bids, asks, _when(at)))
 
 
 def _binance_quote(event: dict[str, Any], pair_of: PairOf) -> Events:
@@ -147,12 +159,20 @@ def _binance_quote(event: dict[str, Any], pair_of: PairOf) -> Events:
 
 
 def _binance_trade(event: dict[str, Any], pair_of: PairOf) -> Events:
-    symbol, number = field(event, "s", text), field(event, "t", ident)
+    return _binance_exchanged(event, "t", millis_or_micros, pair_of)
+
+
+def _binance_aggregate(event: dict[str, Any], pair_of: PairOf) -> Events:
+    return _binance_exchanged(event, "a", millis_or_micros, pair_of)
+
+
+def _binance_exchanged(event: dict[str, Any], number_in: str, time: Check, pair_of: PairOf) -> Events:
+    symbol, number = field(event, "s", text), field(event, number_in, ident)
     price, size = field(event, "p", amount), field(event, "q", amount)
-    time_ms, buyer_made = field(event, "T", millis), field(event, "m", boolean)
+    at, side = field(event, "T", time), _side(not field(event, "m", boolean))
+    is_aggregated = number_in == "a"
     return _known(
-        pair_of(symbol),
-        lambda pair: PublicTrade(pair, str(number), price, size, _side(not buyer_made), time_ms * _MS),
+        pair_of(symbol), lambda pair: PublicTrade(pair, str(number), price, size, side, _when(at), is_aggregated)
     )
 
 
@@ -191,13 +211,9 @@ def _perpetual_event(kind: str, event: dict[str, Any], pair_of: PairOf) -> Event
     if kind == "depthUpdate":
         return _perpetual_depth(event, pair_of)
     if kind == "aggTrade":
-        symbol, number = field(event, "s", text), field(event, "a", ident)
-        price, size = field(event, "p", amount), field(event, "q", amount)
-        time_ms, buyer_made = field(event, "T", millis), field(event, "m", boolean)
-        return _known(
-            pair_of(symbol),
-            lambda pair: PublicTrade(pair, str(number), price, size, _side(not buyer_made), time_ms * _MS),
-        )
+        return _binance_exchanged(event, "a", millis, pair_of)
+    if kind == "trade":
+        return [trade for trade in _binance_exchanged(event, "t", millis, pair_of) if Decimal(trade.size)]  # type: ignore[union-attr]
     return _shutdown(kind)
 
 
@@ -220,6 +236,8 @@ def kraken_v1(data: bytes, pair_of: PairOf) -> Events:
     if isinstance(frame, dict):
         return _kraken_said(frame)
     items = array(frame)
+    if len(items) == 3 and text(items[1]) in ("ownTrades", "openOrders"):
+        return []
     if len(items) < 4:
         refuse("too short")
     channel, symbol = text(items[-2]), text(items[-1])
@@ -360,7 +378,11 @@ def _okx_trade(trade: dict[str, Any], pair_of: PairOf) -> Events:
 
 
 def coinbase_exchange(data: bytes, pair_of: PairOf) -> Events:
-    frame = obj(parse(data))
+    frame = parse(data)
+    if isinstance(frame, list):
+        words = [text(word) for word in frame]
+        return [] if words and words[0] else refuse("a list that says nothing")
+    frame = obj(frame)
     kind = field(frame, "type", text)
     words, reason = field(frame, "message", text, ""), field(frame, "reason", text, "")
     if kind == "l2update":
@@ -393,6 +415,8 @@ def _coinbase_update(frame: dict[str, Any], pair_of: PairOf) -> Events:
 
 def _iso(value: str | None) -> int:
     if value is None:
+        return 0
+    if re.fullmatch(r"0001-01-01T00:00:00(\.0{1,9})?Z", value):
         return 0
     match = re.fullmatch(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z", value)
     if match is None or int(match[2]) > 60:

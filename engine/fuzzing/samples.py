@@ -16,7 +16,9 @@ SAMPLES: dict[str, list[str]] = {
         '"A":"0.25"}}',
         '{"stream":"ethusdt@trade","data":{"e":"trade","E":1700000000125,"s":"ETHUSDT","t":12345,"p":"3000.10",'
         '"q":"0.5","T":1700000000124,"m":true,"M":true}}',
-        '{"e":"depthUpdate","E":1700000000123,"s":"BTCUSDT","U":161,"u":161,"b":[],"a":[["60000.02","0"]]}',
+        '{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1700000000125123,"s":"BTCUSDT","a":26129,"p":"60000.01",'
+        '"q":"0.1","f":100,"l":105,"T":1700000000124123,"m":true,"M":true}}',
+        '{"e":"depthUpdate","E":1700000000123456,"s":"BTCUSDT","U":161,"u":161,"b":[],"a":[["60000.02","0"]]}',
         '{"u":161,"s":"BTCUSDT","b":"60000.01","B":"1.5","a":"60000.03","A":"2"}',
         '{"result":null,"id":1}',
         '{"error":{"code":2,"msg":"Invalid request: unknown variant"},"id":7}',
@@ -33,6 +35,8 @@ SAMPLES: dict[str, list[str]] = {
         '"a":"60000.2","A":"1.5","T":1700000000122,"E":1700000000123}}',
         '{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1700000000125,"a":99,"s":"BTCUSDT","p":"60000.2",'
         '"q":"0.5","f":1,"l":2,"T":1700000000124,"m":false}}',
+        '{"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000125,"T":1700000000124,"s":"BTCUSDT","t":77,'
+        '"p":"60000.2","q":"0.5","X":"MARKET","m":true}}',
         '{"e":"depthUpdate","E":1,"T":1,"s":"BTCUSDT","U":221,"u":221,"pu":220,"b":[],"a":[["60000.2","0"]]}',
         '{"stream":"btcusdt@depth5@100ms","data":{"e":"depthUpdate","E":1,"T":1,"s":"BTCUSDT","U":1,"u":2,"pu":0,'
         '"b":[["1","2"]],"a":[]}}',
@@ -56,6 +60,7 @@ SAMPLES: dict[str, list[str]] = {
         '"status":"subscribed","subscription":{"depth":10,"name":"book"}}',
         '{"errorMessage":"Currency pair not supported","event":"subscriptionStatus","status":"error"}',
         '{"event":"pong","reqid":42}',
+        '[[{"TDLH43":{"cost":"1","type":"sell"}}],"ownTrades",{"sequence":2948}]',
     ],
     "okx": [
         '{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"snapshot","data":[{"asks":[["8476.98","415","0","13"],'
@@ -85,6 +90,8 @@ SAMPLES: dict[str, list[str]] = {
         '{"type":"subscriptions","channels":[{"name":"level2","product_ids":["BTC-USD"]}]}',
         '{"type":"ticker","sequence":3,"product_id":"BTC-USD","best_bid":"1","best_ask":"2"}',
         '{"type":"heartbeat","sequence":90,"last_trade_id":20,"product_id":"BTC-USD","time":"2014-11-07T08:19:28.464459Z"}',
+        '{"type":"snapshot","product_id":"BTC-USD","bids":[["1","2"]],"asks":[],"time":"0001-01-01T00:00:00.000000Z"}',
+        '["match","BTC-USD","25","ac928c66","132fb6ae","5.23","400.23","2014-11-07T08:19:27.028459Z"]',
         '{"type":"error","message":"Failed to subscribe","reason":"level2 requires authentication"}',
     ],
     "kucoin": [

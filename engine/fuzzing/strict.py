@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 INT64 = 2**63 - 1
 MILLIS = INT64 // 1_000_000
+MICROS = INT64 // 1_000
 _AMOUNT = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?")
 _INTEGER = re.compile(r"-?[0-9]+")
 
@@ -163,6 +164,7 @@ def decimal(value: Any) -> Decimal:
 
 ident = integer(0, INT64)
 millis = integer(0, MILLIS)
+millis_or_micros = integer(0, MICROS)
 id_text = matching(r"[0-9]{1,18}")
 millis_text = matching(r"[0-9]{1,12}|[0-8][0-9]{12}")
 

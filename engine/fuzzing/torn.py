@@ -1,7 +1,8 @@
 """``python -m engine.fuzzing.torn [--reads N]``: reads of a shared book against a writer at full speed.
 
 Both loops are compiled. A reading must be whole, no older than the one before it, and take at most 1 ms of the reader's
-own CPU time (of 64 reads together, which is more than any of them took: time given to others does not count). The
+own CPU time (of 64 reads together, which is more than any of them took: time given to others does not count, nor does
+what the CPU clock jumps ahead of the wall's). Writer and reader have a processor each, where there are two. The
 same reads without the check that makes them whole must find torn ones, or the proof proves nothing. Prints one JSON
 object; exits 1 if any of this does not hold.
 """
@@ -55,10 +56,12 @@ class TornReport(msgspec.Struct):
 
 def torn(reads: int, unchecked: int) -> TornReport:
     """So many readings, while a process forked for it writes; then at least so many without the check."""
+    processors = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="engine-torn-", dir="/dev/shm") as folder:
         path = Path(folder) / "x.book"
         pid = _forked_writer(path)
         try:
+            _keep_apart(pid, processors)
             reader = BookReader(path, stale_after_ns=_STALE_AFTER_NS)
             _await(reader)
             first, began = reader.read_raw()[7], time.monotonic()
@@ -70,6 +73,7 @@ def torn(reads: int, unchecked: int) -> TornReport:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            os.sched_setaffinity(0, processors)
     return TornReport(reads, broken, older, busy, slowest / 1000, retries, updates, round(seconds, 1), done, found)
 
 
@@ -90,6 +94,14 @@ def _forked_writer(path: Path) -> int:
         finally:
             os._exit(1)
     return pid
+
+
+def _keep_apart(writer: int, processors: set[int]) -> None:
+    """Each on a processor of its own, where there are two: on one and the same they never meet in the middle."""
+    mine, *others = sorted(processors)
+    if others:
+        os.sched_setaffinity(0, {mine})
+        os.sched_setaffinity(writer, set(others))
 
 
 def _await(reader: BookReader) -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.connectors.decoding import require_amounts, retry_after_s
+from engine.connectors.decoding import instant_ns, iso_ns, require_amounts, retry_after_s
 
 
 @pytest.mark.parametrize("text", ["0", "0.00000000", "-1.5", "1E+3", "123456789012345678901234567890.12345678"])
@@ -48,3 +48,22 @@ def test_how_long_a_reply_asks_to_wait(headers: dict[str, str], seconds: float) 
 )
 def test_what_asks_for_no_time_to_wait(headers: dict[str, str]) -> None:
     assert retry_after_s(headers) is None
+
+
+def test_milliseconds_and_microseconds_are_told_apart_by_their_size() -> None:
+    assert instant_ns(1_700_000_000_123) == 1_700_000_000_123_000_000
+    assert instant_ns(1_700_000_000_123_456) == 1_700_000_000_123_456_000
+    latest = (2**63 - 1) // 1_000_000
+    assert instant_ns(latest) == latest * 1_000_000
+    assert instant_ns(latest + 1) == (latest + 1) * 1_000
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"])
+def test_a_time_that_was_never_set_is_none(text: str) -> None:
+    assert iso_ns(text) == 0
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:01Z", "0001-01-01T00:00:00.1Z", "1969-12-31T00:00:00Z", "x"])
+def test_times_before_the_epoch_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no"):
+        iso_ns(text)

@@ -32,6 +32,9 @@ DOMAINS = {
 PATH_TIME = "/api/v3/time"
 PATH_RULES = "/api/v3/exchangeInfo"
 PATH_DEPTH = "/api/v3/depth"
+PATHS_RULES = (PATH_RULES, "/api/v1/exchangeInfo")
+PATHS_DEPTH = (PATH_DEPTH, "/api/v1/depth")
+"""Recordings of before 2023 may have the old ones."""
 PATH_ORDER = "/api/v3/order"
 PATH_OPEN_ORDERS = "/api/v3/openOrders"
 PATH_FILLS = "/api/v3/myTrades"

@@ -2,7 +2,7 @@
 
 Source: "WebSocket Streams" of the Spot API documentation (2026), with its "How to manage a local order book
 correctly". Frames of combined streams are ``{"stream": name, "data": event}``; those of ``/ws/`` are the
-bare event.
+bare event. Times are in milliseconds, or in microseconds where the address asks for that.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from engine.connectors.base import (
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
 from engine.connectors.binance.scanner import BinanceDiffScanner
-from engine.connectors.decoding import UNREADABLE, Amount, Id, Millis, is_list
+from engine.connectors.decoding import UNREADABLE, Amount, Id, Instant, instant_ns, is_list
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
 
 _STREAMS = ("depth@100ms", "bookTicker", "trade")
-_MS = 1_000_000
 _NOTHING: tuple[MarketEvent, ...] = ()
 _Levels = list[tuple[str, str]]
 _COMBINED = b'{"stream":"'
@@ -42,7 +41,7 @@ _DEPTH_MARKS = (b"@depth@", b'@depth"')
 
 
 class _Depth(msgspec.Struct, gc=False):
-    E: Millis
+    E: Instant
     s: str
     U: Id
     u: Id
@@ -64,7 +63,16 @@ class _Trade(msgspec.Struct, gc=False):
     t: Id
     p: Amount
     q: Amount
-    T: Millis
+    T: Instant
+    m: bool
+
+
+class _Aggregate(msgspec.Struct, gc=False):
+    s: str
+    a: Id
+    p: Amount
+    q: Amount
+    T: Instant
     m: bool
 
 
@@ -116,6 +124,7 @@ _trade_frame = msgspec.json.Decoder(_TradeFrame).decode
 _bare_depth = msgspec.json.Decoder(_Depth).decode
 _bare_quote = msgspec.json.Decoder(_Quote).decode
 _bare_trade = msgspec.json.Decoder(_Trade).decode
+_bare_aggregate = msgspec.json.Decoder(_Aggregate).decode
 _other = msgspec.json.Decoder(_Other).decode
 _events = msgspec.json.Decoder(list[_Kind]).decode
 _kind = msgspec.json.Decoder(_Kind).decode
@@ -187,11 +196,11 @@ class BinanceMarketData(MarketDataProtocol):
 
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
         parts = urlsplit(url)
-        if parts.path == constants.PATH_RULES:
+        if parts.path in constants.PATHS_RULES:
             rules = parse_exchange_info(body).rules
             self._symbols.learn(rules.values())
             return RecordedReply(rules=rules)
-        if parts.path == constants.PATH_DEPTH:
+        if parts.path in constants.PATHS_DEPTH:
             pair = self._symbols.pair("".join(parse_qs(parts.query).get("symbol", [])))
             if pair is not None:
                 return RecordedReply(snapshot=self.parse_snapshot(pair, body))
@@ -210,7 +219,7 @@ class BinanceMarketData(MarketDataProtocol):
             return _NOTHING
         if event.u < event.U:
             raise MalformedFrame("a range that ends before it begins", f"U {event.U} u {event.u}")
-        return (DepthDiff(pair, event.U, event.u, None, event.b, event.a, event.E * _MS),)
+        return (DepthDiff(pair, event.U, event.u, None, event.b, event.a, instant_ns(event.E)),)
 
     def _quote(self, event: _Quote) -> Sequence[MarketEvent]:
         pair = self._pair(event.s)
@@ -224,7 +233,14 @@ class BinanceMarketData(MarketDataProtocol):
             return _NOTHING
         # "m": the buyer is the maker, so the taker sold.
         side = Side.SELL if event.m else Side.BUY
-        return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
+        return (PublicTrade(pair, str(event.t), event.p, event.q, side, instant_ns(event.T)),)
+
+    def _aggregate(self, event: _Aggregate) -> Sequence[MarketEvent]:
+        pair = self._pair(event.s)
+        if pair is None:
+            return _NOTHING
+        side = Side.SELL if event.m else Side.BUY
+        return (PublicTrade(pair, str(event.a), event.p, event.q, side, instant_ns(event.T), aggregated=True),)
 
     def _rare(self, data: bytes) -> Sequence[MarketEvent]:
         if is_list(data):
@@ -254,6 +270,8 @@ class BinanceMarketData(MarketDataProtocol):
             return self._quote(_bare_quote(event))
         if stream == "trade":
             return self._trade(_bare_trade(event))
+        if stream == "aggTrade":
+            return self._aggregate(_bare_aggregate(event))
         return self._notice(_kind(event).e if event.startswith(b"{") else "", data)
 
     def _bare(self, kind: str, data: bytes) -> Sequence[MarketEvent]:
@@ -261,6 +279,8 @@ class BinanceMarketData(MarketDataProtocol):
             return self._depth(_bare_depth(data))
         if kind == "trade":
             return self._trade(_bare_trade(data))
+        if kind == "aggTrade":
+            return self._aggregate(_bare_aggregate(data))
         if not kind:
             return self._quote(_bare_quote(data))
         return self._notice(kind, data)

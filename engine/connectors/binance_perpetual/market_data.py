@@ -56,9 +56,18 @@ class _Quote(msgspec.Struct, gc=False):
     A: str
 
 
-class _Trade(msgspec.Struct, gc=False):
+class _Aggregate(msgspec.Struct, gc=False):
     s: str
     a: Id
+    p: Amount
+    q: Amount
+    T: Millis
+    m: bool
+
+
+class _Trade(msgspec.Struct, gc=False):
+    s: str
+    t: Id
     p: Amount
     q: Amount
     T: Millis
@@ -99,6 +108,7 @@ _events = msgspec.json.Decoder(list[_Kind]).decode
 _kind = msgspec.json.Decoder(_Kind).decode
 _depth = msgspec.json.Decoder(_Depth).decode
 _quote = msgspec.json.Decoder(_Quote).decode
+_aggregate = msgspec.json.Decoder(_Aggregate).decode
 _trade = msgspec.json.Decoder(_Trade).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
 
@@ -144,11 +154,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         return HttpRequest(
             path=constants.PATH_DEPTH,
             query=f"symbol={self._symbols.symbol(pair)}&limit={self._snapshot_depth}",
-            weight=2
-            if self._snapshot_depth <= 50
-            else 5
-            if self._snapshot_depth <= 100
-            else self._snapshot_depth // 50,
+            weight=_snapshot_weight(self._snapshot_depth),
         )
 
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
@@ -196,6 +202,8 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         if kind == "bookTicker":
             return self._on_quote(_quote(raw))
         if kind == "aggTrade":
+            return self._on_aggregate(_aggregate(raw))
+        if kind == "trade":
             return self._on_trade(_trade(raw))
         if kind == "serverShutdown":
             return (VenueNotice(kind, "the venue announced that this connection will end", reconnect=True),)
@@ -215,13 +223,21 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         pair = self._symbols.pair(event.s)
         return _NOTHING if pair is None else (BestQuote(pair, event.u, event.b, event.B, event.a, event.A),)
 
-    def _on_trade(self, event: _Trade) -> Sequence[MarketEvent]:
+    def _on_aggregate(self, event: _Aggregate) -> Sequence[MarketEvent]:
         pair = self._symbols.pair(event.s)
         if pair is None:
             return _NOTHING
         # "m": the buyer is the maker, so the taker sold.
         side = Side.SELL if event.m else Side.BUY
-        return (PublicTrade(pair, str(event.a), event.p, event.q, side, event.T * _MS),)
+        return (PublicTrade(pair, str(event.a), event.p, event.q, side, event.T * _MS, aggregated=True),)
+
+    def _on_trade(self, event: _Trade) -> Sequence[MarketEvent]:
+        """Single trades, a stream that some recordings have instead. One of size 0 is none ("X": "NA")."""
+        pair = self._symbols.pair(event.s)
+        if pair is None or not event.q.strip("0."):
+            return _NOTHING
+        side = Side.SELL if event.m else Side.BUY
+        return (PublicTrade(pair, str(event.t), event.p, event.q, side, event.T * _MS),)
 
     def _answer(self, frame: _Frame, data: str | bytes) -> Sequence[MarketEvent]:
         if frame.error is not None:

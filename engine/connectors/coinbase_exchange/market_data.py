@@ -27,7 +27,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.coinbase_exchange import constants
 from engine.connectors.coinbase_exchange.symbols import parse_products
-from engine.connectors.decoding import UNREADABLE, Amount, Id, iso_ns, utf8
+from engine.connectors.decoding import UNREADABLE, Amount, Id, is_list, iso_ns, utf8
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
@@ -78,6 +78,7 @@ _snapshot = msgspec.json.Decoder(_Snapshot).decode
 _update = msgspec.json.Decoder(_Update).decode
 _match = msgspec.json.Decoder(_Match).decode
 _book = msgspec.json.Decoder(_Book).decode
+_texts = msgspec.json.Decoder(list[str]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
@@ -102,6 +103,8 @@ class CoinbaseExchangeMarketData(MarketDataProtocol):
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
             raw = utf8(data)
+            if is_list(raw):
+                return self._order_by_order(_texts(raw), data)
             frame = _kind(raw)
             if frame.type == "l2update":
                 return self._on_update(_update(raw))
@@ -173,6 +176,12 @@ class CoinbaseExchangeMarketData(MarketDataProtocol):
         # "side" is the maker's.
         side = Side.SELL if frame.side == "buy" else Side.BUY
         return (PublicTrade(pair, str(frame.trade_id), frame.price, frame.size, side, time_ns),)
+
+    def _order_by_order(self, words: list[str], data: str | bytes) -> Sequence[MarketEvent]:
+        """``level3``, a channel of single orders in lists of texts, the first of which says what happened."""
+        if not words or not words[0]:
+            raise MalformedFrame("a list that says nothing", data)
+        return _NOTHING
 
     def _rare(self, frame: _Kind, data: str | bytes) -> Sequence[MarketEvent]:
         if frame.type == "subscriptions":

@@ -39,6 +39,7 @@ from engine.messages import Side
 _NOTHING: tuple[MarketEvent, ...] = ()
 _BOOK = re.compile(r"book-([0-9]{1,4})")
 _UNUSED = re.compile(r"ticker|spread|ohlc(-[0-9]+)?")
+_PRIVATE = ("ownTrades", "openOrders")
 _Level = Annotated[list[str], Meta(min_length=3, max_length=4)]
 """Price, size, time, and an "r" for a level that was sent before."""
 
@@ -156,6 +157,8 @@ class KrakenV1MarketData(MarketDataProtocol):
     # ----------------------------------------------------------------------------------------- frames
 
     def _data(self, items: list[msgspec.Raw], data: str | bytes) -> Sequence[MarketEvent]:
+        if len(items) == 3 and _text(items[1]) in _PRIVATE:
+            return _NOTHING
         if len(items) < 4:
             raise MalformedFrame("too short for a data frame", data)
         channel, symbol = _text(items[-2]), _text(items[-1])

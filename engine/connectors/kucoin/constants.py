@@ -14,6 +14,7 @@ PATH_DEPTH = "/api/v1/market/orderbook/level2_100"
 """The largest book without a key."""
 PATHS_DEPTH = (
     PATH_DEPTH,
+    "/api/v1/market/orderbook/level2_20",
     "/api/v1/market/orderbook/level2",
     "/api/v2/market/orderbook/level2",
     "/api/v3/market/orderbook/level2",

@@ -84,9 +84,11 @@ class _Quote(msgspec.Struct, gc=False):
 
 
 class _Book(msgspec.Struct):
+    """Sides are null where nothing is traded."""
+
     sequence: IdText
-    bids: list[tuple[str, str]]
-    asks: list[tuple[str, str]]
+    bids: list[tuple[str, str]] | None = None
+    asks: list[tuple[str, str]] | None = None
     time: Millis = 0
 
 
@@ -143,7 +145,7 @@ class KucoinMarketData(MarketDataProtocol):
         if reply.code != _OK:
             raise MalformedReply(f"snapshot of {pair}: the venue answers with code {reply.code}")
         book = reply.data
-        return DepthSnapshot(pair, int(book.sequence), book.bids, book.asks, book.time * _MS)
+        return DepthSnapshot(pair, int(book.sequence), book.bids or (), book.asks or (), book.time * _MS)
 
     def pairs_of(self, url: str) -> tuple[str, ...]:
         return ()

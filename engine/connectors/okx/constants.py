@@ -13,6 +13,8 @@ DOMAINS = {
 PATH_RULES = "/api/v5/public/instruments"
 BOOK_CHANNELS = {"books": 400, "books-l2-tbt": 400, "books50-l2-tbt": 50}
 """Channels of snapshots and diffs, and how many levels a side they keep; the venue says which ones leave."""
+WHOLE_CHANNELS = {"books5": 5}
+"""Channels of nothing but whole books. They are read from recordings that have no other."""
 PAIRS_A_CONNECTION = 100
 KEEPALIVE_S = 25.0
 

@@ -145,6 +145,8 @@ class OkxMarketData(MarketDataProtocol):
     def _data(self, frame: _Frame, arg: _Arg) -> Sequence[MarketEvent]:
         if arg.channel in constants.BOOK_CHANNELS:
             return self._on_books(frame.action, arg, _books(frame.data))
+        if arg.channel in constants.WHOLE_CHANNELS:
+            return self._on_books("snapshot", arg, _books(frame.data))
         if arg.channel == "trades":
             return self._on_trades(_trades(frame.data))
         return _NOTHING
@@ -153,10 +155,16 @@ class OkxMarketData(MarketDataProtocol):
         if action not in ("snapshot", "update"):
             raise MalformedFrame("a book that is neither snapshot nor update", f"action {action!r}")
         pair = self._symbols.pair(arg.instId)
-        # One book is kept an instrument; where several of these channels were asked for, the first one seen.
-        if pair is None or self._channels.setdefault(arg.instId, arg.channel) != arg.channel:
+        if pair is None or not self._is_kept(arg):
             return _NOTHING
         return [self._snapshot(pair, book) if action == "snapshot" else self._diff(pair, book) for book in books]
+
+    def _is_kept(self, arg: _Arg) -> bool:
+        """One book is kept an instrument: of the first channel of changes that was seen, or else of whole books."""
+        kept = self._channels.setdefault(arg.instId, arg.channel)
+        if kept in constants.WHOLE_CHANNELS and arg.channel in constants.BOOK_CHANNELS:
+            self._channels[arg.instId] = kept = arg.channel
+        return kept == arg.channel
 
     def _snapshot(self, pair: str, book: _Book) -> DepthSnapshot:
         time_ms = int(book.ts)

@@ -32,6 +32,7 @@ def combined(stream: str, data: Any) -> bytes:
 
 DIFF = DepthDiff("BTC-USDT", 5, 7, None, [("1.0", "2")], [("3.0", "0.0")], 1_700_000_000)
 BEST = BestQuote("ETH-USDT", 7, "1", "2", "3", "4")
+AGGREGATE = {"e": "aggTrade", "E": 1, "s": "BTCUSDT", "a": 3, "p": "1.5", "q": "2", "f": 11, "l": 12, "T": 1700}
 SOLD = PublicTrade("BTC-USDT", "12", "1.5", "2", Side.SELL, 1_700_000_000)
 
 
@@ -42,6 +43,11 @@ SOLD = PublicTrade("BTC-USDT", "12", "1.5", "2", Side.SELL, 1_700_000_000)
         ("btcusdt@depth", DEPTH, DIFF),
         ("ethusdt@bookTicker", QUOTE, BEST),
         ("btcusdt@trade", TRADE, SOLD),
+        (
+            "btcusdt@aggTrade",
+            {**AGGREGATE, "m": False},
+            PublicTrade("BTC-USDT", "3", "1.5", "2", Side.BUY, 1_700_000_000, aggregated=True),
+        ),
     ],
 )
 def test_frames_of_combined_and_of_raw_streams(stream: str, data: dict[str, Any], event: object) -> None:
@@ -49,6 +55,15 @@ def test_frames_of_combined_and_of_raw_streams(stream: str, data: dict[str, Any]
     for frame in (combined(stream, data), json.dumps(data).encode()):
         assert list(protocol.feed(frame)) == [event]
         assert list(protocol.feed(frame.decode())) == [event]
+
+
+def test_times_may_be_in_microseconds() -> None:
+    (diff,) = make().feed(combined("btcusdt@depth", {**DEPTH, "E": 1_700_000_000_123_456}))
+    assert isinstance(diff, DepthDiff)
+    assert diff.time_ns == 1_700_000_000_123_456_000
+    (trade,) = make().feed(combined("btcusdt@trade", {**TRADE, "T": 1_700_000_000_123_456}))
+    assert isinstance(trade, PublicTrade)
+    assert trade.time_ns == 1_700_000_000_123_456_000
 
 
 def test_the_taker_of_a_buyer_that_was_not_the_maker_bought() -> None:
@@ -60,7 +75,6 @@ def test_the_taker_of_a_buyer_that_was_not_the_maker_bought() -> None:
 @pytest.mark.parametrize(
     ("stream", "data"),
     [
-        ("btcusdt@aggTrade", {"e": "aggTrade", "s": "BTCUSDT", "a": 1, "p": "1"}),
         ("btcusdt@kline_1m", {"e": "kline", "s": "BTCUSDT", "k": {"x": False}}),
         ("btcusdt@depth5@100ms", {"lastUpdateId": 1, "bids": [["1", "2"]], "asks": []}),
         ("!miniTicker@arr", [{"e": "24hrMiniTicker", "s": "BTCUSDT"}]),

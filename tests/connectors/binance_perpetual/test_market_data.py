@@ -51,8 +51,16 @@ def test_quotes_and_aggregate_trades(protocol: MarketDataProtocol) -> None:
     quote = {"e": "bookTicker", "u": 7, "s": "BTCUSDT", "b": "1", "B": "2", "a": "3", "A": "4", "T": 1, "E": 2}
     assert list(protocol.feed(combined("btcusdt@bookTicker", quote))) == [BestQuote("BTC-USDT", 7, "1", "2", "3", "4")]
     trade = {"e": "aggTrade", "E": 9, "a": 99, "s": "BTCUSDT", "p": "1.5", "q": "2", "f": 1, "l": 2, "T": 8, "m": True}
-    expected = PublicTrade("BTC-USDT", "99", "1.5", "2", Side.SELL, 8_000_000)
+    expected = PublicTrade("BTC-USDT", "99", "1.5", "2", Side.SELL, 8_000_000, aggregated=True)
     assert list(protocol.feed(combined("btcusdt@aggTrade", trade))) == [expected]
+
+
+def test_single_trades_where_a_recording_has_them(protocol: MarketDataProtocol) -> None:
+    trade = {"e": "trade", "E": 9, "T": 8, "s": "BTCUSDT", "t": 7, "p": "1.5", "q": "2", "X": "MARKET", "m": False}
+    expected = PublicTrade("BTC-USDT", "7", "1.5", "2", Side.BUY, 8_000_000)
+    assert list(protocol.feed(combined("btcusdt@trade", trade))) == [expected]
+    assert list(protocol.feed(json.dumps(trade))) == [expected]
+    assert not protocol.feed(combined("btcusdt@trade", {**trade, "X": "NA", "p": "0", "q": "0"}))
 
 
 def test_what_else_may_come(protocol: MarketDataProtocol) -> None:

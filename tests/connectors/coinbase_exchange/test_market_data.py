@@ -107,3 +107,16 @@ def test_products(protocol: MarketDataProtocol) -> None:
     assert rules is not None
     rule = rules["SKL-EUR"]
     assert (rule.price_increment, rule.min_notional, rule.is_trading) == (Decimal("0.0001"), Decimal("5.0"), False)
+
+
+def test_the_channel_of_single_orders_is_passed_over(protocol: MarketDataProtocol) -> None:
+    assert not protocol.feed('["noop","BTC-USD","5"]')
+    assert not protocol.feed('{"type":"level3","schema":{"change":["type","product_id","sequence"]}}')
+    for broken in ("[]", '[""]', '["noop",5]', '["noop"'):
+        with pytest.raises(MalformedFrame):
+            protocol.feed(broken)
+
+
+def test_a_book_whose_time_was_never_set(protocol: MarketDataProtocol) -> None:
+    frame = {"type": "snapshot", "product_id": "BTC-USD", "bids": [], "asks": [], "time": "0001-01-01T00:00:00.000000Z"}
+    assert list(protocol.feed(json.dumps(frame))) == [DepthSnapshot("BTC-USD", 0, [], [], 0)]

@@ -118,3 +118,10 @@ def test_the_book_by_rest_is_asked_for_by_the_venues_name_and_read(protocol: Mar
     assert snapshot == DepthSnapshot("BTC-USD", 0, [tuple(BID[:2])], [tuple(ASK[:2])])
     with pytest.raises(MalformedReply):
         protocol.parse_snapshot("BTC-USD", json.dumps({"error": ["EQuery:Unknown asset pair"]}))
+
+
+@pytest.mark.parametrize("channel", ["ownTrades", "openOrders"])
+def test_an_account_s_own_channels_are_passed_over(protocol: MarketDataProtocol, channel: str) -> None:
+    assert not protocol.feed(json.dumps([[{"TDLH43": {"cost": "1"}}], channel, {"sequence": 1}]))
+    with pytest.raises(MalformedFrame):
+        protocol.feed(json.dumps([[], "book-10", {"sequence": 1}]))

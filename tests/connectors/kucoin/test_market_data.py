@@ -111,3 +111,15 @@ def test_symbols(protocol: MarketDataProtocol) -> None:
     assert rules is not None
     assert list(rules) == ["REQ-ETH"]
     assert (rules["REQ-ETH"].price_increment, rules["REQ-ETH"].is_trading) == (Decimal("1E-7"), False)
+
+
+def test_a_pair_that_is_no_longer_traded_has_an_empty_book(protocol: MarketDataProtocol) -> None:
+    body = '{"code":"200000","data":{"time":1,"sequence":"7","bids":null,"asks":null}}'
+    assert protocol.parse_snapshot("BTC-USDT", body) == DepthSnapshot("BTC-USDT", 7, (), (), 1_000_000)
+
+
+@pytest.mark.parametrize("path", ["v1/market/orderbook/level2_20", "v1/market/orderbook/level2_100"])
+def test_books_of_either_depth_are_taken_from_recordings(protocol: MarketDataProtocol, path: str) -> None:
+    body = '{"code":"200000","data":{"time":1,"sequence":"7","bids":[["1","2"]],"asks":[]}}'
+    snapshot = protocol.parse_recorded(f"https://api.kucoin.com/api/{path}?symbol=BTC-USDT", body).snapshot
+    assert snapshot == DepthSnapshot("BTC-USDT", 7, [("1", "2")], (), 1_000_000)

@@ -84,7 +84,7 @@ def test_trades(protocol: MarketDataProtocol) -> None:
 def test_what_else_may_come(protocol: MarketDataProtocol) -> None:
     assert not protocol.feed("pong")
     assert not protocol.feed(b"pong")
-    for channel in ("tickers", "books5", "bbo-tbt", "candle1m"):
+    for channel in ("tickers", "bbo-tbt", "candle1m", "trades-all"):
         assert not protocol.feed(book("", channel))
     assert list(protocol.feed('{"event":"subscribe","arg":{"channel":"books"},"connId":"a"}')) == [Ack(None)]
     assert not protocol.feed('{"event":"channel-conn-count","channel":"x","connCount":"2"}')
@@ -122,3 +122,17 @@ def test_instruments(protocol: MarketDataProtocol) -> None:
     assert rules["BTC-USDT"].size_increment == Decimal("1E-8")
     assert (rules["BTC-USD-SWAP"].base, rules["BTC-USD-SWAP"].quote) == ("BTC", "USD")
     assert not rules["BTC-USD-SWAP"].is_trading
+
+
+def test_whole_books_serve_until_there_are_changes(protocol: MarketDataProtocol) -> None:
+    def best(**fields: Any) -> bytes:
+        frame = json.loads(book("", "books5", **fields))
+        del frame["action"]
+        return json.dumps(frame).encode()
+
+    (event,) = protocol.feed(best(seqId=5))
+    assert event == DepthSnapshot("BTC-USDT", 5, BIDS, ASKS, 1_597_026_383_085_000_000)
+    assert len(protocol.feed(book("snapshot", seqId=6, prevSeqId=-1))) == 1
+    assert not protocol.feed(best(seqId=7))
+    assert not protocol.feed(book("update", "books-l2-tbt", seqId=7, prevSeqId=6))
+    assert len(protocol.feed(book("update", seqId=7, prevSeqId=6))) == 1

@@ -1,0 +1,182 @@
+"""What other recordings of the same venues may hold: several connections, snapshots at odd times, other streams."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.captures import Record
+from engine.errors import ConfigError
+from engine.replay import Replay, replay
+
+API, STREAMS = "https://api.binance.com", "wss://stream.binance.com:9443"
+
+
+def replayed(records: list[dict[str, Any]], venue: str = "binance") -> dict[str, Any]:
+    session = Replay(venue)
+    for record in records:
+        session.on_record(Record(**{"t": 1.0, **record}))
+    report = session.report(25, 1.0)
+    assert report["unparsed"] == 0
+    pairs: dict[str, Any] = report["pairs"]
+    return pairs
+
+
+def opened(conn: int, url: str = f"{STREAMS}/ws") -> dict[str, Any]:
+    return {"kind": "ws_open", "conn": conn, "url": url}
+
+
+def closed(conn: int) -> dict[str, Any]:
+    return {"kind": "ws_close", "conn": conn}
+
+
+def frame(data: Any, conn: int = 1, **more: Any) -> dict[str, Any]:
+    return {"kind": "ws_in", "conn": conn, "data": json.dumps(data, ensure_ascii=False), **more}
+
+
+def depth(first: int, last: int, conn: int = 1, symbol: str = "BTCUSDT", **more: Any) -> dict[str, Any]:
+    event = {"e": "depthUpdate", "E": 1, "s": symbol, "U": first, "u": last, "b": [[f"{last}", "1"]], "a": [], **more}
+    return frame(event, conn)
+
+
+def snapshot(update_id: int, symbol: str = "BTCUSDT", path: str = "/api/v3/depth") -> dict[str, Any]:
+    body = {"lastUpdateId": update_id, "bids": [["1", "1"]], "asks": [["1000", "2"]]}
+    return {"kind": "http", "url": f"{API}{path}?symbol={symbol}&limit=1000", "data": json.dumps(body)}
+
+
+SYNCED = [opened(1), depth(9, 10), snapshot(10), depth(11, 12)]
+
+
+# ------------------------------------------------------------------------------------------------- connections
+
+
+def test_a_second_connection_takes_over_before_the_first_one_ends() -> None:
+    pair = replayed([*SYNCED, opened(2), depth(11, 12, 2), depth(13, 13, 2), closed(1), depth(14, 14, 2)])["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["gaps"], pair["resyncs"]) == (14, True, 0, 0)
+
+
+def test_one_that_only_repeats_what_is_known_may_take_over_as_well() -> None:
+    pair = replayed([*SYNCED, opened(2), depth(11, 12, 2), closed(1), depth(13, 14, 2)])["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["resyncs"]) == (14, True, 0)
+    pair = replayed([*SYNCED, opened(2), depth(11, 12, 2), closed(1), closed(2)])["BTC-USDT"]
+    assert (pair["synced"], pair["resyncs"]) == (False, 1)
+
+
+def test_of_two_speeds_of_one_stream_none_costs_the_other_anything() -> None:
+    fast, slow = "btcusdt@depth@100ms", "btcusdt@depth"
+
+    def named(stream: str, first: int, last: int) -> dict[str, Any]:
+        return frame({"stream": stream, "data": json.loads(depth(first, last)["data"])})
+
+    records = [named(fast, 13, 13), named(fast, 14, 15), named(slow, 11, 15), named(slow, 16, 18), named(fast, 16, 17)]
+    pair = replayed([*SYNCED, *records, named(fast, 18, 19)])["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["gaps"]) == (19, True, 0)
+
+
+def test_without_numbers_a_book_follows_the_connection_that_its_snapshot_came_by() -> None:
+    def book(conn: int, bid: str) -> dict[str, Any]:
+        levels = {"bids": [[bid, "1"]], "asks": [["100", "1"]]}
+        return frame({"type": "snapshot", "product_id": "BTC-USD", **levels}, conn)
+
+    def update(conn: int, bid: str, size: str = "1") -> dict[str, Any]:
+        return frame({"type": "l2update", "product_id": "BTC-USD", "changes": [["buy", bid, size]]}, conn)
+
+    records = [opened(1), book(1, "50"), opened(2), book(2, "60"), update(1, "70"), update(2, "61")]
+    pair = replayed(records, "coinbase_exchange")["BTC-USD"]
+    assert [price for price, _ in pair["bids"]] == ["61", "60"], "the first connection lags behind"
+    pair = replayed([*records, closed(1), update(2, "62")], "coinbase_exchange")["BTC-USD"]
+    assert (pair["bids"][0][0], pair["synced"], pair["resyncs"]) == ("62", True, 0)
+    pair = replayed([*records, closed(2)], "coinbase_exchange")["BTC-USD"]
+    assert (pair["synced"], pair["resyncs"]) == (False, 1)
+    pair = replayed([*records, closed(2), opened(3), book(3, "65")], "coinbase_exchange")["BTC-USD"]
+    assert (pair["bids"][0][0], pair["synced"]) == ("65", True)
+
+
+# --------------------------------------------------------------------------------------------------- snapshots
+
+
+def test_a_snapshot_recorded_between_a_loss_and_the_diff_that_shows_it_is_used() -> None:
+    pair = replayed([*SYNCED, snapshot(15), depth(15, 16)])["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["gaps"], pair["resyncs"]) == (16, True, 1, 1)
+
+
+def test_a_snapshot_that_nobody_needs_changes_nothing() -> None:
+    pair = replayed([*SYNCED, snapshot(11), snapshot(12), depth(13, 13)])["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["updates"], pair["gaps"]) == (13, True, 2, 0)
+    assert [price for price, _ in pair["bids"]] == ["13", "12", "1"]
+
+
+def test_no_snapshot_no_book() -> None:
+    pair = replayed([opened(1), depth(9, 10), depth(11, 12)])["BTC-USDT"]
+    assert (pair["updates"], pair["gaps"], pair["synced"], pair["bids"]) == (0, 0, False, [])
+
+
+def test_old_addresses_of_snapshots_and_lists_are_known() -> None:
+    filters = [{"filterType": "PRICE_FILTER", "tickSize": "0.01"}, {"filterType": "LOT_SIZE", "stepSize": "0.1"}]
+    market = {"symbol": "BTCUSDT", "status": "BREAK", "baseAsset": "BTC", "quoteAsset": "USDT", "filters": filters}
+    rules = {"kind": "http", "url": f"{API}/api/v1/exchangeInfo", "data": json.dumps({"symbols": [market]})}
+    pair = replayed([rules, opened(1), depth(9, 10), snapshot(10, path="/api/v1/depth"), depth(11, 11)])["BTC-USDT"]
+    assert (pair["sequence"], pair["bids"][0]) == (11, ["11.00", "1.0"])
+
+
+# ----------------------------------------------------------------------------------------------------- symbols
+
+
+@pytest.mark.parametrize(
+    ("symbol", "pair"),
+    [
+        ("ETHUSD", "ETH-USD"),
+        ("1000SATSUSDT", "1000SATS-USDT"),
+        ("币安人生USDT", "币安人生-USDT"),
+        ("ADAEUR", "ADA-EUR"),
+    ],
+)
+def test_symbols_that_are_spelled_oddly(symbol: str, pair: str) -> None:
+    url = f"{STREAMS}/stream?streams={symbol.lower()}@depth@100ms"
+    event = json.loads(depth(11, 12, symbol=symbol)["data"])
+    combined = frame({"stream": f"{symbol.lower()}@depth@100ms", "data": event})
+    found = replayed([opened(1, url), depth(9, 10, symbol=symbol), snapshot(10, symbol), combined])
+    assert (list(found), found[pair]["symbol"], found[pair]["synced"]) == ([pair], symbol, True)
+
+
+def test_increments_that_no_book_can_begin_with_are_none() -> None:
+    market = {"symbol": "BTC-USDT", "baseCurrency": "BTC", "quoteCurrency": "USDT"}
+    market |= {"priceIncrement": "1e-35", "baseIncrement": "0.1"}
+    rules = {
+        "kind": "http",
+        "url": "https://x/api/v1/symbols",
+        "data": json.dumps({"code": "200000", "data": [market]}),
+    }
+    update = {"symbol": "BTC-USDT", "sequenceStart": 11, "sequenceEnd": 11}
+    update |= {"changes": {"asks": [["0.00000001234", "5E+2", "11"]], "bids": []}}
+    topic = {"type": "message", "topic": "/market/level2:BTC-USDT", "subject": "trade.l2update", "data": update}
+    body = {"code": "200000", "data": {"sequence": "10", "bids": [], "asks": [["2e-8", "3"]]}}
+    book = {
+        "kind": "http",
+        "url": "https://x/api/v1/market/orderbook/level2_20?symbol=BTC-USDT",
+        "data": json.dumps(body),
+    }
+    pair = replayed([rules, frame(topic), book], "kucoin")["BTC-USDT"]
+    assert (pair["synced"], pair["bids"]) == (True, [])
+    assert [level[0] for level in pair["asks"]] == ["0.00000001234", "0.00000002000"]
+
+
+# ------------------------------------------------------------------------------------------------------ trades
+
+
+def test_trades_are_counted_once_where_two_streams_tell_of_them() -> None:
+    aggregate = {"e": "aggTrade", "s": "BTCUSDT", "a": 3, "p": "1.5", "q": "2", "f": 11, "l": 12, "T": 17, "m": True}
+    single = {"e": "trade", "s": "BTCUSDT", "t": 11, "p": "1.5", "q": "1", "T": 17, "m": True}
+    for venue in ("binance", "binance_perpetual"):
+        assert replayed([frame(aggregate)] * 2, venue)["BTC-USDT"]["trades"] == 2
+        assert replayed([frame(single), frame(aggregate), frame(single)], venue)["BTC-USDT"]["trades"] == 2
+
+
+@pytest.mark.parametrize("t", [-1.0, 1.7e18])
+def test_a_time_that_is_none_is_no_capture(t: float, tmp_path: Any) -> None:
+    path = tmp_path / "x"
+    path.write_text(json.dumps({**depth(1, 2), "t": t}))
+    with pytest.raises(ConfigError, match=r"record 1: t .* is no time"):
+        replay(path, "binance")
