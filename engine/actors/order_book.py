@@ -426,6 +426,7 @@ class OrderBookActor(Actor):
             now_ns = self.clock.monotonic_ns()
             for writer in self.writers.values():
                 writer.heartbeat(now_ns)
+            self.handle(self.feed.on_time(now_ns), now_ns)
             if self.levels.readers:
                 if beat % ALL_LEVELS_EVERY == 0:
                     for pair in self.writers:

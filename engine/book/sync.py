@@ -93,6 +93,8 @@ class BookSync(Standing):
     """
 
     __slots__ = (
+        "_ahead_of",
+        "_ahead_since_ns",
         "_audit",
         "_awaiting",
         "_buffer",
@@ -136,6 +138,8 @@ class BookSync(Standing):
         self._checksum = rule.checksum
         self._depth = 0
         self._audit: Audit | None = None
+        self._ahead_of: int | None = None
+        self._ahead_since_ns = 0
         self._checks = self._needs_checks()
 
     @property
@@ -234,6 +238,21 @@ class BookSync(Standing):
         if len(quotes) > self._max_quotes:
             quotes.popleft()
         return _NOTHING
+
+    def on_time(self, now_ns: int, overdue_ns: int) -> SyncResult:
+        """Told now and then what time it is: gives the book up where the venue's quotes have been ahead of it for
+        ``overdue_ns``, and the diff that leads there has not come. It sees a loss that no later diff shows.
+        """
+        if not self._quotes or self.state is not SyncState.SYNCED:
+            self._ahead_of = None
+            return _NOTHING
+        if self._ahead_of != self.update_id:
+            self._ahead_of, self._ahead_since_ns = self.update_id, now_ns
+        if now_ns - self._ahead_since_ns < overdue_ns:
+            return _NOTHING
+        self.counters.gaps += 1
+        quoted = self._quotes[-1].update_id
+        return self._give_up(SyncReason.GAP, f"book at {self.update_id}, best quotes up to {quoted}, and no diff came")
 
     def on_loss(self, detail: str) -> SyncResult:
         """Something was lost on the book's connection, of this pair or of another: the book is given up."""

@@ -80,6 +80,7 @@ class MarketDataFeed(FrameIntake):
         self.protocol = protocol
         self._updated: dict[str, FeedResult] = {}
         self._numbers: dict[ConnectionPlan, ConnectionNumbers] = {}
+        self._overdue_ns = round(protocol.quote_overdue_s * 1e9)
 
     def on_open(self, conn: ConnectionPlan) -> FeedResult:
         """A connection is up: its pairs begin to buffer, and each needs a snapshot."""
@@ -114,6 +115,17 @@ class MarketDataFeed(FrameIntake):
             self.counters.unparsed += 1
             return self._snapshot_failed(pair, book, epoch, str(error))
         return self._result(pair, book.on_snapshot(snapshot, epoch))
+
+    def on_time(self, now_mono_ns: int) -> FeedResult:
+        """Told now and then what time it is: books that their venue's best quotes left behind are given up."""
+        if not self._overdue_ns:
+            return _NOTHING
+        late = []
+        for pair, book in self.books.items():
+            result = book.on_time(now_mono_ns, self._overdue_ns)
+            if result.need_snapshot:
+                late.append((pair, result))
+        return self._collect(late) if late else _NOTHING
 
     def begin_audit(self, pair: str) -> int | None:
         """A book is about to be asked for with ``audit_request``; the epoch to give back with the answer. None if there

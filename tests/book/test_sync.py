@@ -313,6 +313,25 @@ def test_quotes_wait_for_the_snapshot_and_the_buffered_diffs(make: Callable[...,
     assert (sync.counters.bbo_checked, sync.counters.bbo_equal) == (3, 1)
 
 
+def test_quotes_that_the_diffs_never_reach_cost_the_book_its_sync(make: Callable[..., BookSync]) -> None:
+    sync = make(max_quotes=3)
+    sync.on_connected()
+    assert not sync.on_time(0, 100).need_snapshot
+    sync.on_snapshot(snapshot(10))
+    sync.on_quote(quote(9))
+    for now in (0, 1_000):
+        assert not sync.on_time(now, 100).need_snapshot, "nothing waits"
+    for update_id in range(11, 21):  # more than are kept
+        sync.on_quote(quote(update_id))
+        assert not sync.on_time(1_989 + update_id, 100).need_snapshot
+    result = sync.on_time(2_100, 100)
+    assert (result.need_snapshot, result.reason, sync.state) == (True, SyncReason.GAP, SyncState.BUFFERING)
+    assert (sync.counters.gaps, sync.counters.resyncs) == (1, 1)
+    assert not sync.on_time(9_999, 100).need_snapshot, "it was asked for"
+    sync.on_snapshot(snapshot(20))
+    assert (sync.state, sync.on_time(99_999, 100).need_snapshot) == (SyncState.SYNCED, False)
+
+
 def test_waiting_quotes_are_bounded(make: Callable[..., BookSync]) -> None:
     sync = make(max_quotes=2)
     sync.on_connected()

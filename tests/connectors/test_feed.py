@@ -152,3 +152,25 @@ def test_trades_and_notices_are_passed_on(feed: MarketDataFeed) -> None:
     assert result.reconnect
     assert result.problems[0].kind == "notice"
     assert not feed.on_frame(CONN, b'{"result":null,"id":1}', 3).problems
+
+
+def test_W2_a_diff_that_best_quotes_promised_is_missed_after_a_while(feed: MarketDataFeed) -> None:
+    need = feed.on_open(CONN).snapshots[0]
+    feed.on_snapshot("BTC-USDT", SNAPSHOT, need.epoch)
+    feed.on_frame(CONN, depth(11, 12, [], []), 1)
+    feed.on_frame(CONN, quote(13, "100.00", "101.00"), 2)
+    overdue_ns = round(feed.protocol.quote_overdue_s * 1e9)
+    assert feed.on_time(1_000).snapshots == ()
+    assert feed.on_time(1_000 + overdue_ns - 1).snapshots == ()
+    feed.on_frame(CONN, depth(13, 13, [], []), 3)
+    assert feed.on_time(1_000 + overdue_ns).snapshots == (), "it came"
+    feed.on_frame(CONN, quote(14, "100.00", "101.00"), 4)
+    feed.on_time(10**10)
+    feed.on_frame(CONN, quote(15, "100.00", "101.00"), 5)
+    result = feed.on_time(10**10 + overdue_ns)
+    assert [need.pair for need in result.snapshots] == ["BTC-USDT"]
+    assert result.updated == ("BTC-USDT",)
+    (problem,) = result.problems
+    assert (problem.kind, problem.detail) == ("gap", "book at 13, best quotes up to 15, and no diff came")
+    assert feed.books["BTC-USDT"].state is SyncState.BUFFERING
+    assert feed.on_time(10**12).snapshots == ()

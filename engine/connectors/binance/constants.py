@@ -59,6 +59,8 @@ MAX_URL = 4000
 """Longer addresses are refused by some proxies; past this the streams are subscribed to by messages."""
 SUBSCRIBE_CHUNK = 200
 SNAPSHOT_DEPTH = 1000
+QUOTE_OVERDUE_S = 2.0
+"""Diffs come every 100 ms, and cover every id of a best quote; in recordings within 0.2 s of it."""
 
 RECV_WINDOW_MS = 5000
 CONNECT_WEIGHT = 2

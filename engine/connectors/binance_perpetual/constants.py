@@ -20,5 +20,7 @@ MAX_STREAMS = 200
 MAX_URL = 4000
 SNAPSHOT_DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
 SNAPSHOT_DEPTH = 1000
+QUOTE_OVERDUE_S = 2.0
+"""Diffs come every 100 ms, and cover every id of a best quote; in recordings within 0.2 s of it."""
 
 CLIENT_ORDER_ID_LIMIT = 36

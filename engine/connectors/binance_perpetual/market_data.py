@@ -117,6 +117,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
     """Depth every 100 ms, best quotes and aggregate trades of each contract."""
 
     silence_after_s = 20.0
+    quote_overdue_s = constants.QUOTE_OVERDUE_S
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
         self._ws = ws.rstrip("/")

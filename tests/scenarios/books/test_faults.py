@@ -27,6 +27,24 @@ def test_W2_a_lost_diff_costs_that_pair_a_resync(books):
     assert [(line["kind"], line["pair"]) for line in told] == [("gap", "BTC-USDT")]
 
 
+def test_W2_diffs_that_stop_while_quotes_go_on_are_missed_without_a_next_one(books):
+    async def body(stage):
+        began_ns = stage.clock.monotonic_ns()
+        stage.inflict("skip_depth", count=60)
+        await stage.until(lambda: stage.counted("resyncs"))
+        protocol = stage.actor.feed.protocol
+        assert stage.struck_faults["skip_depth"] < 60, "no diff came that could have shown the loss"
+        assert stage.clock.monotonic_ns() - began_ns < protocol.silence_after_s * 1e9 / 2
+        assert not stage.is_fresh(stage.struck)
+        await stage.until(lambda: stage.struck_faults["skip_depth"] == 60)
+        await stage.settle()
+        stage.check_other()
+
+    logs = books(body)
+    told = [line for line in logs if line["event"] == "market data problem"]
+    assert "no diff came" in told[0]["detail"]
+
+
 def test_W2_diffs_told_twice_change_nothing(books):
     async def body(stage):
         stage.inflict("duplicate_depth", count=10)
