@@ -101,7 +101,7 @@ class Replay:
         book = self.feed.books.get(event.pair)
         if book is None:
             exponents = _listed_exponents(self.rules.get(event.pair)) or _exponents_of(event)
-            book = BookSync(OrderBook(event.pair, *exponents), self.protocol.sequence_rule())
+            book = BookSync(OrderBook(event.pair, *exponents), self.protocol.sequence_rule(event.pair))
             self.feed.books[event.pair] = book
         return book
 

@@ -29,7 +29,7 @@ def test_samples_are_read_alike(venue: str) -> None:
     session = Replay(venue)
     for frame in seeds(venue):
         session.protocol.feed(frame)
-        REFERENCES[venue](frame, session.symbols.pair)
+        REFERENCES[venue](frame, session.symbols.pair, {})
     assert (venue in COMPRESSED) == (venue == "htx")
 
 

@@ -121,6 +121,29 @@ def test_old_addresses_of_snapshots_and_lists_are_known() -> None:
     assert (pair["sequence"], pair["bids"][0]) == (11, ["11.00", "1.0"])
 
 
+def test_changes_of_a_book_that_was_asked_for_on_the_same_connection() -> None:
+    """HTX ``mbp``, after a trade of the same pair."""
+    trade = {"price": 10.5, "amount": 1, "direction": "buy", "ts": 1, "tradeId": 3}
+
+    def change(number: int, previous: int, bid: float) -> dict[str, Any]:
+        tick = {"seqNum": number, "prevSeqNum": previous, "bids": [[bid, 1]], "asks": []}
+        return frame({"ch": "market.btcusdt.mbp.150", "ts": 1, "tick": tick})
+
+    def whole(number: int) -> dict[str, Any]:
+        data = {"seqNum": number, "bids": [[10, 1]], "asks": [[20, 1]]}
+        return frame({"id": "a", "rep": "market.btcusdt.mbp.150", "status": "ok", "data": data})
+
+    first = frame({"ch": "market.btcusdt.trade.detail", "ts": 1, "tick": {"data": [trade]}})
+    records = [opened(1), first, change(3, 2, 11), change(5, 3, 12), whole(3), change(6, 5, 13)]
+    pair = replayed(records, "htx")["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"], pair["gaps"], pair["updates"]) == (6, True, 0, 2)
+    assert [float(price) for price, _ in pair["bids"]] == [13, 12, 10]
+    pair = replayed([*records, change(9, 8, 14)], "htx")["BTC-USDT"]
+    assert (pair["gaps"], pair["synced"]) == (1, False)
+    pair = replayed([*records, change(9, 8, 14), whole(8)], "htx")["BTC-USDT"]
+    assert (pair["gaps"], pair["synced"], pair["sequence"]) == (1, True, 9)
+
+
 # ----------------------------------------------------------------------------------------------------- symbols
 
 

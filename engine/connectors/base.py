@@ -210,7 +210,7 @@ class MarketDataProtocol(ABC):
         return None
 
     @abstractmethod
-    def sequence_rule(self) -> SequenceRule:
+    def sequence_rule(self, pair: str = "") -> SequenceRule:
         """The rule by which this venue numbers its depth updates; a new one for each book."""
 
     @abstractmethod

@@ -1,7 +1,8 @@
 """What each venue's frames say, decoded once more: by :mod:`json` and by hand, without regard to speed.
 
-A function a venue: the frame's bytes and the pairs of its symbols in, the events out; Refused for a frame that the
-venue's documentation does not allow. It shares no decoding with the connectors.
+A function a venue: the frame's bytes, the pairs of its symbols and a memory in, the events out; Refused for a frame
+that the venue's documentation does not allow. The memory is of which channel each symbol's book is taken from, where a
+venue has several. It shares no decoding with the connectors.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from engine.fuzzing.strict import (
 from engine.messages import Side
 
 PairOf = Callable[[str], str | None]
+Memory = dict[str, str]
 Events = list[MarketEvent]
 _MS = 1_000_000
 _ANY_ID = nullable(either(integer(), text))
@@ -64,7 +66,7 @@ def _known(pair: str | None, make: Callable[[str], MarketEvent]) -> Events:
 # ----------------------------------------------------------------------------------------------------- Binance
 
 
-def binance(data: bytes, pair_of: PairOf) -> Events:
+def binance(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = parse(data)
     if isinstance(frame, list):
         return _all_symbols(frame)
@@ -176,7 +178,7 @@ def _binance_exchanged(event: dict[str, Any], number_in: str, time: Check, pair_
     )
 
 
-def binance_perpetual(data: bytes, pair_of: PairOf) -> Events:
+def binance_perpetual(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = parse(data)
     if isinstance(frame, list):
         return _all_symbols(frame)
@@ -231,7 +233,7 @@ def _perpetual_depth(event: dict[str, Any], pair_of: PairOf) -> Events:
 _SECONDS = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 
 
-def kraken_v1(data: bytes, pair_of: PairOf) -> Events:
+def kraken_v1(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = parse(data)
     if isinstance(frame, dict):
         return _kraken_said(frame)
@@ -307,7 +309,7 @@ def _seconds(value: str) -> int:
 # --------------------------------------------------------------------------------------------------------- OKX
 
 
-def okx(data: bytes, pair_of: PairOf) -> Events:
+def okx(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     if data == b"pong":
         return []
     frame = obj(parse(data))
@@ -320,12 +322,17 @@ def okx(data: bytes, pair_of: PairOf) -> Events:
         return _okx_said(event, code, words)
     if arg is None or "data" not in frame:
         refuse("neither an event nor data")
-    if channel == "books":
+    if channel in ("books", "books-l2-tbt", "books50-l2-tbt", "books5"):
         books = [_okx_book(one) for one in array(frame["data"])]
+        action = "snapshot" if channel == "books5" else action
         if action not in ("snapshot", "update"):
             refuse("neither snapshot nor update")
         pair = pair_of(symbol)
-        return [_okx_event(pair, action, book) for book in books] if pair is not None else []
+        if pair is None:
+            return []
+        if memory.get(symbol) in (None, "books5"):
+            memory[symbol] = channel
+        return [_okx_event(pair, action, book) for book in books] if memory[symbol] == channel else []
     if channel == "trades":
         return [trade for one in array(frame["data"]) for trade in _okx_trade(obj(one), pair_of)]
     return []
@@ -377,7 +384,7 @@ def _okx_trade(trade: dict[str, Any], pair_of: PairOf) -> Events:
 # --------------------------------------------------------------------------------------------------- Coinbase
 
 
-def coinbase_exchange(data: bytes, pair_of: PairOf) -> Events:
+def coinbase_exchange(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = parse(data)
     if isinstance(frame, list):
         words = [text(word) for word in frame]
@@ -434,7 +441,7 @@ def _iso(value: str | None) -> int:
 # ------------------------------------------------------------------------------------------------------ KuCoin
 
 
-def kucoin(data: bytes, pair_of: PairOf) -> Events:
+def kucoin(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = obj(parse(data))
     kind, topic = field(frame, "type", text), field(frame, "topic", text, "")
     field(frame, "subject", text, "")
@@ -501,28 +508,67 @@ def _kucoin_quote(data: dict[str, Any], pair: str | None) -> Events:
 # --------------------------------------------------------------------------------------------------------- HTX
 
 
-def htx(data: bytes, pair_of: PairOf) -> Events:
+def htx(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     """Of the content; compression is the caller's."""
     frame = obj(parse(data))
     channel, ping = field(frame, "ch", text, ""), field(frame, "ping", nullable(ident), None)
-    field(frame, "ts", integer(), 0)
+    time_ms = field(frame, "ts", millis, 0)
     field(frame, "subbed", nullable(text), None)
-    number, status = field(frame, "id", _ANY_ID, None), field(frame, "status", text, "")
+    number, status, reply = (
+        field(frame, "id", _ANY_ID, None),
+        field(frame, "status", text, ""),
+        field(frame, "rep", text, ""),
+    )
     code, words = field(frame, "err-code", text, ""), field(frame, "err-msg", text, "")
     if ping is not None:
         return [Send(f'{{"pong":{ping}}}')]
     if channel:
-        return _htx_data(channel, frame.get("tick"), pair_of)
+        return _htx_data(channel, frame.get("tick"), time_ms, pair_of, memory)
     if status == "ok":
-        return [Ack(number)]
+        book = re.fullmatch(r"market\.([a-z0-9]+)\.mbp\.([0-9]{1,3})", reply)
+        if book is None or frame.get("data") is None:
+            return [Ack(number)]
+        return _htx_reply(book[1], book[2], obj(frame["data"]), time_ms, pair_of, memory)
     return [VenueNotice(code, words)] if status == "error" else refuse("neither a ping, an answer nor data")
 
 
-def _htx_data(channel: str, tick: Any, pair_of: PairOf) -> Events:
-    match = re.fullmatch(r"market\.([a-z0-9]+)\.(depth\.step0|trade\.detail)", channel)
+def _htx_data(channel: str, tick: Any, time_ms: int, pair_of: PairOf, memory: Memory) -> Events:
+    match = re.fullmatch(r"market\.([a-z0-9]+)\.(depth\.step0|trade\.detail|mbp\.[0-9]{1,3})", channel)
     if match is None:
         return []
-    return (_htx_book if match[2] == "depth.step0" else _htx_trades)(pair_of(match[1]), obj(tick))
+    symbol, kind = match[1], match[2]
+    if kind == "trade.detail":
+        return _htx_trades(pair_of(symbol), obj(tick))
+    if kind == "depth.step0":
+        events = _htx_book(pair_of(symbol), obj(tick))
+    else:
+        events = _htx_change(pair_of(symbol), obj(tick), time_ms)
+    return _htx_kept(symbol, kind, events, memory)
+
+
+def _htx_kept(symbol: str, kind: str, events: Events, memory: Memory) -> Events:
+    return events if not events or memory.setdefault(symbol, kind) == kind else []
+
+
+def _htx_sides(book: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    return field(book, "bids", _htx_levels, []), field(book, "asks", _htx_levels, [])
+
+
+def _htx_change(pair: str | None, tick: dict[str, Any], time_ms: int) -> Events:
+    number, previous = field(tick, "seqNum", ident), field(tick, "prevSeqNum", nullable(ident), None)
+    bids, asks = _htx_sides(tick)
+    if previous is None or previous > number:
+        refuse("no number before it")
+    return _known(pair, lambda name: DepthDiff(name, number, number, previous, bids, asks, time_ms * _MS))
+
+
+def _htx_reply(symbol: str, levels: str, data: dict[str, Any], time_ms: int, pair_of: PairOf, memory: Memory) -> Events:
+    number, (bids, asks) = field(data, "seqNum", ident), _htx_sides(data)
+    field(data, "prevSeqNum", nullable(ident), None)
+    events = _known(
+        pair_of(symbol), lambda name: DepthSnapshot(name, number, bids, asks, time_ms * _MS, None, int(levels))
+    )
+    return _htx_kept(symbol, f"mbp.{levels}", events, memory)
 
 
 def _htx_levels(value: Any) -> list[tuple[str, str]]:
@@ -550,7 +596,7 @@ def _htx_trades(pair: str | None, tick: dict[str, Any]) -> Events:
     return events
 
 
-REFERENCES: dict[str, Callable[[bytes, PairOf], Events]] = {
+REFERENCES: dict[str, Callable[[bytes, PairOf, Memory], Events]] = {
     "binance": binance,
     "binance_perpetual": binance_perpetual,
     "coinbase_exchange": coinbase_exchange,

@@ -31,7 +31,7 @@ from engine.connectors.base import MarketEvent, PublicTrade, VenueNotice
 from engine.connectors.errors import MalformedFrame
 from engine.fuzzing.hot import HotTwins
 from engine.fuzzing.mutate import mutated, reworded
-from engine.fuzzing.reference import REFERENCES
+from engine.fuzzing.reference import REFERENCES, Memory
 from engine.fuzzing.samples import COMPRESSED, SNAPSHOTS, seeds
 from engine.fuzzing.strict import INT64, Refused, has_repeated_keys, parse
 from engine.replay import Replay
@@ -114,6 +114,7 @@ class _Bench:
         self._seeds = seeds(venue, captures)
         self._reference = REFERENCES[venue]
         self._compressed = venue in COMPRESSED
+        self._memory: Memory = {}
         self._session = self._begun()
         self._twins = HotTwins(self._random) if self._session.protocol.hot_path() is not None else None
         self._fed = 0
@@ -124,6 +125,9 @@ class _Bench:
 
     def once(self, report: FuzzReport) -> None:
         """Mutate one frame, decode it, compare, and put it on the books."""
+        self._fed += 1
+        if self._fed % _FRAMES_A_BOOK == 0:
+            self._session = self._begun()
         content = self._content()
         frame = self._packed(content)
         report.frames += 1
@@ -164,6 +168,7 @@ class _Bench:
             return None
 
     def _begun(self) -> Replay:
+        self._memory.clear()
         session = Replay(self.venue)
         if self.venue in SNAPSHOTS:
             url, body = SNAPSHOTS[self.venue]
@@ -172,9 +177,6 @@ class _Bench:
 
     def _to_books(self, frame: bytes, found: Sequence[MarketEvent] | None) -> str:
         """Through the live feed; afterwards every book must be able to say what it is worth."""
-        self._fed += 1
-        if self._fed % _FRAMES_A_BOOK == 0:
-            self._session = self._begun()
         session = self._session
         standing, unparsed = self._standing(), session.feed.counters.unparsed
         session.on_record(Record(0.0, "ws_in", data64=b64encode(frame).decode()))
@@ -203,8 +205,9 @@ class _Bench:
             if found is None or unpacked is None:
                 return "" if found is None else "broken compression was taken"
             content = unpacked
+        known = dict(self._memory)
         try:
-            expected: Sequence[MarketEvent] | None = self._reference(content, self._session.symbols.pair)
+            expected: Sequence[MarketEvent] | None = self._reference(content, self._session.symbols.pair, self._memory)
         except Refused as refused:
             expected, why = None, str(refused)
         else:
@@ -212,11 +215,15 @@ class _Bench:
         misread = self._twins.scanned(frame, expected) if self._twins is not None else ""
         if misread:
             return misread
-        if (expected is None) != (found is None) and not _is_ambiguous(content):
+        differ = (expected is None) != (found is None) or not _same(found or (), expected or ())
+        if (differ or self._memory != known) and _is_ambiguous(content):
+            self._session = self._begun()  # neither the one's memory nor the other's is wrong
+            return ""
+        if differ and (expected is None or found is None):
             return f"refused by the reference alone: {why}" if expected is None else "refused by the decoder alone"
         if expected is None or found is None:
             return ""
-        if not _same(found, expected) and not _is_ambiguous(content):
+        if differ:
             return f"decoder {list(found)!r}\nreference {list(expected)!r}"
         return _unkeepable(found)
 

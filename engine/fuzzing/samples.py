@@ -72,6 +72,10 @@ SAMPLES: dict[str, list[str]] = {
         '"ts":"1597026383285","prevSeqId":123457,"seqId":123457}]}',
         '{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[["8478","1","0","1"]],'
         '"bids":[],"ts":"1597026383285","checksum":-1404728636}]}',
+        '{"arg":{"channel":"books5","instId":"ETH-USDT"},"data":[{"asks":[["111.06","5","0","2"]],"bids":[["111.05","57",'
+        '"0","2"]],"instId":"ETH-USDT","ts":"1670324386802","seqId":363996337}]}',
+        '{"arg":{"channel":"books-l2-tbt","instId":"ETH-USDT"},"action":"update","data":[{"asks":[],"bids":[["111","1","0",'
+        '"1"]],"ts":"1670324386902","prevSeqId":363996337,"seqId":363996338}]}',
         '{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"130639474",'
         '"px":"42219.9","sz":"0.12060306","side":"buy","ts":"1630048897897","count":"3"}]}',
         '{"arg":{"channel":"tickers","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","last":"1"}]}',
@@ -118,6 +122,13 @@ SAMPLES: dict[str, list[str]] = {
         '{"ch":"market.btcusdt.trade.detail","ts":1630994963175,"tick":{"id":137005445109,"ts":1630994963173,"data":['
         '{"id":137005445109359286410323766,"ts":1630994963173,"tradeId":102523573486,"amount":0.006754,'
         '"price":52648.62,"direction":"buy"}]}}',
+        '{"ch":"market.ethusdt.mbp.150","ts":1573199608679,"tick":{"seqNum":1002,"prevSeqNum":1001,"bids":[],"asks":['
+        "[645.14,26.755973959140651643],[645.2,0]]}}",
+        '{"ch":"market.ethusdt.mbp.150","ts":1573199608779,"tick":{"seqNum":1005,"prevSeqNum":1002,"bids":[[645.1,3]],'
+        '"asks":[[645.2,1]]}}',
+        '{"id":"id2","rep":"market.ethusdt.mbp.150","status":"ok","ts":1573199608600,"data":{"seqNum":1001,"bids":['
+        '[644,2]],"asks":[[645.3,1],[646,0.5]]}}',
+        '{"ch":"market.ethusdt.mbp.refresh.20","ts":1573199608679,"tick":{"seqNum":1,"bids":[[1,2]],"asks":[]}}',
         '{"ch":"market.btcusdt.kline.1min","ts":1489474082831,"tick":{"id":1489464480,"amount":0.0}}',
         '{"id":"id1","status":"ok","subbed":"market.btcusdt.depth.step0","ts":1489474081631}',
         '{"status":"error","ts":1494326028889,"id":"id2","err-code":"bad-request","err-msg":"invalid topic"}',

@@ -82,7 +82,7 @@ class Protocol(MarketDataProtocol):
             raise self.events
         return self.events
 
-    def sequence_rule(self):
+    def sequence_rule(self, pair=""):
         return self.rule()
 
     pushes = False

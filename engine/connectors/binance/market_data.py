@@ -174,7 +174,7 @@ class BinanceMarketData(MarketDataProtocol):
     def hot_path(self) -> tuple[BinanceDiffScanner, SymbolMap]:
         return BinanceDiffScanner(), self._symbols
 
-    def sequence_rule(self) -> RangeRule:
+    def sequence_rule(self, pair: str = "") -> RangeRule:
         return RangeRule()
 
     def snapshot_request(self, pair: str) -> HttpRequest:

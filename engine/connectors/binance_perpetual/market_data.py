@@ -148,7 +148,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
 
-    def sequence_rule(self) -> PreviousIdRule:
+    def sequence_rule(self, pair: str = "") -> PreviousIdRule:
         return PreviousIdRule()
 
     def snapshot_request(self, pair: str) -> HttpRequest:

@@ -118,7 +118,7 @@ class CoinbaseExchangeMarketData(MarketDataProtocol):
         except ValueError as error:
             raise MalformedFrame(str(error), data) from error
 
-    def sequence_rule(self) -> UnnumberedRule:
+    def sequence_rule(self, pair: str = "") -> UnnumberedRule:
         return UnnumberedRule()
 
     def snapshot_request(self, pair: str) -> None:

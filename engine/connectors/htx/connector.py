@@ -13,7 +13,9 @@ from engine.connectors.symbols import split_symbol
 
 
 class HtxConnector(MarketDataConnector):
-    """HTX spot (once Huobi)."""
+    """HTX spot (once Huobi). Options: ``levels`` (5, 20, 150 or 400: changes of so many levels, many times a second; 0,
+    the default: the whole book once a second).
+    """
 
     venue = "htx"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
@@ -29,4 +31,5 @@ class HtxConnector(MarketDataConnector):
         return split_symbol(symbol)
 
     def market_data(self) -> HtxMarketData:
-        return HtxMarketData(self.endpoints.ws, self.symbols)
+        levels = self._choice("levels", 0, constants.LEVELS)
+        return HtxMarketData(self.endpoints.ws, self.symbols, levels=levels)

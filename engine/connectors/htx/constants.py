@@ -10,6 +10,10 @@ DOMAINS = {
 }
 
 PATH_RULES = "/v1/common/symbols"
+PATH_FEED = "/feed"
+"""Where the changes of books come from."""
+LEVELS = (0, 5, 20, 150, 400)
+"""Of a book of changes; 0: whole books."""
 PAIRS_A_CONNECTION = 50
 
 CLIENT_ORDER_ID_LIMIT = 64

@@ -1,22 +1,25 @@
 """HTX's public streams: frames in, typed events out.
 
-Source: "Market Depth" and "Trade Detail" of the HTX documentation (2026). Frames are gzip in binary; their
-numbers are JSON numbers, read as exact decimals. ``depth.step0`` sends the whole book, 150 levels a side, about
-once a second: each replaces the last.
+Source: "Market Depth", "Market By Price (incremental update)" and "Trade Detail" of the HTX documentation (2026).
+Frames are gzip in binary; their numbers are JSON numbers, read as exact decimals. ``depth.step0`` sends the whole book,
+150 levels a side, about once a second: each replaces the last. ``mbp.150`` sends changes every 100 ms, each with the
+number before its own; the whole book is asked for on the same connection. One of the two is kept a symbol: the first
+one seen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from engine.book.events import DepthSnapshot
-from engine.book.rules import ReplacingRule
+from engine.book.checksums import Checksum
+from engine.book.events import DepthDiff, DepthSnapshot
+from engine.book.rules import PreviousIdRule, Verdict
 from engine.connectors.base import (
     Ack,
     ConnectionPlan,
@@ -39,16 +42,19 @@ _MS = 1_000_000
 _GZIP = b"\x1f\x8b"
 _CHANNEL = re.compile(r"market\.([a-z0-9]+)\.(.+)")
 _BOOK, _TRADES = "depth.step0", "trade.detail"
+_CHANGES = re.compile(r"mbp\.([0-9]{1,3})")
 
 
 class _Frame(msgspec.Struct, gc=False, rename={"error_code": "err-code", "error_text": "err-msg"}):
     ch: str = ""
     tick: msgspec.Raw = msgspec.Raw()
-    ts: int = 0
+    ts: Millis = 0
     ping: Id | None = None
     id: int | str | None = None
     status: str = ""
     subbed: str | None = None
+    rep: str = ""
+    data: msgspec.Raw = msgspec.Raw()
     error_code: str = ""
     error_text: str = ""
 
@@ -68,6 +74,15 @@ class _Book(msgspec.Struct, gc=False):
     version: Id | None = None
 
 
+class _Change(msgspec.Struct, gc=False):
+    """Of ``mbp``; the reply to a request for the whole book has no number before its own."""
+
+    seqNum: Id
+    prevSeqNum: Id | None = None
+    bids: list[_Level] = []
+    asks: list[_Level] = []
+
+
 class _Trade(msgspec.Struct, gc=False):
     price: Decimal
     amount: Decimal
@@ -85,29 +100,58 @@ class _Trades(msgspec.Struct, gc=False):
 
 _frame = msgspec.json.Decoder(_Frame).decode
 _book = msgspec.json.Decoder(_Book).decode
+_change = msgspec.json.Decoder(_Change).decode
 _trades = msgspec.json.Decoder(_Trades).decode
 
 
+class HtxRule:
+    """Of either channel: whole books that replace each other, or changes on a book that was asked for.
+
+    ``whole``: whether the book's symbol is one of whole books, so far as is known.
+    """
+
+    __slots__ = ("_changes", "_whole")
+    numbered: ClassVar[bool] = True
+    checksum: ClassVar[Checksum | None] = None
+
+    def __init__(self, whole: Callable[[], bool]) -> None:
+        self._whole = whole
+        self._changes = PreviousIdRule()
+
+    @property
+    def replacing(self) -> bool:
+        return self._whole()
+
+    def first(self, snapshot_id: int, diff: DepthDiff) -> Verdict:
+        return self._changes.first(snapshot_id, diff)
+
+    def following(self, update_id: int, diff: DepthDiff) -> Verdict:
+        return self._changes.following(update_id, diff)
+
+
 class HtxMarketData(MarketDataProtocol):
-    """``depth.step0`` and ``trade.detail`` of each symbol."""
+    """``depth.step0``, or ``mbp`` of so many levels where ``levels`` says so, and ``trade.detail`` of each symbol."""
 
     silence_after_s = 15.0
 
-    def __init__(self, ws: str, symbols: SymbolMap) -> None:
+    def __init__(self, ws: str, symbols: SymbolMap, *, levels: int = 0) -> None:
         self._ws = ws
         self._symbols = symbols
+        self._book = f"mbp.{levels}" if levels else _BOOK
+        self._channels: dict[str, str] = {}
 
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
         each = constants.PAIRS_A_CONNECTION
         parts = [tuple(pairs[at : at + each]) for at in range(0, len(pairs), each)]
-        return [
-            ConnectionPlan(
-                url=self._ws,
-                opening=tuple(self._ask("sub", pair, channel) for pair in part for channel in (_BOOK, _TRADES)),
-                pairs=part,
-            )
-            for part in parts
-        ]
+        if self._book == _BOOK:
+            return [self._plan(self._ws, part, part, (_BOOK, _TRADES)) for part in parts]
+        feed = self._ws.removesuffix("/ws") + constants.PATH_FEED
+        plans = []
+        for part in parts:
+            plans.append(self._plan(feed, part, part, (self._book,)))
+            # Losing this connection costs trades, and no book its sync.
+            plans.append(self._plan(self._ws, part, (), (_TRADES,)))
+        return plans
 
     def feed(self, data: str | bytes) -> Sequence[MarketEvent]:
         try:
@@ -124,11 +168,16 @@ class HtxMarketData(MarketDataProtocol):
         except ValueError as error:
             raise MalformedFrame(str(error), data) from error
 
-    def sequence_rule(self) -> ReplacingRule:
-        return ReplacingRule()
+    def sequence_rule(self, pair: str = "") -> HtxRule:
+        symbol = self._symbols.symbol(pair) if pair else ""
+        return HtxRule(lambda: self._channels.get(symbol, self._book) == _BOOK)
 
     def snapshot_request(self, pair: str) -> None:
         return None
+
+    def resubscribe(self, pair: str) -> tuple[str, ...]:
+        """The whole book is asked for, where changes are followed; whole books come by themselves."""
+        return () if self._book == _BOOK else (self._ask("req", pair, self._book),)
 
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
         raise MalformedReply(f"snapshot of {pair}: this venue sends its books in the stream")
@@ -151,16 +200,44 @@ class HtxMarketData(MarketDataProtocol):
             return _NOTHING  # streams of all symbols
         if channel[2] == _BOOK:
             return self._on_book(channel[1], _book(frame.tick))
+        if _CHANGES.fullmatch(channel[2]):
+            return self._on_change(channel[1], channel[2], _change(frame.tick), frame.ts)
         if channel[2] == _TRADES:
             return self._on_trades(channel[1], _trades(frame.tick))
         return _NOTHING
 
     def _on_book(self, symbol: str, book: _Book) -> Sequence[MarketEvent]:
         pair = self._symbols.pair(symbol)
-        if pair is None:
+        if pair is None or not self._is_kept(symbol, _BOOK):
             return _NOTHING
         update_id = book.ts if book.version is None else book.version
         return (DepthSnapshot(pair, update_id, _texts(book.bids), _texts(book.asks), book.ts * _MS),)
+
+    def _on_change(self, symbol: str, channel: str, change: _Change, time_ms: int) -> Sequence[MarketEvent]:
+        number, previous = change.seqNum, change.prevSeqNum
+        if previous is None or previous > number:
+            raise MalformedFrame("a change without the number before it", f"{symbol} {number} after {previous}")
+        pair = self._symbols.pair(symbol)
+        if pair is None or not self._is_kept(symbol, channel):
+            return _NOTHING
+        bids, asks = _texts(change.bids), _texts(change.asks)
+        return (DepthDiff(pair, number, number, previous, bids, asks, time_ms * _MS),)
+
+    def _on_reply(self, frame: _Frame) -> Sequence[MarketEvent]:
+        """To a request: of a whole book, or of something that nobody here asks for."""
+        channel = _CHANNEL.fullmatch(frame.rep)
+        levels = _CHANGES.fullmatch(channel[2]) if channel is not None else None
+        if channel is None or levels is None or bytes(frame.data) in (b"", b"null"):
+            return (Ack(frame.id),)
+        book = _change(frame.data)
+        pair = self._symbols.pair(channel[1])
+        if pair is None or not self._is_kept(channel[1], channel[2]):
+            return _NOTHING
+        bids, asks = _texts(book.bids), _texts(book.asks)
+        return (DepthSnapshot(pair, book.seqNum, bids, asks, frame.ts * _MS, depth=int(levels[1])),)
+
+    def _is_kept(self, symbol: str, channel: str) -> bool:
+        return self._channels.setdefault(symbol, channel) == channel
 
     def _on_trades(self, symbol: str, trades: _Trades) -> Sequence[MarketEvent]:
         pair = self._symbols.pair(symbol)
@@ -180,12 +257,20 @@ class HtxMarketData(MarketDataProtocol):
 
     def _said(self, frame: _Frame, data: str | bytes) -> Sequence[MarketEvent]:
         if frame.status == "ok":
-            return (Ack(frame.id),)
+            return self._on_reply(frame)
         if frame.status == "error":
             return (VenueNotice(frame.error_code, frame.error_text),)
         raise MalformedFrame("neither a ping, an answer nor data", data)
 
     # ------------------------------------------------------------------------------------ connections
+
+    def _plan(
+        self, url: str, pairs: Sequence[str], carried: tuple[str, ...], channels: Sequence[str]
+    ) -> ConnectionPlan:
+        opening = [self._ask("sub", pair, channel) for pair in pairs for channel in channels]
+        if self._book in channels and self._book != _BOOK:
+            opening += [self._ask("req", pair, self._book) for pair in pairs]
+        return ConnectionPlan(url=url, opening=tuple(opening), pairs=carried)
 
     def _ask(self, verb: str, pair: str, channel: str) -> str:
         topic = f"market.{self._symbols.symbol(pair)}.{channel}"

@@ -117,7 +117,7 @@ class KrakenV1MarketData(MarketDataProtocol):
     def is_pong(self, data: bytes) -> bool:
         return b'"pong"' in data
 
-    def sequence_rule(self) -> ChecksumRule:
+    def sequence_rule(self, pair: str = "") -> ChecksumRule:
         return ChecksumRule(KrakenChecksum())
 
     def snapshot_request(self, pair: str) -> None:

@@ -131,7 +131,7 @@ class KucoinMarketData(MarketDataProtocol):
     def is_pong(self, data: bytes) -> bool:
         return b'"pong"' in data
 
-    def sequence_rule(self) -> RangeRule:
+    def sequence_rule(self, pair: str = "") -> RangeRule:
         return RangeRule()
 
     def snapshot_request(self, pair: str) -> HttpRequest:

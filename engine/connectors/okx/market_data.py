@@ -117,7 +117,7 @@ class OkxMarketData(MarketDataProtocol):
     def is_pong(self, data: bytes) -> bool:
         return data == b"pong"
 
-    def sequence_rule(self) -> PreviousIdRule:
+    def sequence_rule(self, pair: str = "") -> PreviousIdRule:
         return PreviousIdRule(replacing=True, resets=True, timed=True, checksum=OkxChecksum())
 
     def snapshot_request(self, pair: str) -> None:
