@@ -392,6 +392,8 @@ class OrderBookActor(Actor):
             for pair in pairs:
                 began_ns = self.clock.monotonic_ns()
                 await self._audit(pair)
+                if self.feed.books[pair].is_suspected:
+                    await self._audit(pair)
                 took_s = (self.clock.monotonic_ns() - began_ns) / 1e9
                 await asyncio.sleep(max(0.0, self.feed.protocol.audit_every_s / len(pairs) - took_s))
 

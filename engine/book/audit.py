@@ -26,6 +26,8 @@ class AuditOutcome(Enum):
 
 
 _Side = list[tuple[Decimal, Decimal]]
+Place = tuple[str, Decimal]
+"""A price of a side, ``bids`` or ``asks``."""
 
 
 class _State(NamedTuple):
@@ -40,10 +42,17 @@ class Audit:
     By id where the venue has ids: only the state at the snapshot's very id is compared. By the venue's times
     where it has none: a state holds from its own time to the next one's, ``tolerance_ns`` more on both ends,
     and any state that holds at the snapshot's time may equal it. ``any_moment``: the snapshot has neither, and
-    any state remembered may equal it.
+    any state remembered may equal it. ``batched``: the stream tells of several changes at once, and the snapshot may be
+    of between two of them. So each price is looked at by itself: where it did not change around that time, the snapshot
+    must say the same of it. ``differing`` are those of which it does not; a level that came and went within one batch
+    may be among them, but hardly twice.
     """
 
-    def __init__(self, by_id: bool, levels: int, tolerance_ns: int, any_moment: bool = False) -> None:
+    def __init__(
+        self, by_id: bool, levels: int, tolerance_ns: int, any_moment: bool = False, batched: bool = False
+    ) -> None:
+        self.batched = batched
+        self.differing: frozenset[Place] = frozenset()
         self._by_id = by_id
         self._any_moment = any_moment
         self._levels = levels
@@ -73,7 +82,27 @@ class Audit:
             return AuditOutcome.NOT_COMPARABLE, f"the book did not stand at {what} {at}"
         if not self._by_id and self._states[-1].at <= at + self._tolerance:
             return AuditOutcome.NOT_COMPARABLE, f"the stream has not passed {what} {at}"
+        if self.batched:
+            self.differing = self._differing(candidates, *wanted)
+            if not self.differing:
+                return AuditOutcome.EQUAL, ""
         return AuditOutcome.DIFFERENT, f"at {what} {at} the book is not the snapshot's"
+
+    def _differing(self, states: list[_State], bids: _Side, asks: _Side) -> frozenset[Place]:
+        """Prices at which all of the states have one size, and the snapshot another."""
+        found: set[Place] = set()
+        for name, wanted, sign in (("bids", bids, -1), ("asks", asks, 1)):
+            seen = [dict(_numbers(getattr(state, name))) for state in states]
+            told = dict(wanted)
+            # Beyond the last level of a list that is full, nothing is known.
+            ends = [sign * max(sign * price for price in side) for side in (told, *seen) if len(side) == self._levels]
+            end = min((sign * price for price in ends), default=None)
+            for price in {price for side in (told, *seen) for price in side}:
+                sizes = {side.get(price, Decimal(0)) for side in seen}
+                known = end is None or sign * price <= end
+                if known and len(sizes) == 1 and told.get(price, Decimal(0)) not in sizes:
+                    found.add((name, price))
+        return frozenset(found)
 
     def _candidates(self, at: int) -> list[_State]:
         if self._by_id:

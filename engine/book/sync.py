@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from engine.book.audit import Audit, AuditOutcome
+from engine.book.audit import Audit, AuditOutcome, Place
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.order_book import OrderBook
 from engine.book.rules import RangeRule, SequenceRule, Verdict
@@ -104,6 +104,7 @@ class BookSync(Standing):
         "_max_old_diffs",
         "_max_old_quotes",
         "_max_quotes",
+        "_suspects",
         "epoch",
         "rule",
     )
@@ -138,6 +139,7 @@ class BookSync(Standing):
         self._checksum = rule.checksum
         self._depth = 0
         self._audit: Audit | None = None
+        self._suspects: frozenset[Place] = frozenset()
         self._ahead_of: int | None = None
         self._ahead_since_ns = 0
         self._checks = self._needs_checks()
@@ -151,6 +153,11 @@ class BookSync(Standing):
     def buffered(self) -> int:
         """How many diffs wait for a snapshot."""
         return len(self._buffer)
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether the last audit found a difference that another one is to confirm."""
+        return bool(self._suspects)
 
     def on_connected(self) -> SyncResult:
         """The subscription to the pair's diffs is up: buffers them, and asks for a snapshot."""
@@ -261,15 +268,18 @@ class BookSync(Standing):
         self.counters.gaps += 1
         return self._give_up(SyncReason.GAP, detail)
 
-    def begin_audit(self, *, levels: int = 10, tolerance_ns: int = 0, any_moment: bool = False) -> None:
+    def begin_audit(
+        self, *, levels: int = 10, tolerance_ns: int = 0, any_moment: bool = False, batched: bool = False
+    ) -> None:
         """A snapshot is about to be asked for, to compare ``levels`` levels of each side with the book.
 
         For books whose rule cannot see every loss. From here on the book's best levels are remembered, since
         the answer will be about a moment that the stream has passed. ``tolerance_ns``: how far the times of
         stream and snapshot may differ; only where the rule has no numbers. ``any_moment``: the snapshot tells
-        neither number nor time, and whatever the book was until :meth:`on_audit` may equal it.
+        neither number nor time, and whatever the book was until :meth:`on_audit` may equal it. ``batched``: messages
+        of the stream hold several changes each; a difference counts once a second audit finds it at the same price.
         """
-        self._audit = Audit(self.rule.numbered, levels, tolerance_ns, any_moment)
+        self._audit = Audit(self.rule.numbered, levels, tolerance_ns, any_moment, batched)
         self._checks = True
         if self.state is SyncState.SYNCED:
             self._audit.remember(self.book, self.update_id, self.time_ns)
@@ -289,6 +299,10 @@ class BookSync(Standing):
         outcome, detail = audit.compare(snapshot)
         if outcome is AuditOutcome.NOT_COMPARABLE:
             return SyncResult(reason=SyncReason.AUDIT_SKIPPED, detail=f"not comparable: {detail}")
+        if audit.batched:
+            suspects, self._suspects = self._suspects, audit.differing
+            if audit.differing and not audit.differing & suspects:
+                return SyncResult(reason=SyncReason.AUDIT_SKIPPED, detail=f"to be confirmed: {detail}")
         self.counters.audits += 1
         if outcome is AuditOutcome.EQUAL:
             return SyncResult(reason=SyncReason.AUDIT)
@@ -341,6 +355,7 @@ class BookSync(Standing):
         self._follows_snapshot = True
         self._old_diffs = self._old_quotes = 0
         self._audit = None
+        self._suspects = frozenset()
         self._depth = snapshot.depth
         self._checks = self._needs_checks()
         self.state = SyncState.SYNCED

@@ -178,6 +178,7 @@ class MarketDataProtocol(ABC):
     ``audit_every_s``, ``audit_levels``, ``audit_tolerance_s``: how often each book is compared with
     :meth:`audit_request`, how many levels of it, and how far the times of stream and answer may differ.
     ``audit_any_moment``: the answer has neither number nor time, and may be the book of any moment around it.
+    ``audit_batched``: messages hold several changes each, and the answer may be of between two of these.
     """
 
     silence_after_s: ClassVar[float] = 30.0
@@ -188,6 +189,7 @@ class MarketDataProtocol(ABC):
     audit_levels: int = 10
     audit_tolerance_s: ClassVar[float] = 0.0
     audit_any_moment: ClassVar[bool] = False
+    audit_batched: ClassVar[bool] = False
 
     @abstractmethod
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:

@@ -138,6 +138,7 @@ class MarketDataFeed(FrameIntake):
             levels=protocol.audit_levels,
             tolerance_ns=round(protocol.audit_tolerance_s * 1e9),
             any_moment=protocol.audit_any_moment,
+            batched=protocol.audit_batched,
         )
         return book.epoch
 

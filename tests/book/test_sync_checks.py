@@ -20,6 +20,7 @@ from engine.book import (
     RangeRule,
     SequenceRule,
     SyncReason,
+    SyncResult,
     SyncState,
     UnnumberedRule,
 )
@@ -294,3 +295,51 @@ def test_a_snapshot_of_no_known_moment_may_be_the_book_of_any_moment_around_it(b
     sync.on_diff(timed("4", 30))
     assert sync.on_audit(book_at(0, bid_size)).need_snapshot is bool(mismatches)
     assert (sync.counters.audits, sync.counters.audit_mismatches) == (1, mismatches)
+
+
+def batch(at: int, *bids: tuple[str, str]) -> DepthDiff:
+    return diff(0, 0, list(bids), at=at)
+
+
+def audited(sync: BookSync, at: int, bids: list[tuple[str, str]], levels: int = 10) -> SyncResult:
+    """After two more batches, 10 apart, around which nothing but the best bid changes."""
+    sync.begin_audit(levels=levels, tolerance_ns=5, batched=True)
+    for size, passed in (("3", 10), ("4", 20), ("5", 30)):
+        sync.on_diff(batch(at - 15 + passed, ("100", size)))
+    return sync.on_audit(DepthSnapshot(PAIR, 0, bids, ASKS, at))
+
+
+def test_between_two_batches_only_what_did_not_change_must_be_the_snapshot_s() -> None:
+    sync = synced(UnnumberedRule())
+    sync.on_diff(batch(1, ("100", "2")))
+    result = audited(sync, 100, [("100", "3.5"), ("99", "5.0")])
+    assert (result.reason, sync.counters.audits, sync.is_suspected) == (SyncReason.AUDIT, 1, False)
+    assert audited(sync, 200, [("99", "5.0")]).reason is SyncReason.AUDIT, "the best bid was gone for a moment"
+    assert audited(sync, 300, [("99", "5.0")], levels=1).reason is SyncReason.AUDIT, "nothing is known of further ones"
+    assert (sync.counters.audits, sync.counters.audit_mismatches) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "told", [[("100", "4")], [("100", "4"), ("99", "6")], [("100", "4"), ("99.5", "1"), ("99", "5")]]
+)
+def test_a_difference_that_a_second_audit_confirms_costs_a_book_its_sync(told: list[tuple[str, str]]) -> None:
+    sync = synced(UnnumberedRule())
+    sync.on_diff(batch(1, ("100", "2")))
+    result = audited(sync, 100, told)
+    assert (result.reason, result.need_snapshot, sync.is_suspected) == (SyncReason.AUDIT_SKIPPED, False, True)
+    assert "to be confirmed" in result.detail
+    result = audited(sync, 200, told)
+    assert (result.reason, result.need_snapshot) == (SyncReason.AUDIT, True)
+    assert (sync.counters.audits, sync.counters.audit_mismatches, sync.counters.resyncs) == (1, 1, 1)
+    sync.on_snapshot(DepthSnapshot(PAIR, 0, BIDS, ASKS))
+    assert not sync.is_suspected
+
+
+def test_a_difference_that_is_gone_at_the_second_audit_was_a_level_that_came_and_went() -> None:
+    sync = synced(UnnumberedRule())
+    sync.on_diff(batch(1, ("100", "2")))
+    for number, flicker in enumerate(("99.5", "99.6")):
+        result = audited(sync, 100 + 100 * number, [("100", "4"), (flicker, "1"), ("99", "5")])
+        assert (result.reason, sync.state) == (SyncReason.AUDIT_SKIPPED, SyncState.SYNCED)
+    assert audited(sync, 400, [("100", "4"), ("99", "5")]).reason is SyncReason.AUDIT
+    assert (sync.is_suspected, sync.counters.audits) == (False, 1)

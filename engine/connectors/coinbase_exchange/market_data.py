@@ -1,8 +1,10 @@
 """Coinbase Exchange's public feed: frames in, typed events out.
 
-Source: "WebSocket Channels" of the Coinbase Exchange documentation (2026): ``level2`` (or ``level2_batch``, of the
-same messages) and ``matches``. A book is a snapshot and updates without numbers: a lost one shows only where it
-leaves the book crossed, so these books are to be audited by REST.
+Source: "WebSocket Channels" of the Coinbase Exchange documentation (2026): ``level2_batch``, which is ``level2`` every
+50 ms and without a key, ``matches``, and ``heartbeat``, which comes each second. A book is a snapshot and updates
+without numbers: a lost one shows only where it leaves the book crossed, so these books are to be audited by REST. The
+sequence of matches and heartbeats counts the messages of another channel (``full``), and the venue says that matches
+may be dropped where ``level2`` is not: neither shows a loss of the book's.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
 
 _NOTHING: tuple[MarketEvent, ...] = ()
-_CHANNELS = ("level2", "matches")
+_BOOK = "level2_batch"
+_CHANNELS = (_BOOK, "matches", "heartbeat")
 
 
 class _Kind(msgspec.Struct, gc=False):
@@ -83,10 +86,12 @@ _text = msgspec.json.Decoder(str).decode
 
 
 class CoinbaseExchangeMarketData(MarketDataProtocol):
-    """``level2`` and ``matches`` of each product."""
+    """The book, ``matches`` and ``heartbeat`` of each product."""
 
-    silence_after_s = 60.0
+    silence_after_s = 10.0
+    audit_levels = 100
     audit_tolerance_s = 0.1
+    audit_batched = True
 
     def __init__(self, ws: str, symbols: SymbolMap) -> None:
         self._ws = ws
@@ -125,7 +130,7 @@ class CoinbaseExchangeMarketData(MarketDataProtocol):
         return None
 
     def resubscribe(self, pair: str) -> tuple[str, ...]:
-        return self._ask("unsubscribe", (pair,), ("level2",)), self._ask("subscribe", (pair,), ("level2",))
+        return self._ask("unsubscribe", (pair,), (_BOOK,)), self._ask("subscribe", (pair,), (_BOOK,))
 
     def audit_request(self, pair: str) -> HttpRequest:
         return HttpRequest(path=f"{constants.PATH_RULES}/{self._symbols.symbol(pair)}/book", query="level=2")

@@ -120,3 +120,16 @@ def test_the_channel_of_single_orders_is_passed_over(protocol: MarketDataProtoco
 def test_a_book_whose_time_was_never_set(protocol: MarketDataProtocol) -> None:
     frame = {"type": "snapshot", "product_id": "BTC-USD", "bids": [], "asks": [], "time": "0001-01-01T00:00:00.000000Z"}
     assert list(protocol.feed(json.dumps(frame))) == [DepthSnapshot("BTC-USD", 0, [], [], 0)]
+
+
+def test_the_book_that_needs_no_key_is_subscribed_to_and_heartbeats_tell_silence(protocol: MarketDataProtocol) -> None:
+    (plan,) = protocol.connections(["BTC-USD"])
+    (asked,) = map(json.loads, plan.opening)
+    assert asked == {
+        "type": "subscribe",
+        "product_ids": ["BTC-USD"],
+        "channels": ["level2_batch", "matches", "heartbeat"],
+    }
+    assert [json.loads(text)["channels"] for text in protocol.resubscribe("BTC-USD")] == [["level2_batch"]] * 2
+    beat = {"type": "heartbeat", "sequence": 90, "last_trade_id": 20, "product_id": "BTC-USD", "time": AT}
+    assert not protocol.feed(json.dumps(beat))
