@@ -101,7 +101,8 @@ class Replay:
         book = self.feed.books.get(event.pair)
         if book is None:
             exponents = _listed_exponents(self.rules.get(event.pair)) or _exponents_of(event)
-            book = BookSync(OrderBook(event.pair, *exponents), self.protocol.sequence_rule(event.pair))
+            rule, most = self.protocol.sequence_rule(event.pair), self.protocol.max_mismatches
+            book = BookSync(OrderBook(event.pair, *exponents), rule, max_mismatches=most)
             self.feed.books[event.pair] = book
         return book
 

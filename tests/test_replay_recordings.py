@@ -144,6 +144,18 @@ def test_changes_of_a_book_that_was_asked_for_on_the_same_connection() -> None:
     assert (pair["gaps"], pair["synced"], pair["sequence"]) == (1, True, 9)
 
 
+def test_best_quotes_show_levels_that_are_wrong_under_right_ids() -> None:
+    def quoted(update_id: int, bid: str) -> dict[str, Any]:
+        return frame({"u": update_id, "s": "BTCUSDT", "b": bid, "B": "1", "a": "1000", "A": "2"})
+
+    right = [quoted(12, "12"), depth(13, 13), quoted(13, "13")]
+    pair = replayed([*SYNCED, *right])["BTC-USDT"]
+    assert (pair["bbo_checked"], pair["bbo_equal"], pair["synced"]) == (2, 2, True)
+    wrong = [*SYNCED, quoted(12, "11"), depth(13, 13), quoted(13, "14")]
+    pair = replayed(wrong)["BTC-USDT"]
+    assert (pair["bbo_checked"], pair["bbo_equal"], pair["synced"], pair["resyncs"]) == (2, 0, False, 1)
+
+
 # ----------------------------------------------------------------------------------------------------- symbols
 
 

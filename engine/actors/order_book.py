@@ -152,8 +152,9 @@ class OrderBookActor(Actor):
     def _make_book(self, rule: TradingRule) -> None:
         exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
         self.rules[rule.pair] = rule
-        sequence = self.feed.protocol.sequence_rule(rule.pair)
-        self.feed.books[rule.pair] = BookSync(OrderBook(rule.pair, *exponents), sequence)
+        protocol = self.feed.protocol
+        sequence, book = protocol.sequence_rule(rule.pair), OrderBook(rule.pair, *exponents)
+        self.feed.books[rule.pair] = BookSync(book, sequence, max_mismatches=protocol.max_mismatches)
         path = book_path(Path(self.context.spec.shm_dir), self.context.connector, rule.pair)
         self.writers[rule.pair] = BookWriter(
             path, rule.pair, *exponents, depth=self.depth, incarnation=self.context.incarnation

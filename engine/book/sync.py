@@ -39,6 +39,7 @@ class SyncReason(StrEnum):
     OLD_RUN = "old_run"
     AUDIT = "audit"
     AUDIT_SKIPPED = "audit_skipped"
+    QUOTE = "quote"
     RESCALED = "rescaled"
     SNAPSHOT_TOO_OLD = "snapshot_too_old"
     SNAPSHOT_UNEXPECTED = "snapshot_unexpected"
@@ -86,7 +87,9 @@ class BookSync(Standing):
     ``time_ns`` the venue's time of that update (0 if it does not say).
     ``max_buffer`` bounds the diffs kept while a snapshot is awaited, ``max_quotes`` the quotes that wait for
     the book to reach their id. A book that drops ``max_old_diffs`` diffs or ``max_old_quotes`` quotes in a
-    row as old is given up: the id that it stands at must have been wrong.
+    row as old is given up: the id that it stands at must have been wrong. So is one that differs from
+    ``max_mismatches`` best quotes running, each at its very id: its levels are wrong under right ids. 0: it is not,
+    where nobody vouches for the quotes' ids.
 
     ``epoch`` grows with each connection: give it back to :meth:`on_snapshot` so that a late answer from
     before a reconnection is not taken for a new one.
@@ -101,9 +104,11 @@ class BookSync(Standing):
         "_checksum",
         "_depth",
         "_max_buffer",
+        "_max_mismatches",
         "_max_old_diffs",
         "_max_old_quotes",
         "_max_quotes",
+        "_mismatched",
         "_suspects",
         "epoch",
         "rule",
@@ -118,6 +123,7 @@ class BookSync(Standing):
         max_quotes: int = 1_000,
         max_old_diffs: int = 50,
         max_old_quotes: int = 1_000,
+        max_mismatches: int = 0,
     ) -> None:
         self.book = book
         self.rule = rule
@@ -134,12 +140,14 @@ class BookSync(Standing):
         self._max_quotes = max_quotes
         self._max_old_diffs = max_old_diffs
         self._max_old_quotes = max_old_quotes
+        self._max_mismatches = max_mismatches
         self._old_diffs = 0
         self._old_quotes = 0
         self._checksum = rule.checksum
         self._depth = 0
         self._audit: Audit | None = None
         self._suspects: frozenset[Place] = frozenset()
+        self._mismatched = 0
         self._ahead_of: int | None = None
         self._ahead_since_ns = 0
         self._checks = self._needs_checks()
@@ -180,7 +188,8 @@ class BookSync(Standing):
     def on_diff(self, diff: DepthDiff) -> SyncResult:
         if self.state is SyncState.SYNCED:
             result = self._follow(diff)
-            if result.need_snapshot and not self.rule.replacing:
+            # One that quotes were compared at is on the book already, and compiled code has it no more.
+            if result.need_snapshot and not self.rule.replacing and result.reason is not SyncReason.QUOTE:
                 self._buffer.append(diff)
             return result
         if self.state is SyncState.UNSYNCED:
@@ -356,6 +365,7 @@ class BookSync(Standing):
         self._old_diffs = self._old_quotes = 0
         self._audit = None
         self._suspects = frozenset()
+        self._mismatched = 0
         self._depth = snapshot.depth
         self._checks = self._needs_checks()
         self.state = SyncState.SYNCED
@@ -403,6 +413,8 @@ class BookSync(Standing):
             quote = quotes.popleft()
             if quote.update_id == update_id:
                 result = self._with_mismatch(result, quote)
+                if result.need_snapshot:
+                    break
         return result
 
     def _rescaled(self) -> SyncResult:
@@ -477,9 +489,15 @@ class BookSync(Standing):
         self.counters.bbo_checked += 1
         if self.book.best_equals(quote.bid, quote.bid_size, quote.ask, quote.ask_size):
             self.counters.bbo_equal += 1
+            self._mismatched = 0
             return result
         mismatch = QuoteMismatch(quote.update_id, (quote.bid, quote.bid_size, quote.ask, quote.ask_size), self._best())
-        return msgspec.structs.replace(result, mismatches=(*result.mismatches, mismatch))
+        mismatches = (*result.mismatches, mismatch)
+        self._mismatched += 1
+        if self._mismatched != self._max_mismatches:
+            return msgspec.structs.replace(result, mismatches=mismatches)
+        detail = f"not the venue's best at {self._mismatched} ids running, the last {quote.update_id}"
+        return msgspec.structs.replace(self._give_up(SyncReason.QUOTE, detail), mismatches=mismatches)
 
     def _best(self) -> tuple[str, str, str, str]:
         bids, asks = self.book.depth_strings(1)

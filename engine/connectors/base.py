@@ -172,8 +172,9 @@ class MarketDataProtocol(ABC):
     WebSocket protocol, one is sent every so many seconds and must be answered before the next: a connection that died
     without a word is found out long before a quiet market could be told from it by its silence.
 
-    ``quote_overdue_s``: where each best quote carries the id of the book that it is of, the diffs lead there within so
-    long, or one is lost (0: they need not).
+    ``quote_overdue_s``, ``max_mismatches``: where the venue documents that each best quote carries the id of the book
+    that it is of. The diffs lead there within so long, or one is lost; and a book that so many of them running differ
+    from is wrong. 0: nothing follows from them.
 
     ``audit_every_s``, ``audit_levels``, ``audit_tolerance_s``: how often each book is compared with
     :meth:`audit_request`, how many levels of it, and how far the times of stream and answer may differ.
@@ -185,6 +186,7 @@ class MarketDataProtocol(ABC):
     ping_every_s: ClassVar[float] = 0.0
     keepalive: ClassVar[tuple[float, str] | None] = None
     quote_overdue_s: ClassVar[float] = 0.0
+    max_mismatches: ClassVar[int] = 0
     audit_every_s: ClassVar[float] = 60.0
     audit_levels: int = 10
     audit_tolerance_s: ClassVar[float] = 0.0
@@ -281,6 +283,7 @@ class UserDataProtocol(ABC):
     silence_after_s: ClassVar[float] = 90.0
     keepalive: ClassVar[tuple[float, str] | None] = None
     quote_overdue_s: ClassVar[float] = 0.0
+    max_mismatches: ClassVar[int] = 0
 
     @property
     @abstractmethod

@@ -268,6 +268,7 @@ _STATE_CHANGED = frozenset(
         SyncReason.CHECKSUM,
         SyncReason.OLD_RUN,
         SyncReason.AUDIT,
+        SyncReason.QUOTE,
     }
 )
 

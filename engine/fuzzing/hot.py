@@ -112,8 +112,11 @@ class HotTwins:
 
 def _opened(protocol: type[BinanceMarketData]) -> MarketDataFeed:
     symbols = SymbolMap(lambda base, quote: base + quote, (_PAIR,))
-    book = BookSync(OrderBook(_PAIR, _PRICE_EXPONENT, _SIZE_EXPONENT), protocol("wss://venue", symbols).sequence_rule())
-    feed = MarketDataFeed(protocol("wss://venue", symbols), {_PAIR: book})
+    made = protocol("wss://venue", symbols)
+    book = BookSync(
+        OrderBook(_PAIR, _PRICE_EXPONENT, _SIZE_EXPONENT), made.sequence_rule(), max_mismatches=made.max_mismatches
+    )
+    feed = MarketDataFeed(made, {_PAIR: book})
     feed.on_open(_CONN)
     feed.on_snapshot(_PAIR, _snapshot(_FIRST_ID))
     return feed

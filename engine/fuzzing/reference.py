@@ -275,7 +275,8 @@ def _kraken_part(value: Any) -> dict[str, Any]:
 def _kraken_book(parts: list[dict[str, Any]], pair: str | None, depth: int) -> Events:
     first = parts[0]
     if first["as"] is not None or first["bs"] is not None:
-        asks, bids = first["as"] or [], first["bs"] or []
+        asks = [level for part in parts for level in part["as"] or []]
+        bids = [level for part in parts for level in part["bs"] or []]
         time_ns = max((_seconds(level[2]) for level in (*asks, *bids)), default=0)
         return _known(pair, lambda name: DepthSnapshot(name, 0, bids, asks, time_ns, None, depth))
     if any(part["a"] is None and part["b"] is None for part in parts):

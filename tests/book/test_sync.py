@@ -282,12 +282,35 @@ def test_a_mismatch_is_counted_and_told_with_both_values(sync: BookSync) -> None
     )
     assert result.mismatches == (expected,)
     assert (result.applied, result.need_snapshot) == (False, False)
-    sync.on_quote(quote(102, ask="103"))
-    result = sync.on_diff(diff(101, 102))
+    sync.on_quote(quote(102))
+    sync.on_quote(quote(104, ask="103"))
+    assert sync.on_diff(diff(101, 102)).mismatches == ()
+    result = sync.on_diff(diff(103, 104))
     assert result.applied
-    assert [mismatch.update_id for mismatch in result.mismatches] == [102]
-    assert (sync.counters.bbo_checked, sync.counters.bbo_equal) == (2, 0)
+    assert [mismatch.update_id for mismatch in result.mismatches] == [104]
+    assert (sync.counters.bbo_checked, sync.counters.bbo_equal) == (3, 1)
     assert sync.state is SyncState.SYNCED
+
+
+def test_a_book_that_two_quotes_running_differ_from_is_given_up(make: Callable[..., BookSync]) -> None:
+    sync = make(max_mismatches=2)
+    sync.on_connected()
+    sync.on_snapshot(snapshot(100))
+    assert not sync.on_quote(quote(100, bid="99.9")).need_snapshot
+    sync.on_quote(quote(101, ask="103"))
+    sync.on_quote(quote(101, ask="104"))
+    result = sync.on_diff(diff(101, 101))
+    assert (result.need_snapshot, result.applied, result.reason) == (True, False, SyncReason.QUOTE)
+    assert [mismatch.update_id for mismatch in result.mismatches] == [101]
+    assert (sync.state, sync.counters.resyncs, sync.counters.gaps) == (SyncState.BUFFERING, 1, 0)
+    assert sync.on_snapshot(snapshot(101)).applied
+    assert not sync.on_quote(quote(101, bid="99.9")).need_snapshot, "it begins anew"
+
+
+def test_quotes_whose_ids_nobody_vouches_for_cost_nothing(sync: BookSync) -> None:
+    for _ in range(5):
+        assert not sync.on_quote(quote(100, bid="99.9")).need_snapshot
+    assert (sync.counters.bbo_checked, sync.counters.bbo_equal, sync.state) == (5, 0, SyncState.SYNCED)
 
 
 def test_quotes_between_two_diffs_are_passed_over(sync: BookSync) -> None:

@@ -32,7 +32,7 @@ class _General(BinanceMarketData):
 
 def make(protocol: type[BinanceMarketData] = BinanceMarketData) -> MarketDataFeed:
     symbols = SymbolMap(lambda base, quote: base + quote, PAIRS)
-    books = {pair: BookSync(OrderBook(pair, -2, -5), RangeRule(), max_old_diffs=4) for pair in PAIRS}
+    books = {pair: BookSync(OrderBook(pair, -2, -5), RangeRule(), max_old_diffs=4, max_mismatches=2) for pair in PAIRS}
     return MarketDataFeed(protocol("wss://venue", symbols), books)
 
 

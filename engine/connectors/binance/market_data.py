@@ -140,6 +140,7 @@ class BinanceMarketData(MarketDataProtocol):
 
     silence_after_s = 20.0
     quote_overdue_s = constants.QUOTE_OVERDUE_S
+    max_mismatches = 2
     ping_every_s = 2.5
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:

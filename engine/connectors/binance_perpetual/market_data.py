@@ -118,6 +118,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
 
     silence_after_s = 20.0
     quote_overdue_s = constants.QUOTE_OVERDUE_S
+    max_mismatches = 2
 
     def __init__(self, ws: str, symbols: SymbolMap, *, snapshot_depth: int = constants.SNAPSHOT_DEPTH) -> None:
         self._ws = ws.rstrip("/")

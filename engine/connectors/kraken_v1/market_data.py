@@ -172,10 +172,10 @@ class KrakenV1MarketData(MarketDataProtocol):
         raise MalformedFrame(f"no channel is named {channel!r}", data)
 
     def _on_book(self, parts: list[_Book], symbol: str, depth: int) -> Sequence[MarketEvent]:
-        first = parts[0]
         pair = self._symbols.pair(symbol)
-        if first.snapshot_asks is not None or first.snapshot_bids is not None:
-            asks, bids = first.snapshot_asks or [], first.snapshot_bids or []
+        if parts[0].snapshot_asks is not None or parts[0].snapshot_bids is not None:
+            asks = [level for part in parts for level in part.snapshot_asks or ()]
+            bids = [level for part in parts for level in part.snapshot_bids or ()]
             time_ns = _latest(asks, bids)
             return _NOTHING if pair is None else (DepthSnapshot(pair, 0, bids, asks, time_ns, depth=depth),)
         if not all(part.a is not None or part.b is not None for part in parts):

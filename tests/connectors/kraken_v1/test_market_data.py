@@ -29,6 +29,7 @@ def book(*parts: Any, channel: str = "book-25", symbol: str = "XBT/USD") -> byte
 def test_a_snapshot_has_the_depth_that_was_subscribed_to(protocol: MarketDataProtocol) -> None:
     (event,) = protocol.feed(book({"as": [ASK], "bs": [BID]}))
     assert event == DepthSnapshot("BTC-USD", 0, [BID], [ASK], 1_534_614_248_765_567_000, None, 25)
+    assert list(protocol.feed(book({"as": [ASK]}, {"bs": [BID]}))) == [event], "a side each"
     assert isinstance(protocol.sequence_rule(), ChecksumRule)
 
 
