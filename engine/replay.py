@@ -69,7 +69,7 @@ class Replay:
         self.problems: Counter[str] = Counter()
         self.feed = _LearningFeed(self)
         self._connections: dict[int | str, _Connection] = {}
-        self._kept: dict[str, bytes] = {}
+        self._kept: dict[str, tuple[int, bytes]] = {}
 
     def on_record(self, record: Record) -> None:
         """One record; ValueError if it has no such time, or its data cannot be unpacked. Nothing that a venue sends
@@ -158,16 +158,21 @@ class Replay:
         if book is not None and book.awaiting_snapshot:
             self._note(self.feed.on_snapshot(pair, body))
         elif book is None or book.state is SyncState.UNSYNCED or reply.snapshot.update_id > book.update_id:
-            self._kept[pair] = body
+            self._kept[pair] = reply.snapshot.update_id, body
 
     def _offer_kept(self) -> None:
         """Snapshots that nobody waited for when they were recorded: of before their stream, where only a diff tells
         whether they connect, or of after a loss that the next diff was to show.
         """
-        for pair in list(self._kept):
+        for pair, (update_id, body) in list(self._kept.items()):
             book = self.feed.books.get(pair)
-            if book is not None and book.buffered:
-                self._note(self.feed.on_snapshot(pair, self._kept.pop(pair)))
+            if book is None:
+                continue
+            if book.buffered:
+                del self._kept[pair]
+                self._note(self.feed.on_snapshot(pair, body))
+            elif book.state is SyncState.SYNCED and book.update_id >= update_id:
+                del self._kept[pair]
 
     def _note(self, result: FeedResult) -> None:
         for problem in result.problems:
