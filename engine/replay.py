@@ -110,6 +110,7 @@ class Replay:
 
     def _open(self, record: Record) -> None:
         connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
+        connection.brings_best_levels = self.protocol.brings_best_levels(record.url)
         for pair in self.protocol.pairs_of(record.url):
             rule = self.rules.get(pair)
             book = self.feed.books.get(pair)
@@ -200,6 +201,7 @@ class _Connection:
     def __init__(self, plan: ConnectionPlan) -> None:
         self.plan = plan
         self.pairs: dict[str, None] = {}
+        self.brings_best_levels = False
 
     def begin(self, pair: str, book: BookSync) -> None:
         """The pair's depth is to come here, and its book out of sync until then."""
@@ -233,7 +235,10 @@ class _LearningFeed(MarketDataFeed):
 
     def _begun(self, event: DepthDiff | DepthSnapshot) -> bool:
         """Whether the event's book is to have it; makes the book, and lets it begin."""
-        book, current = self._session.book_for(event), self.current
+        current = self.current
+        if current.brings_best_levels and isinstance(event, DepthDiff):
+            return False
+        book = self._session.book_for(event)
         if book.state is SyncState.UNSYNCED:
             current.begin(event.pair, book)
         if not book.rule.replacing:

@@ -46,6 +46,7 @@ def snapshot(update_id: int, symbol: str = "BTCUSDT", path: str = "/api/v3/depth
     return {"kind": "http", "url": f"{API}{path}?symbol={symbol}&limit=1000", "data": json.dumps(body)}
 
 
+TRADE = {"s": "BTCUSDT", "t": 11, "p": "1.5", "q": "1", "T": 17, "m": True}
 SYNCED = [opened(1), depth(9, 10), snapshot(10), depth(11, 12)]
 
 
@@ -73,6 +74,16 @@ def test_of_two_speeds_of_one_stream_none_costs_the_other_anything() -> None:
     records = [named(fast, 13, 13), named(fast, 14, 15), named(slow, 11, 15), named(slow, 16, 18), named(fast, 16, 17)]
     pair = replayed([*SYNCED, *records, named(fast, 18, 19)])["BTC-USDT"]
     assert (pair["sequence"], pair["synced"], pair["gaps"]) == (19, True, 0)
+
+
+@pytest.mark.parametrize(("stream", "updates"), [("depth20@100ms", 0), ("depth@100ms", 2), ("depth", 2)])
+def test_bare_best_levels_of_a_contract_are_no_changes(stream: str, updates: int) -> None:
+    """They call themselves changes; the address of their connection tells."""
+    url = f"wss://fstream.binance.com/ws/btcusdt@{stream}"
+    book = {**snapshot(10), "url": "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000"}
+    records = [opened(1, url), depth(9, 10, pu=8), book, depth(11, 12, pu=10), depth(13, 13, pu=12)]
+    pairs = replayed([*records, frame({"e": "trade"} | TRADE, 2)], "binance_perpetual")
+    assert (pairs["BTC-USDT"]["updates"], pairs["BTC-USDT"]["synced"]) == (updates, bool(updates))
 
 
 def test_without_numbers_a_book_follows_the_connection_that_its_snapshot_came_by() -> None:

@@ -241,6 +241,12 @@ class MarketDataProtocol(ABC):
     def pairs_of(self, url: str) -> tuple[str, ...]:
         """The pairs that a recorded connection's address names; empty if it names none."""
 
+    def brings_best_levels(self, url: str) -> bool:
+        """Whether the changes that come by a recorded connection of this address are none, but the best levels, which
+        say the same of themselves.
+        """
+        return False
+
     @abstractmethod
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
         """Read a recorded HTTP reply; an empty :class:`RecordedReply` if it is of no concern to books."""

@@ -170,6 +170,11 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         found = (self._symbols.pair(name.upper()) for name in _symbols_of(url))
         return tuple(dict.fromkeys(pair for pair in found if pair is not None))
 
+    def brings_best_levels(self, url: str) -> bool:
+        """Bare frames of ``depth5`` and the like, without the stream's name that tells them apart."""
+        path = urlsplit(url).path
+        return "/ws/" in path and "@depth" in path and not any(_symbols_of(url))
+
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
         parts = urlsplit(url)
         if parts.path == constants.PATH_RULES:
