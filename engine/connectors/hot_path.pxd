@@ -39,6 +39,7 @@ cdef class Revision:
 cdef class Lane:
     cdef uint64_t symbol_low
     cdef uint64_t symbol_high
+    cdef Py_ssize_t symbol_length  # a shorter symbol and zero bytes would have the same words
     cdef str pair
     cdef Standing sync
     cdef object ready

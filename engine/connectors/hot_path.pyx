@@ -119,7 +119,11 @@ cdef class FrameIntake:
         at = place_of(diff.symbol_low, diff.symbol_high) & self._mask
         while self._table[at] != NULL:
             lane = <Lane>self._table[at]
-            if lane.symbol_low == diff.symbol_low and lane.symbol_high == diff.symbol_high:
+            if (
+                lane.symbol_low == diff.symbol_low
+                and lane.symbol_high == diff.symbol_high
+                and lane.symbol_length == diff.symbol_length
+            ):
                 if PyDict_GetItem(self.books, lane.pair) == <PyObject*>lane.sync:
                     return lane
                 self._forget()
@@ -138,6 +142,7 @@ cdef class FrameIntake:
         lane = Lane()
         lane.symbol_low = diff.symbol_low
         lane.symbol_high = diff.symbol_high
+        lane.symbol_length = diff.symbol_length
         lane.pair = pair
         lane.sync = sync
         lane.ready = self._ready(pair)

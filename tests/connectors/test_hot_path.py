@@ -140,6 +140,17 @@ def _rule(pair: str, symbol: str) -> TradingRule:
     return TradingRule(pair=pair, symbol=symbol, base=base, quote=quote, **increments)
 
 
+@pytest.mark.parametrize("odd", [b"BTCUSDT\x00", b"BTCUSDT\x00\x00", b"BTCUSD", b"BTCUSDTT", b"BTCUSDT\\u0000"])
+def test_a_symbol_that_only_looks_like_a_known_one_is_not_taken_for_it(odd: bytes) -> None:
+    hot, general = opened(), opened(_General)
+    for feed in (hot, general):
+        feed.on_frame(CONN, depth(12, 12, [], []), 1)
+    frame = depth(13, 13, [["99.99", "7"]], []).replace(b'"BTCUSDT"', b'"%b"' % odd)
+    assert hot.on_frame(CONN, frame, 2) == general.on_frame(CONN, frame, 2)
+    assert seen(hot) == seen(general)
+    assert (hot.hot, hot.books["BTC-USDT"].update_id) == (1, 12)
+
+
 def test_many_symbols_each_have_their_own_book() -> None:
     pairs = [f"C{n * 7919}-USDT" for n in range(300)]
     symbols = SymbolMap(lambda base, quote: base + quote, pairs)
