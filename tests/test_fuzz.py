@@ -168,3 +168,15 @@ def test_the_command_prints_one_object() -> None:
     report = json.loads(done.stdout.splitlines()[-1])
     assert {"frames", "accepted", "unparsed", "crashes", "wrong"} <= report.keys()
     assert (report["frames"], report["crashes"], report["wrong"]) == (200, 0, 0)
+
+
+def test_a_venue_that_there_is_not_is_refused_by_name() -> None:
+    command = [sys.executable, "-m", "engine.fuzzing", "--each", "10", "--venues", "okx,mtgox"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such venue: mtgox" in done.stderr
+
+
+def test_a_frame_that_names_its_channel_twice_costs_neither_reading_its_memory() -> None:
+    report = fuzz(seed=6, frames=12_000, venues=("okx",))  # without it, three are told apart
+    assert (report.wrong, report.crashes) == (0, 0)
