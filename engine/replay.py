@@ -118,6 +118,8 @@ class Replay:
                 book = self.book_for(DepthDiff(pair, 0, 0))
             if book is not None and book.state is SyncState.UNSYNCED:
                 connection.begin(pair, book)
+            elif book is not None:
+                connection.pairs[pair] = None
 
     def _connection(self, record: Record) -> _Connection:
         """A recording that begins in the middle of a connection has no record of its opening."""

@@ -65,6 +65,18 @@ def test_one_that_only_repeats_what_is_known_may_take_over_as_well() -> None:
     assert (pair["synced"], pair["resyncs"]) == (False, 1)
 
 
+@pytest.mark.parametrize(
+    ("streams", "synced"), [("btcusdt@depth@100ms", True), ("btcusdt@trade/btcusdt@depth5/ethusdt@depth", False)]
+)
+def test_a_connection_that_is_to_carry_the_pair_takes_over_before_its_first_frame(streams: str, synced: bool) -> None:
+    second = opened(2, f"{STREAMS}/stream?streams={streams}")
+    pair = replayed([*SYNCED, second, closed(1), depth(13, 14, 2)])["BTC-USDT"]
+    assert (pair["synced"], pair["resyncs"], pair["gaps"]) == (synced, not synced, 0)
+    if synced:
+        pair = replayed([*SYNCED, second, closed(1), depth(14, 15, 2)])["BTC-USDT"]
+        assert (pair["synced"], pair["gaps"]) == (False, 1), "it had begun too late"
+
+
 def test_of_two_speeds_of_one_stream_none_costs_the_other_anything() -> None:
     fast, slow = "btcusdt@depth@100ms", "btcusdt@depth"
 

@@ -239,7 +239,7 @@ class MarketDataProtocol(ABC):
 
     @abstractmethod
     def pairs_of(self, url: str) -> tuple[str, ...]:
-        """The pairs that a recorded connection's address names; empty if it names none."""
+        """The pairs whose depth a recorded connection's address names; empty if it names none."""
 
     def brings_best_levels(self, url: str) -> bool:
         """Whether the changes that come by a recorded connection of this address are none, but the best levels, which

@@ -193,7 +193,9 @@ class BinanceMarketData(MarketDataProtocol):
         return DepthSnapshot(pair, reply.last_update_id, reply.bids, reply.asks)
 
     def pairs_of(self, url: str) -> tuple[str, ...]:
-        found = (self._symbols.pair(name.partition("@")[0].upper()) for name in _stream_names(url))
+        streams = (name.partition("@") for name in _stream_names(url))
+        symbols = (symbol for symbol, _, stream in streams if stream == "depth" or stream.startswith("depth@"))
+        found = (self._symbols.pair(symbol.upper()) for symbol in symbols)
         return tuple(dict.fromkeys(pair for pair in found if pair is not None))
 
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:

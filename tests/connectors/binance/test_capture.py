@@ -19,7 +19,7 @@ from engine.messages import TradingRule
     ("name", "venue", "pairs", "least_checked", "trades"),
     [
         ("binance_spot_ethusdt_2024", "binance", {"ETH-USDT"}, 1000, 14515),
-        ("binance_us_2021", "binance:us", {"CRV-USDT", "COMP-USDT", "OMG-BUSD", "ZRX-USDT"}, 50, 0),
+        ("binance_us_2021", "binance:us", {"CRV-USDT", "COMP-USDT", "OMG-BUSD", "ZRX-USDT"}, 50, 11),
     ],
 )
 def test_every_comparable_quote_is_equal_and_nothing_is_missing(

@@ -153,7 +153,7 @@ def test_a_few_pairs_are_named_in_the_address() -> None:
     assert plan.opening == ()
     assert plan.pairs == PAIRS
     assert make().pairs_of(plan.url) == PAIRS
-    assert make().pairs_of("wss://stream.binance.com/ws/btcusdt@trade/nosuch@trade") == ("BTC-USDT",)
+    assert make().pairs_of("wss://stream.binance.com/ws/btcusdt@depth/nosuch@depth/ethusdt@trade") == PAIRS[:1]
 
 
 def test_many_pairs_are_subscribed_to_by_messages_within_the_limits_of_a_connection() -> None:
