@@ -16,6 +16,7 @@ NAMES = (
     "many_pairs",
     "bus",
     "frame_to_strategy",
+    "far_strategy",
     "strategy_to_wire",
     "order_rate",
     "journal_cost",

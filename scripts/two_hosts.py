@@ -155,6 +155,7 @@ class TwoHosts:
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",
             "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",
+            "PYTHONPATH": str(ROOT),
         }
 
     def __enter__(self) -> TwoHosts:

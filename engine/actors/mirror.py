@@ -20,7 +20,7 @@ import msgspec
 from engine.actors.base import Actor, ActorContext
 from engine.book import BookWriter, OrderBook, SyncState
 from engine.book.paths import book_path
-from engine.bus import Down, Overload, SubscriptionState, Up
+from engine.bus import Down, Overload, Subscription, SubscriptionState, Up
 from engine.messages import BookLevels, BooksBeat, BookUpdated, Message, NetworkStatus, StopActor, Trade
 
 WINDOW_NS: Final = 30_000_000_000
@@ -73,16 +73,26 @@ class MirrorActor(Actor):
         self.settings = msgspec.convert(context.params["mirror"], MirrorSettings)
         self.books = context.bus.open_stream("book", overload=Overload.MERGE)
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
+        self.trades.on_readers = self._follow_trades
         self.writers: dict[str, BookWriter] = {}
         self._transit = Transit()
+        self._followed: Subscription | None = None
 
     async def start(self) -> dict[str, Any]:
         settings = self.settings
         keys = set(settings.pairs)
         self.metrics.network = NetworkStatus.CONNECTING
         self.bus.subscribe(settings.order_book, "levels", self._on_levels, keys={*keys, ""}, on_state=self._on_state)
-        self.bus.subscribe(settings.order_book, "trade", self._on_trade, keys=keys)
         return {"pairs": settings.pairs}
+
+    def _follow_trades(self) -> None:
+        """Trades come here only while somebody reads them: each would be a frame of its own before a book's levels."""
+        if self.trades.readers and self._followed is None:
+            settings = self.settings
+            self._followed = self.bus.subscribe(settings.order_book, "trade", self._on_trade, keys=set(settings.pairs))
+        elif not self.trades.readers and self._followed is not None:
+            self._followed.close()
+            self._followed = None
 
     async def stop(self, order: StopActor) -> None:
         self._close()

@@ -236,10 +236,10 @@ class OrderBookActor(Actor):
             self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
         self._received[pair] = received_mono_ns
-        if self.levels.readers:
-            self._publish_levels(pair)
         if self.books.readers:
             self._wake(pair, sync, received_mono_ns)
+        if self.levels.readers:
+            self._publish_levels(pair)
         if self.changes.readers or pair in self._followed:
             self._publish_changes(pair, sync, received_mono_ns)
 

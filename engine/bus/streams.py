@@ -74,6 +74,8 @@ class Stream:
         self.incarnation = incarnation
         self.key_of = key_of
         self.last = history.last() if history is not None else 0
+        self.on_readers: Callable[[], None] | None = None
+        """Called when the first reader has come, and when the last has gone."""
         self._context = context
         self._outlets: dict[Outlet, None] = {}
 
@@ -117,10 +119,15 @@ class Stream:
         """Begin to serve a reader. Its ``start`` is to be sent before :meth:`Outlet.flush` is called."""
         outlet = Outlet(self._context, self, channel, request)
         self._outlets[outlet] = None
+        if len(self._outlets) == 1 and self.on_readers is not None:
+            self.on_readers()
         return outlet
 
     def detach(self, outlet: Outlet) -> None:
+        known = outlet in self._outlets
         self._outlets.pop(outlet, None)
+        if known and not self._outlets and self.on_readers is not None:
+            self.on_readers()
 
 
 class Outlet:

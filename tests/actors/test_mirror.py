@@ -1,13 +1,29 @@
-"""The mirror's sense of time: what counts as late of another host, whose clock is not compared with this one's."""
+"""The mirror's sense of time: what counts as late of another host, whose clock is not compared with this one's.
+
+And what it asks the other host for: nothing that nobody here reads.
+"""
 
 from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.actors.mirror import WINDOW_NS, Transit
+from engine.actors.mirror import WINDOW_NS, MirrorActor, Transit
+from engine.bus import Overload
+from engine.messages import Side, Trade
 
 MS = 1_000_000
+MIRROR = {
+    "connector": "box",
+    "order_book": "order_book.box.0",
+    "pairs": ["BTC-USDT"],
+    "at": "home",
+    "depth": 10,
+    "stale_after_ns": 500 * MS,
+}
 clocks = st.integers(-(10**18), 10**18)
 
 
@@ -39,3 +55,35 @@ def test_clocks_that_drift_apart_are_followed() -> None:
         sent = second * 1000 * MS
         lateness.append(transit.lateness(sent, sent + second * 100_000))
     assert max(lateness) <= 2 * WINDOW_NS // 10_000
+
+
+def test_trades_cross_to_this_host_only_while_somebody_reads_them_here(run) -> None:
+    async def body(world) -> None:
+        origin, trades = await world.publisher("order_book.box.0", "trade", overload=Overload.SKIP)
+        levels = origin.open_stream("levels", overload=Overload.MERGE)
+        await world.supervisor()
+        await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+        await world.until(lambda: levels.readers == 1)
+        assert trades.readers == 0
+
+        came: asyncio.Queue[Trade] = asyncio.Queue()
+        strategy = await world.bus("strategy.s")
+        reading = strategy.subscribe("mirror.box.home", "trade", lambda trade, number: came.put_nowait(trade))
+        await world.until(lambda: trades.readers == 1)
+        trade = Trade(
+            connector="box",
+            pair="BTC-USDT",
+            trade_id="1",
+            price=Decimal(1),
+            size=Decimal(2),
+            side=Side.BUY,
+            time_ns=3,
+            received_mono_ns=4,
+        )
+        trades.publish(trade, key=trade.pair)
+        assert (await came.get()).trade_id == "1"
+
+        reading.close()
+        await world.until(lambda: trades.readers == 0)
+
+    run(body)

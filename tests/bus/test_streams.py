@@ -44,6 +44,33 @@ def test_events_arrive_numbered_and_in_order(run, recorder, line):
     run(body)
 
 
+def test_the_first_reader_and_the_end_of_the_last_are_told(run, recorder):
+    async def body(world):
+        pub, one, two = await world.bus("pub"), await world.bus("one"), await world.bus("two")
+        stream = pub.open_stream("s", overload=Overload.SKIP)
+        told, news = [], asyncio.Event()
+
+        def readers():
+            told.append(stream.readers)
+            news.set()
+
+        stream.on_readers = readers
+        first, second = await reader(one, recorder), await reader(two, recorder)
+        assert told == [1]
+        first.subscription.close()
+        news.clear()
+        second.subscription.close()
+        await news.wait()
+        assert told == [1, 0]
+        await reader(one, recorder)
+        news.clear()
+        await one.close()
+        await news.wait()
+        assert told == [1, 0, 1, 0]
+
+    run(body)
+
+
 def test_all_subscribers_get_the_same_event_and_a_closed_one_gets_none(run, recorder, line):
     async def body(world):
         pub, one, two = await world.bus("pub"), await world.bus("one"), await world.bus("two")

@@ -1,0 +1,195 @@
+"""A book's levels from one host to another: by the engine's bus with mutual TLS, and by a Ray call with the same bytes.
+
+What :mod:`benchmarks.far_strategy` runs on the two hosts: ``python -m benchmarks.far_link send|receive|call``. Messages
+leave at a steady rate. The bus's way is from the call of ``publish`` to the reader's handler, encoded, decrypted and
+decoded; the Ray call's is to the first line of the method, which is given the bytes and does nothing with them. A call
+is waited for before the next one is due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from benchmarks.bus import standard_output_as_error
+from engine.bus import Overload, RunDirectory, SocketBus, TcpEndpoint
+from engine.bus.endpoints import Endpoint
+from engine.bus.tls import PEER_NAME, client_context, make_identity, server_context, write_identity
+from engine.bus.wire import encode_body
+from engine.messages import BookLevels, BooksBeat, Message
+from scripts.two_hosts import Host, TwoHosts
+
+FOLDER: Final = "/tmp/link"
+SENDER: Final = "sender"
+PORT: Final = 7411
+LEVELS: Final = 50
+WARM_UP: Final = 20
+SPARE_S: Final = 60.0
+BUS, CALL_THERE, CALL_AND_BACK = "bus", "ray_one_way", "ray_call"
+
+
+def measure(hosts: TwoHosts, rate: float, seconds: float) -> dict[str, list[int]]:
+    """From beta to alpha, in ns: the bus, the way there of a Ray call, and the whole call."""
+    identity = make_identity()
+    for host in (hosts.alpha, hosts.beta):
+        host.path(FOLDER).mkdir(exist_ok=True)
+        write_identity(host.path(FOLDER), identity)
+    there, back = hosts.beta.address, hosts.alpha.address
+    sender = hosts.beta.start(_command("send", there, rate, seconds), hosts.environment, f"{FOLDER}/send.out")
+    found: dict[str, list[int]] = {BUS: _run(hosts, hosts.alpha, _command("receive", there, rate, seconds))}
+    if sender.wait(SPARE_S):
+        raise RuntimeError(hosts.beta.path(f"{FOLDER}/send.out").read_text()[-4000:])
+    return found | _run(hosts, hosts.beta, [*_command("call", hosts.address, rate, seconds), "--to", back])
+
+
+def sample(mono_ns: int) -> BookLevels:
+    """A message as a mirror gets one for each change of a book, about 2 KB."""
+    bids = [(f"{60000 - n * 0.37:.2f}", f"{0.01 + n * 0.00137:.5f}") for n in range(LEVELS)]
+    asks = [(f"{60001 + n * 0.37:.2f}", f"{0.01 + n * 0.00137:.5f}") for n in range(LEVELS)]
+    return BookLevels(
+        connector="binance",
+        pair="BTC-USDT",
+        update_id=1_000_000,
+        time_ns=mono_ns,
+        received_mono_ns=mono_ns,
+        mono_ns=mono_ns,
+        state="synced",
+        price_exponent=-2,
+        size_exponent=-5,
+        bids=bids,
+        asks=asks,
+    )
+
+
+def paced(rate: float, seconds: float) -> Iterator[None]:
+    """Comes back when each of the messages is due; blocks in between."""
+    due = time.monotonic()
+    for _ in range(WARM_UP + round(rate * seconds)):
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield
+
+
+def _command(what: str, address: str, rate: float, seconds: float) -> list[str]:
+    return ["python", "-m", "benchmarks.far_link", what, address, f"{rate:g}", f"{seconds:g}"]
+
+
+def _run(hosts: TwoHosts, host: Host, command: list[str]) -> Any:
+    done = host.run(command, hosts.environment, SPARE_S * 5)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout)
+
+
+# ---------------------------------------------------------------------------------------------------- on the hosts
+
+
+class _Sender(RunDirectory):
+    """Everybody who is looked for is the sender."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(FOLDER)
+        self._there = TcpEndpoint(address, PORT, client_context(f"{FOLDER}/identity.pem"), PEER_NAME)
+
+    def endpoint(self, name: str) -> Endpoint:  # type: ignore[override]  # on another host
+        return self._there
+
+    def own_socket(self, name: str) -> Endpoint:
+        return super().endpoint(name)
+
+
+async def send(address: str, rate: float, seconds: float) -> None:
+    """Publish to the one reader, once it is there; a beat is the end."""
+    tcp = TcpEndpoint(address, PORT, server_context(f"{FOLDER}/identity.pem"))
+    bus = SocketBus(SENDER, 1, RunDirectory(FOLDER), tcp=tcp)
+    stream = bus.open_stream("levels", overload=Overload.SKIP)
+    there = asyncio.Event()
+    stream.on_readers = there.set
+    await bus.start()
+    try:
+        await there.wait()
+        message = sample(0)
+        for _ in paced(rate, seconds):
+            stream.publish(msgspec.structs.replace(message, mono_ns=time.monotonic_ns()))
+            await asyncio.sleep(0)
+        stream.publish(BooksBeat(mono_ns=0))
+    finally:
+        await bus.close()
+
+
+async def receive(address: str) -> list[int]:
+    """How long each message took."""
+    bus = SocketBus("reader", 1, _Sender(address), listen=False)
+    taken: list[int] = []
+    end = asyncio.Event()
+
+    def event(message: Message, number: int) -> None:
+        if isinstance(message, BookLevels):
+            taken.append(time.monotonic_ns() - message.mono_ns)
+        else:
+            end.set()
+
+    await bus.start()
+    bus.subscribe(SENDER, "levels", event)
+    await end.wait()
+    await bus.close()
+    return taken[WARM_UP:]
+
+
+class RayReader:
+    """The other end of the call."""
+
+    def take(self, sent_mono_ns: int, body: bytes) -> int:
+        return time.monotonic_ns() - sent_mono_ns
+
+
+def call(address: str, to: str, rate: float, seconds: float) -> dict[str, list[int]]:
+    """Calls of an actor on the node at ``to``."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.init(address=address, namespace="far_link", log_to_driver=False, configure_logging=False)
+    try:
+        node = next(row["NodeID"] for row in ray.nodes() if row["NodeManagerAddress"] == to)
+        affinity = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor: Any = ray.remote(RayReader).options(num_cpus=0, scheduling_strategy=affinity).remote()
+        body = encode_body(sample(time.monotonic_ns()))
+        ray.get(actor.take.remote(0, body))
+        one_way, whole = [], []
+        for _ in paced(rate, seconds):
+            sent_ns = time.monotonic_ns()
+            one_way.append(ray.get(actor.take.remote(sent_ns, body)))
+            whole.append(time.monotonic_ns() - sent_ns)
+        return {CALL_THERE: one_way[WARM_UP:], CALL_AND_BACK: whole[WARM_UP:]}
+    finally:
+        ray.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("send", "receive", "call"))
+    parser.add_argument("address", help="of the sender, or of the Ray cluster")
+    parser.add_argument("rate", type=float, help="messages a second")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--to", help="the address of the node to call")
+    arguments = parser.parse_args()
+    if arguments.what == "send":
+        uvloop.run(send(arguments.address, arguments.rate, arguments.seconds))
+    elif arguments.what == "receive":
+        print(json.dumps(uvloop.run(receive(arguments.address))))
+    else:
+        with standard_output_as_error():
+            found = call(arguments.address, arguments.to, arguments.rate, arguments.seconds)
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

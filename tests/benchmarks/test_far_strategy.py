@@ -1,0 +1,26 @@
+"""What the benchmark of two hosts makes of the times that its strategies noted."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.far_strategy import latencies, percentile
+
+
+def test_a_frame_is_there_when_a_book_with_it_or_a_later_one_is_read() -> None:
+    received = {"a/B-C": [[1, 100, 110], [2, 200, 210], [4, 400, 410]]}
+    seen = {"a/B-C": [[1, 0, 150], [3, 0, 330], [4, 0, 470]]}
+    assert latencies(received, seen) == [50, 130, 70]
+
+
+def test_frames_before_the_first_reading_and_after_the_last_say_nothing() -> None:
+    received = {"a/B-C": [[1, 100, 110], [2, 200, 210], [3, 300, 310]], "a/D-C": [[1, 100, 110]]}
+    assert latencies(received, {"a/B-C": [[2, 0, 260]]}) == [60]
+
+
+def test_percentiles_are_microseconds_of_what_was_measured() -> None:
+    values = [n * 1000 for n in range(1, 101)]
+    assert (percentile(values, 50), percentile(values, 99)) == (51.0, 100.0)
+    assert percentile([7000], 99) == 7.0
+    with pytest.raises(RuntimeError):
+        percentile([], 50)
