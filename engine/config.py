@@ -234,12 +234,14 @@ class ClusterConfig(_Section):
     Where a connector (with its box, if it has one) and a strategy run is said by their ``place``: a label's value or a
     custom resource of a node, or its host name, or several of them, the best first. Those of one place share a cell,
     unless they are given an ``own_cell``. ``grace``: seconds that a cell goes on without its supervisor.
-    ``stall``: of an actor with a place, at least: a short cut between hosts is no stall.
+    ``stall``: of an actor with a place, at least: a short cut between hosts is no stall. ``clock_warning``: a host
+    whose clock is further from the supervisor's is told of.
     """
 
     address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+:[0-9]{1,5}$")] | None = None
     grace: Annotated[Seconds, Field(gt=0)] = 90.0
     stall: Annotated[Seconds, Field(gt=0)] = 15.0
+    clock_warning: Annotated[Seconds, Field(gt=0)] = 0.5
 
 
 class RecorderConfig(_Section):

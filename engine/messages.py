@@ -202,6 +202,17 @@ class StopActor(Message, tag=True, frozen=True):
     keep_orders: bool = False
 
 
+class AskTime(Message, tag=True, frozen=True):
+    """From the supervisor to any actor: what is your host's wall clock? Answered with :class:`TimeIs`."""
+
+
+class TimeIs(Message, tag=True, frozen=True):
+    """The answer: this host's wall clock when the question came, and when the answer left."""
+
+    received_ns: int
+    answered_ns: int
+
+
 class ActorChanged(Message, tag=True, frozen=True):
     """On the supervisor's ``actors`` stream: an actor's state, its incarnation and where it listens."""
 
@@ -618,6 +629,8 @@ AnyMessage = (
     | ActorStats
     | LogLine
     | StopActor
+    | AskTime
+    | TimeIs
     | ActorChanged
     | BookUpdated
     | BookLevels

@@ -308,6 +308,18 @@ def test_status_as_a_table_and_as_json(call: Any, engine: StandIn) -> None:
     assert json.loads(out) == json.loads(json.dumps(some_status()))
 
 
+def test_clocks_of_hosts_are_shown_where_there_are_several_or_a_database(call: Any, engine: StandIn) -> None:
+    alone = {"host": "alpha", "clock_offset_ms": 0.0, "clock_error_ms": 0.0, "databases": {}}
+    status = {**some_status(), "hosts": [alone]}
+    engine.answers["status"] = lambda _: status
+    assert "clock ahead of" not in call("status")[1]
+    beta = {"host": "beta", "clock_offset_ms": 612.5, "clock_error_ms": 0.2, "databases": {}}
+    status["hosts"] = [alone, {**beta, "databases": {"kraken/main": {"clock_offset_ms": -3, "clock_error_ms": 1}}}]
+    out = call("status")[1]
+    assert re.search(r"beta +the supervisor's +612\.50 +0\.20", out)
+    assert re.search(r"beta +the database of kraken/main +-3 +1", out)
+
+
 def test_what_the_engine_refuses_is_said_as_it_says_it(call: Any, engine: StandIn) -> None:
     code, out, err = call("restart", "nobody")
     assert (code, out, err) == (1, "", "engine: no restart here; try another\n")

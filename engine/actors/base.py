@@ -24,12 +24,14 @@ from engine.messages import (
     ActorStarted,
     ActorStats,
     ActorStopping,
+    AskTime,
     ControlReply,
     Message,
     NetworkStatus,
     StopActor,
     Tick,
     TickDone,
+    TimeIs,
 )
 from engine.metrics import Histogram
 from engine.runtime.base import ActorSpec
@@ -280,6 +282,9 @@ class ActorHost:
                 raise BusError(f"only the supervisor stops actors, not {caller.name}")
             self.request_stop(message)
             return ControlReply(ok=True)
+        if isinstance(message, AskTime):
+            received_ns = self.context.clock.time_ns()
+            return TimeIs(received_ns=received_ns, answered_ns=self.context.clock.time_ns())
         return self.actor.on_message(caller, message)
 
     def _on_tick(self, message: Message, number: int) -> None:

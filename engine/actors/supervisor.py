@@ -18,6 +18,7 @@ import structlog
 from engine.actors.base import CLOCK, SUPERVISOR
 from engine.actors.control import Control
 from engine.actors.ground import Ground, LocalGround
+from engine.actors.host_clocks import HostClocks
 from engine.actors.observed import Observations, profits
 from engine.actors.orphans import CANCEL_ORDERS_S, cancel_orders_of
 from engine.actors.plan import (
@@ -142,7 +143,7 @@ class Supervisor:
         self.planned: dict[str, PlannedActor] = {}
         self.strategies: dict[str, StrategyConfig] = dict(config.strategies)
         self.observed = Observations()
-        self.observed.add_supervisor(SUPERVISOR, os.getpid())
+        own = self.observed.add_supervisor(SUPERVISOR, os.getpid())
         self.policy = SupervisorPolicy(seed=self.run_id, interval_ns=round(config.clock.interval * 1e9))
         self.runtime: Runtime = ground.runtime(self._fork_server_restarted)
         self.runtime.on_exit = self._on_exit
@@ -152,6 +153,9 @@ class Supervisor:
         self.terminal: TerminalLog | None = configure_terminal_logging(terminal) if terminal else None
         self.bus: Bus = ground.bus(SUPERVISOR, incarnation, self.engine_id)
         self.changes = self.bus.open_stream("actors", overload=Overload.SKIP)
+        self.host_clocks = HostClocks(
+            self.bus, self.clock, self.observed, own, round(config.cluster.clock_warning * 1e9)
+        )
         self.control = Control(self)
         self._incarnation = incarnation
         self._boxes: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -178,6 +182,8 @@ class Supervisor:
             self.log.info("engine starts", config=self.config.name, state=str(self.paths.state))
             self._add_all()
             self.bus.subscribe(CLOCK, "tick", self._on_tick)
+            if self.config.runtime == "cluster":
+                self._run(self.host_clocks.keep())
             await self._wait()
             await self._shut_down()
             return self.report()
@@ -198,9 +204,10 @@ class Supervisor:
 
     def report(self) -> dict[str, Any]:
         """The report of the run so far."""
-        return build_report(
+        report = build_report(
             self._records(), seconds=self.seconds, runtime=self.config.runtime, problems=list(self.problems)
         )
+        return {**report, "hosts": self.host_clocks.rows()}
 
     def status(self) -> dict[str, Any]:
         """The answer to ``engine status``."""
@@ -213,7 +220,8 @@ class Supervisor:
             events=self.events,
             halted=self.observed.halted(),
         )
-        return {**status, "state_dir": str(self.paths.state), "pnl": profits(records)}
+        hosts = self.host_clocks.rows()
+        return {**status, "hosts": hosts, "state_dir": str(self.paths.state), "pnl": profits(records)}
 
     def _records(self) -> list[ActorRecord]:
         for record in self.observed:

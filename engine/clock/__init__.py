@@ -1,6 +1,7 @@
 """Time: what the engine reads it from, and when the clock actor ticks."""
 
 from engine.clock.clocks import Clock, VirtualClock, WallClock
+from engine.clock.offset import ClockOffset, TimeExchange
 from engine.clock.ticks import NextTick, TickSchedule
 
-__all__ = ["Clock", "NextTick", "TickSchedule", "VirtualClock", "WallClock"]
+__all__ = ["Clock", "ClockOffset", "NextTick", "TickSchedule", "TimeExchange", "VirtualClock", "WallClock"]

@@ -181,6 +181,9 @@ def _show(args: argparse.Namespace, rows: Any, table: Any) -> int:
 def status_tables(status: Row) -> list[Any]:
     """The tables of ``engine status``: actors, books, orders."""
     tables = [actors_table(status["actors"])]
+    hosts = status.get("hosts", ())
+    if len(hosts) > 1 or any(host["databases"] for host in hosts):
+        tables.append(hosts_table(hosts))
     if status["books"]:
         tables.append(books_table(status["books"]))
     counts = {name: count for name, count in status["orders"].items() if count}
@@ -207,6 +210,17 @@ def actors_table(actors: Sequence[Row]) -> Any:
             _text(actor["ticks_skipped"]),
             *(_text(late[key]) for key in ("p50", "p99", "max")),
         )
+    return table
+
+
+def hosts_table(hosts: Sequence[Row]) -> Any:
+    """How far each host's clock is ahead of the supervisor's, and of the databases of accounts there, in ms."""
+    table = new_table("hosts", ["host", "clock ahead of", "ms", "±"], right=["ms", "±"])
+    for host in hosts:
+        table.add_row(host["host"], "the supervisor's", _text(host["clock_offset_ms"]), _text(host["clock_error_ms"]))
+        for account, clock in sorted(host["databases"].items()):
+            measured = (_text(clock["clock_offset_ms"]), _text(clock["clock_error_ms"]))
+            table.add_row(host["host"], f"the database of {account}", *measured)
     return table
 
 

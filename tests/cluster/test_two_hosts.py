@@ -97,6 +97,15 @@ def test_one_engine_trades_at_two_venues_from_two_hosts_and_survives_a_cut(hosts
     until("both strategies to be filled at both venues", lambda: filled_by("both") == filled_by("far") == both, 90)
     assert {row["name"]: row["host"] for row in status(hosts.beta)["actors"]}["mirror.binance.beta"] == "beta"
 
+    # One machine has one wall clock: what is told of the other host's is nothing, give or take the error.
+    def measured() -> Any:
+        return {row["host"]: row for row in status()["hosts"]}["beta"]["clock_offset_ms"] is not None
+
+    until("the other host's clock to be measured", measured)
+    here, there = status()["hosts"]
+    assert (here["host"], here["clock_offset_ms"]) == ("alpha", 0)
+    assert abs(there["clock_offset_ms"]) <= there["clock_error_ms"]
+
     # Five seconds without the cable: no book of the far side is read as fresh, and nothing is started anew.
     before = {row["name"]: row["pid"] for row in status()["actors"]}
     watches = [
