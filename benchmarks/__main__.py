@@ -24,6 +24,7 @@ NAMES = (
     "order_memory",
     "tick_lateness",
     "memory",
+    "connectors",
     "recovery",
     "throttler",
     "simulation",

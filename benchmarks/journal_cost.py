@@ -58,7 +58,7 @@ def _once(seconds: float, how: str, read: Callable[[Path, str, Result], T]) -> d
 
 def _percentiles(state: Path, actor: str, result: Result) -> list[float]:
     """In microseconds, and how many there were."""
-    values = sorted(samples.read(state, actor))
+    values = sorted(samples.read(state, actor, samples.TO_WIRE))
     if not values:
         raise RuntimeError(f"{actor} sent nothing")
     return [*(values[len(values) * percent // 100] / 1e3 for percent in PERCENTILES), len(values)]

@@ -40,34 +40,40 @@ def run(options: Options) -> Iterator[Line]:
             address = server.database()
             runs.append(_once(address, options.seconds(SECONDS)))
             server.drop(address)
-        for at, percent in enumerate(PERCENTILES):
-            yield line(
-                "journal_postgres",
-                median(each[POSTGRES][at] for each in runs),
-                "us",
-                case=f"strategy_to_wire_p{percent}",
-                sqlite=round(median(each[SQLITE][at] for each in runs), 1),
-                samples=sum(round(each[POSTGRES][-1]) for each in runs),
-                runs=len(runs),
-            )
+        for name in samples.ORDER_LATENCIES:
+            for at, percent in enumerate(PERCENTILES):
+                yield line(
+                    "journal_postgres",
+                    median(each[POSTGRES, name][at] for each in runs),
+                    "us",
+                    case=f"{name.removesuffix('_ns')}_p{percent}",
+                    sqlite=round(median(each[SQLITE, name][at] for each in runs), 1),
+                    samples=sum(round(each[POSTGRES, name][-1]) for each in runs),
+                    runs=len(runs),
+                )
         say("journal_postgres: a commit alone")
         commits = 200 if options.quick else COMMITS
         for case, values in _commits(server.database(), commits).items():
             yield line("journal_postgres", median(values), "us", case=case, samples=len(values))
 
 
-def _once(address: str, seconds: float) -> dict[str, list[float]]:
+def _once(address: str, seconds: float) -> dict[tuple[str, str], list[float]]:
+    """By account and latency."""
     with Engine(
         _config(address), box={**NO_LIMITS, "activity": 1.0}, actors={SQLITE: ["samples"], POSTGRES: ["samples"]}
     ) as engine:
         engine.wait_running()
         time.sleep(seconds)
         engine.finish()
-        return {name: _percentiles(engine.state, name) for name in (SQLITE, POSTGRES)}
+        return {
+            (actor, name): _percentiles(engine.state, actor, name)
+            for actor in (SQLITE, POSTGRES)
+            for name in samples.ORDER_LATENCIES
+        }
 
 
-def _percentiles(state: Path, actor: str) -> list[float]:
-    values = sorted(samples.read(state, actor))
+def _percentiles(state: Path, actor: str, name: str) -> list[float]:
+    values = sorted(samples.read(state, actor, name))
     if not values:
         raise RuntimeError(f"{actor} sent nothing")
     return [*(values[len(values) * percent // 100] / 1e3 for percent in PERCENTILES), len(values)]

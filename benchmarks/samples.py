@@ -11,6 +11,9 @@ from engine.actors.base import Metrics
 from engine.metrics import Histogram
 from engine.runtime.base import ActorSpec
 
+TO_WIRE, TO_ACK = "strategy_to_wire_ns", "wire_to_ack_ns"
+ORDER_LATENCIES = (TO_WIRE, TO_ACK)
+
 
 class Sampled(Histogram):
     """A histogram that keeps the values as well."""
@@ -26,27 +29,28 @@ class Sampled(Histogram):
         super().record(value)
 
 
-def kept(spec: ActorSpec, name: str, live: Callable[[ActorSpec], int]) -> int:
-    """``live(spec)``; the values of its histogram ``name`` are in ``samples.<actor>.json`` of the state folder then."""
-    sampled = Sampled()
+def kept(spec: ActorSpec, names: tuple[str, ...], live: Callable[[ActorSpec], int]) -> int:
+    """``live(spec)``; the values of its histograms of these names are in a file of the state folder then."""
+    sampled = {name: Sampled() for name in names}
     ordinary = Metrics.histogram
 
     def histogram(metrics: Metrics, wanted: str) -> Histogram:
-        if wanted == name:
-            return metrics.histograms.setdefault(name, sampled)
+        if wanted in sampled:
+            return metrics.histograms.setdefault(wanted, sampled[wanted])
         return ordinary(metrics, wanted)
 
     Metrics.histogram = histogram  # type: ignore[method-assign]
     try:
         return live(spec)
     finally:
-        _file(Path(spec.state_dir), spec.name).write_text(json.dumps(sampled.values.tolist()))
+        values = {name: found.values.tolist() for name, found in sampled.items()}
+        _file(Path(spec.state_dir), spec.name).write_text(json.dumps(values))
 
 
-def read(state: Path, actor: str) -> list[int]:
-    """What an actor kept."""
-    found: list[int] = json.loads(_file(state, actor).read_text())
-    return found
+def read(state: Path, actor: str, name: str) -> list[int]:
+    """What an actor kept of one histogram."""
+    found: dict[str, list[int]] = json.loads(_file(state, actor).read_text())
+    return found[name]
 
 
 def _file(state: Path, actor: str) -> Path:

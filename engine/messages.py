@@ -281,7 +281,9 @@ class BookLevels(Message, tag=True, frozen=True):
     """The best levels of a book as they are, best first, on an order-book actor's ``levels`` stream: for mirrors.
 
     Sent after each change and once a second, merged per pair; without levels unless ``state`` is ``synced``.
-    ``mono_ns``: when it was sent, like ``received_mono_ns`` by the sender's monotonic clock.
+    ``mono_ns``: when it was sent, like ``received_mono_ns`` by the sender's monotonic clock. ``bid_cells`` and
+    ``ask_cells``: of each level price and size as mantissas, two little-endian ``int64``. Of a book whose sizes do not
+    fit, ``bids`` and ``asks`` have them as decimal strings instead.
     """
 
     connector: str
@@ -293,6 +295,8 @@ class BookLevels(Message, tag=True, frozen=True):
     state: str
     price_exponent: int
     size_exponent: int
+    bid_cells: bytes = b""
+    ask_cells: bytes = b""
     bids: list[tuple[str, str]] = []
     asks: list[tuple[str, str]] = []
 

@@ -135,7 +135,10 @@ class MirrorActor(Actor):
         writer = self._writer(levels)
         if state is SyncState.SYNCED:
             book = OrderBook(levels.pair, levels.price_exponent, levels.size_exponent)
-            book.apply_snapshot(levels.bids, levels.asks)
+            if levels.bids or levels.asks:
+                book.apply_snapshot(levels.bids, levels.asks)
+            else:
+                book.load_cells(levels.bid_cells, levels.ask_cells)
             writer.publish(book, levels.update_id, levels.time_ns, received_ns, state)
             self.metrics.count(f"mirrored/{levels.pair}")
         else:

@@ -309,7 +309,9 @@ class OrderBookActor(Actor):
         """For the mirrors on other hosts."""
         sync = self.feed.books[pair]
         book = sync.book
-        bids, asks = book.depth_strings(self.depth) if sync.state is SyncState.SYNCED else ([], [])
+        is_synced = sync.state is SyncState.SYNCED
+        bids, asks = book.depth_strings(self.depth) if is_synced and book.is_wide else ([], [])
+        bid_cells, ask_cells = book.cells(self.depth) if is_synced and not book.is_wide else (b"", b"")
         self.levels.publish(
             BookLevels(
                 connector=self.context.connector,
@@ -321,6 +323,8 @@ class OrderBookActor(Actor):
                 state=sync.state.name.lower(),
                 price_exponent=book.price_exponent,
                 size_exponent=book.size_exponent,
+                bid_cells=bid_cells,
+                ask_cells=ask_cells,
                 bids=bids,
                 asks=asks,
             ),

@@ -54,6 +54,8 @@ cdef class OrderBook:
     cdef object _best(self, Ladder* ladder)
     cdef bint _top_equals(self, Ladder* ladder, object price_text, object size_text) except -1
     cdef list _changed(self, Ladder* ladder, set keys)
+    cdef bytes _cells(self, Ladder* ladder, Py_ssize_t limit)
+    cdef int _load_cells(self, Ladder* ladder, bytes cells) except -1
     cdef list _strings(self, Ladder* ladder, Py_ssize_t limit)
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit)
 

@@ -8,6 +8,7 @@ Sizes that have no common exponent in 64 bits (173176223.4512 beside 0.000000000
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_Check
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_Check
@@ -217,6 +218,30 @@ cdef class OrderBook:
         return (
             self._array(&self._bids, limit), self._array(&self._asks, limit), self.price_exponent, self.size_exponent
         )
+
+    def cells(self, n=None):
+        """(bids, asks) as bytes: of each level, best first, price and size mantissa as two native ``int64``.
+
+        BookError for a wide book, whose sizes do not fit them.
+        """
+        cdef Py_ssize_t limit = self._limit(n)
+        if self.is_wide:
+            raise BookError(f"{self.pair}: the sizes of a wide book do not fit in 64 bits; take depth_strings")
+        return self._cells(&self._bids, limit), self._cells(&self._asks, limit)
+
+    def load_cells(self, bytes bids not None, bytes asks not None):
+        """Replaces the whole book by what :meth:`cells` gave of one with the same exponents.
+
+        BookError, and an invalid book, for anything else.
+        """
+        self.clear()
+        self._narrow()
+        self.is_valid = False
+        self.invalid_reason = "cells could not be taken"
+        self._load_cells(&self._bids, bids)
+        self._load_cells(&self._asks, asks)
+        self.is_valid = True
+        self.invalid_reason = ""
 
     def mid(self):
         """Half way between best bid and best ask, exactly; None when a side is empty."""
@@ -451,6 +476,33 @@ cdef class OrderBook:
         if size == 0:
             return True
         return parse_str(price_text, self.price_exponent, &wanted_price, &needed) == PARSED and wanted_price == price
+
+    cdef bytes _cells(self, Ladder* ladder, Py_ssize_t limit):
+        cdef Py_ssize_t i, at, count = min(limit, ladder.count)
+        cdef bytes cells = PyBytes_FromStringAndSize(NULL, count * sizeof(Level))
+        cdef Level* target = <Level*><char*>cells
+        for i in range(count):
+            at = ladder.count - 1 - i
+            target[i].key = ladder.levels[at].key * ladder.direction
+            target[i].size = ladder.levels[at].size
+        return cells
+
+    cdef int _load_cells(self, Ladder* ladder, bytes cells) except -1:
+        cdef Py_ssize_t i, at, count = len(cells) // <Py_ssize_t>sizeof(Level)
+        cdef const Level* source = <const Level*><const char*>cells
+        if count * <Py_ssize_t>sizeof(Level) != len(cells):
+            raise BookError(f"{self.pair}: {len(cells)} bytes are no levels of {sizeof(Level)} bytes each")
+        reserve(ladder, count)
+        for i in range(count):
+            at = count - 1 - i
+            if source[i].size <= 0 or source[i].key < 0:
+                raise BookError(f"{self.pair}: a level of {source[i].size} at {source[i].key} cannot be")
+            ladder.levels[at].key = source[i].key * ladder.direction
+            ladder.levels[at].size = source[i].size
+            if i and ladder.levels[at].key >= ladder.levels[at + 1].key:
+                raise BookError(f"{self.pair}: levels are not best first at {source[i].key}")
+        ladder.count = count
+        return 0
 
     cdef list _strings(self, Ladder* ladder, Py_ssize_t limit):
         cdef Py_ssize_t i, at

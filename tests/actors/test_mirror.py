@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors.mirror import WINDOW_NS, MirrorActor, Transit
+from engine.book import BookReader, OrderBook
+from engine.book.paths import book_path
 from engine.bus import Overload
-from engine.messages import Side, Trade
+from engine.messages import BookLevels, BooksBeat, Side, Trade
 
 MS = 1_000_000
 MIRROR = {
@@ -85,5 +88,43 @@ def test_trades_cross_to_this_host_only_while_somebody_reads_them_here(run) -> N
 
         reading.close()
         await world.until(lambda: trades.readers == 0)
+
+    run(body)
+
+
+@pytest.mark.parametrize("size", ["1.5", "173176223451234567.8"], ids=["cells", "a wide book's strings"])
+def test_levels_from_another_host_are_read_here_as_they_are_there(run, size: str) -> None:
+    origin = OrderBook("BTC-USDT", -2, -11)
+    origin.apply_snapshot([("100.50", size), ("100.25", "0.00000000001")], [("101.00", "0.125")])
+
+    async def body(world) -> None:
+        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+        await world.supervisor()
+        await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+        await world.until(lambda: levels.readers == 1)
+        now = world.clock.monotonic_ns()
+        bids, asks = origin.depth_strings() if origin.is_wide else ([], [])
+        bid_cells, ask_cells = (b"", b"") if origin.is_wide else origin.cells()
+        message = BookLevels(
+            connector="box",
+            pair="BTC-USDT",
+            update_id=7,
+            time_ns=8,
+            received_mono_ns=now,
+            mono_ns=now,
+            state="synced",
+            price_exponent=origin.price_exponent,
+            size_exponent=origin.size_exponent,
+            bid_cells=bid_cells,
+            ask_cells=ask_cells,
+            bids=bids,
+            asks=asks,
+        )
+        levels.publish(message, key="BTC-USDT")
+        levels.publish(BooksBeat(mono_ns=now), key="")
+        reader = BookReader(book_path(world.folder / "shm", "box", "BTC-USDT", "home"))
+        await world.until(lambda: reader.read_best().update_id == 7)
+        assert [list(side) for side in (reader.depth().bids, reader.depth().asks)] == list(origin.depth())
+        reader.close()
 
     run(body)

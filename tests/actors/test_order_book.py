@@ -8,7 +8,7 @@ import pytest
 
 from engine.actors import order_book as module
 from engine.actors.order_book import OrderBookActor
-from engine.book import BookReader, FollowedBook
+from engine.book import BookReader, FollowedBook, OrderBook
 from engine.book.events import DepthDiff, DepthSnapshot
 from engine.book.rules import ContiguousRule, RangeRule
 from engine.bus import Down, Gap
@@ -226,6 +226,34 @@ async def listen(world, stream, keys=None):
     bus.subscribe(NAME, stream, lambda message, number: heard.append(message), keys=keys)
     await world.until(lambda: bus.peer_incarnation(NAME) is not None)
     return heard
+
+
+def test_levels_for_other_hosts_are_cells_and_strings_where_sizes_do_not_fit(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        heard = await listen(world, "levels", keys=[PAIR])
+        await world.until(lambda: actor.levels.readers)
+        desk.diff(2, bids=[("100.50", "3")])
+        desk.diff(3, bids=[("100.25", "0.00000000001"), ("100.10", "173176223451234567.8")])
+        await world.until(lambda: [message for message in heard if message.update_id == 3])
+        narrow = next(message for message in heard if message.update_id == 2)
+        book = OrderBook(PAIR, narrow.price_exponent, narrow.size_exponent)
+        book.load_cells(narrow.bid_cells, narrow.ask_cells)
+        assert book.depth() == (
+            [(Decimal("100.5"), Decimal(3)), (Decimal(100), Decimal(1))],
+            [(Decimal(101), Decimal(2))],
+        )
+        assert (narrow.bids, narrow.asks) == ([], [])
+        wide = next(message for message in heard if message.update_id == 3)
+        assert (wide.bid_cells, wide.ask_cells) == (b"", b"")
+        assert [(Decimal(price), Decimal(size)) for price, size in wide.bids] == [
+            (Decimal("100.5"), Decimal(3)),
+            (Decimal("100.25"), Decimal("0.00000000001")),
+            (Decimal("100.1"), Decimal("173176223451234567.8")),
+            (Decimal(100), Decimal(1)),
+        ]
+
+    book_world(body)
 
 
 def test_a_book_in_sync_is_in_shared_memory(book_world):

@@ -14,6 +14,11 @@ BIDS = [("100.50", "1.5"), ("100.40", "2"), ("100.10", "3")]
 ASKS = [("100.60", "0.5"), ("100.70", "4"), ("101", "5")]
 
 
+def cell_bytes(*values: int) -> bytes:
+    """Prices and sizes in turn, as a message of levels carries them."""
+    return np.array(values, "<i8").tobytes()
+
+
 @pytest.fixture
 def book() -> OrderBook:
     book = OrderBook("ETH-USDT", -2, -3)
@@ -355,3 +360,39 @@ def agrees_with_itself(book: OrderBook) -> None:
     assert list(book.best_raw()) == raw
     bid, ask = book.best_bid() or (0, 0), book.best_ask() or (0, 0)
     assert book.best_equals(*(str(number) for number in (*bid, *ask)))
+
+
+def test_cells_hold_a_book_exactly_and_another_takes_them() -> None:
+    book = OrderBook("BTC-USDT", -2, -3)
+    book.apply_snapshot([("100.50", "1.5"), ("100.25", "2")], [("101.00", "0.125"), ("101.01", "7")])
+    bids, asks = book.cells()
+    assert np.frombuffer(bids, "<i8").tolist() == [10050, 1500, 10025, 2000]
+    assert np.frombuffer(asks, "<i8").tolist() == [10100, 125, 10101, 7000]
+    assert book.cells(1) == (bids[:16], asks[:16])
+    other = OrderBook("BTC-USDT", -2, -3)
+    other.apply_snapshot([("9", "9")], [])
+    other.load_cells(bids, asks)
+    assert other.depth_strings() == book.depth_strings()
+    other.load_cells(b"", b"")
+    assert other.depth_strings() == ([], [])
+
+
+def test_a_wide_book_has_no_cells() -> None:
+    book = OrderBook("BTC-USDT", -2, -3)
+    book.apply_snapshot([("1.00", "173176223451234567.8"), ("0.99", "0.00000000001")], [])
+    assert book.is_wide
+    with pytest.raises(BookError, match="do not fit in 64 bits"):
+        book.cells()
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [b"123", cell_bytes(1, 0), cell_bytes(-1, 5), cell_bytes(5, -1), cell_bytes(1, 1, 2, 1), cell_bytes(1, 1, 1, 1)],
+)
+def test_what_is_no_side_of_a_book_is_refused_and_leaves_it_invalid(cells: bytes) -> None:
+    book = OrderBook("BTC-USDT", -2, -3)
+    with pytest.raises(BookError):
+        book.load_cells(cells, b"")
+    assert not book.is_valid
+    book.load_cells(cell_bytes(2, 1, 1, 1), b"")
+    assert book.is_valid
