@@ -6,12 +6,13 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from engine.actors import host_clocks
 from engine.actors import supervisor as module
 from engine.attached import save_attached
 from engine.config import StrategyConfig
 from engine.connectors.settings import ConnectorSettings
 from engine.errors import BusError
-from engine.messages import ActorStarted, ActorStats, CancelAll, CancelAllResult
+from engine.messages import ActorStarted, ActorStats, AskTime, CancelAll, CancelAllResult, TimeIs
 
 EXCHANGE, MAKER = "exchange.binance.main", "strategy.maker"
 MARKET_MAKER = "engine.strategies.market_maker:MarketMaker"
@@ -131,6 +132,33 @@ def test_an_actor_that_crashes_comes_back_as_a_newer_incarnation(engine_world):
         rows = {row["name"]: row for row in engine.supervisor.status()["actors"]}
         assert (rows[EXCHANGE]["restarts"], rows[MAKER]["restarts"]) == (1, 0)
         assert rows[EXCHANGE]["state"] == "running"
+
+    engine_world(body)
+
+
+def test_clocks_of_other_hosts_are_measured_while_the_engine_runs_and_are_in_status_and_report(engine_world):
+    ahead_ns = 700_000_000
+
+    async def body(world):
+        def tell_time(message):
+            now_ns = world.clock.time_ns() + ahead_ns
+            return TimeIs(received_ns=now_ns, answered_ns=now_ns)
+
+        def elsewhere(supervisor):
+            supervisor.runtime.host_of = lambda name: "far" if name == EXCHANGE else supervisor.observed.of(name).host
+            supervisor.runtime.answers[AskTime] = tell_time
+
+        world.monkeypatch.setattr(host_clocks, "EVERY_S", 0.01)
+        engine = await world.engine(runtime="cluster", before=elsewhere)
+
+        def far():
+            return {row["host"]: row for row in engine.supervisor.status()["hosts"]}["far"]
+
+        await world.until(lambda: far()["clock_offset_ms"] is not None)
+        assert abs(far()["clock_offset_ms"] - 700) <= far()["clock_error_ms"]
+        report = await engine.stop()
+        assert [row["host"] for row in report["hosts"]][1:] == ["far"]
+        assert abs(report["hosts"][1]["clock_offset_ms"] - 700) <= report["hosts"][1]["clock_error_ms"]
 
     engine_world(body)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.far_strategy import latencies, percentile
+from benchmarks.common import Options
+from benchmarks.far_strategy import latencies, percentile, run
 
 
 def test_a_frame_is_there_when_a_book_with_it_or_a_later_one_is_read() -> None:
@@ -24,3 +25,11 @@ def test_percentiles_are_microseconds_of_what_was_measured() -> None:
     assert percentile([7000], 99) == 7.0
     with pytest.raises(RuntimeError):
         percentile([], 50)
+
+
+def test_without_root_it_is_left_out_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.far_strategy.lacking", lambda: "needs root")
+    assert list(run(Options(quick=True))) == []
+    assert capsys.readouterr().err == "far_strategy is left out: it needs root\n"
