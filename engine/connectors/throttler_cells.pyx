@@ -3,7 +3,7 @@
 The memory is ``MEMORY_SIZE`` bytes of 64-bit words in the host's order, in rows of 64 words::
 
     row 0        mark (whose layout, and of which boot of the host), then unused
-    row 1..127   one limit each: key, silent until (monotonic ns), window, unused, 60 buckets
+    row 1..1023  one limit each: key, silent until (monotonic ns), window, unused, 60 buckets
 
 A window is (its number's low 32 bits) << 32 | units used in it: the venue's own way of counting, by its clock. A bucket
 is the same with the number of a 59th of the limit's interval on the host's monotonic clock: the sum of the last 60
@@ -34,13 +34,13 @@ cdef extern from *:
 
 cdef enum:
     ROW = 64
-    ROWS = 128
+    ROWS = 1024
     KEY = 0
     SILENT = 1
     WINDOW = 2
     FIRST_BUCKET = 4
     _BUCKETS = 60
-    _SIZE = 64 * 128 * 8
+    _SIZE = 64 * 1024 * 8
     _PLAUSIBLE = 600
     _NO_WINDOW = -1
     _NO_INTERVAL = -2

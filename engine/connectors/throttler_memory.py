@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.connectors.throttler_cells import MEMORY_SIZE, LimitCells
 from engine.errors import ConfigError
 
-_LAYOUT = b"request limits, layout 1"
+_LAYOUT = b"request limits, layout 2"
 
 
 def open_memory(path: str | Path | None = None) -> LimitCells:
