@@ -3,15 +3,16 @@
 Each connector has a venue in a box of its own (20 events a second), an order-book, a user-stream and an exchange actor.
 One strategy reads every book that changes, another places and cancels one order a second at each connector. The boxes'
 CPU is told apart from the engine's: with real venues it is not spent here. The machine counts as saturated when both
-together take 90 % of its cores, or when ticks are late by an interval at p99. ``machine_busy`` has everything else that
-ran on it meanwhile.
+together take 90 % of its cores, when ticks are late by an interval at p99, or when actors were killed because they did
+not answer any more (``restarts``; then only what was measured until then is told). ``machine_busy`` has everything else
+that ran on it meanwhile.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmarks.live import CLOCK_TICKS, NO_LIMITS, ROOT, Engine, Result, all_ru
 from benchmarks.settled import settle
 from engine.metrics import Histogram
 
-COUNTS = (1, 5, 10, 20, 40, 80)
+COUNTS = (1, 5, 10, 20, 40, 60, 80)
 SATURATED = 0.9
 """Of all cores, by the engine and its boxes."""
 CORES = os.cpu_count() or 1
@@ -31,6 +32,7 @@ START_S = 180.0
 INTERVAL_S = 0.1
 IMAGE = ROOT / "docs" / "images" / "connectors.png"
 BOX = "venue"
+OF_A_CONNECTOR = ("order_book", "user_stream", "exchange")
 TIMED = ("order_book.{}.0", "user_stream.{}.main", "exchange.{}.main")
 
 
@@ -61,29 +63,46 @@ def _measure(count: int, seconds: float) -> Line:
         time.sleep(SETTLING_S)
         settle(engine.state)
         pids = engine.pids()
-        busy, cpu, began = _busy(), {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
+        busy, cpu, began = _busy(), _of_living(pids, cpu_seconds), time.monotonic()
         time.sleep(seconds)
-        took = time.monotonic() - began
-        shares = {name: 100 * (cpu_seconds(pid) - cpu[name]) / took for name, pid in pids.items()}
+        took, after = time.monotonic() - began, _of_living(pids, cpu_seconds)
+        shares = {name: 100 * (used - cpu[name]) / took for name, used in after.items() if name in cpu}
         machine = (_busy() - busy) / took / CORES
-        memory = {name: pss_mb(pid) for name, pid in pids.items()}
-        result = engine.finish()
-    return _line(count, machine, shares, memory, result)
+        memory = _of_living(pids, pss_mb)
+        restarts = sum(row["restarts"] for row in engine.status()["actors"])
+        result = engine.finish() if not restarts else None
+    return _line(count, machine, shares, memory, restarts, result)
 
 
-def _line(count: int, machine: float, shares: Mapping[str, float], memory: Mapping[str, float], result: Result) -> Line:
+def _of_living(pids: Mapping[str, int], measure: Callable[[int], float]) -> dict[str, float]:
+    """What is measured of each process; those that have been killed are left out."""
+    found = {}
+    for name, pid in pids.items():
+        try:
+            found[name] = measure(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            say(f"connectors: {name} is gone")
+    return found
+
+
+def _line(
+    count: int,
+    machine: float,
+    shares: Mapping[str, float],
+    memory: Mapping[str, float],
+    restarts: int,
+    result: Result | None,
+) -> Line:
     own = {name: size for name, size in memory.items() if not name.startswith(BOX)}
-    of_connectors = sum(size for name, size in own.items() if _kind(name) in ("order_book", "user_stream", "exchange"))
+    of_connectors = sum(size for name, size in own.items() if _kind(name) in OF_A_CONNECTOR)
     used = sum(shares.values()) / 100 / CORES
     boxes = sum(share for name, share in shares.items() if name.startswith(BOX))
-    latency = Histogram()
-    for name, actor in result.actors.items():
-        if name.startswith("order_book."):
-            latency.add(actor.histograms.get("book_latency_ns/BTC-USDT", {}))
-    late = Histogram()
-    for name in result.actors:
-        if _kind(name) in ("order_book", "user_stream", "exchange", "strategy"):
-            late.add(result.actors[name].histograms.get("tick_lateness_ns", {}))
+    actors = result.actors if result is not None else {}
+    latency, late = Histogram(), Histogram()
+    for name, actor in actors.items():
+        latency.add(actor.histograms.get("book_latency_ns/BTC-USDT", {}))
+        if _kind(name) in (*OF_A_CONNECTOR, "strategy"):
+            late.add(actor.histograms.get("tick_lateness_ns", {}))
     lateness_ms = (late.percentile(0.99) or 0) / 1e6
     return line(
         "connectors",
@@ -95,10 +114,11 @@ def _line(count: int, machine: float, shares: Mapping[str, float], memory: Mappi
         cpu={"engine": round(sum(shares.values()) - boxes, 1), "boxes": round(boxes, 1)},
         cpu_by_kind=_mean_by_kind(shares),
         machine_busy=round(100 * machine, 1),
-        tick_lateness_p99_ms=round(lateness_ms, 1),
-        book_latency_p99_us=round((latency.percentile(0.99) or 0) / 1e3),
+        tick_lateness_p99_ms=round(lateness_ms, 1) if late.count else None,
+        book_latency_p99_us=round((latency.percentile(0.99) or 0) / 1e3) if latency.count else None,
         processes=len(memory),
-        saturated=used >= SATURATED or lateness_ms >= 1000 * INTERVAL_S,
+        restarts=restarts,
+        saturated=used >= SATURATED or lateness_ms >= 1000 * INTERVAL_S or restarts > 0,
     )
 
 
