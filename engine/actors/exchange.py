@@ -232,6 +232,8 @@ class ExchangeActor(Actor):
         )
         if any(isinstance(effect, Send) for effect in decision.effects):
             self.requests.created(command.client_order_id, command.created_mono_ns)
+        elif not self.gate.idle:
+            self.gate.take_back(command)
         return self._answer(decision)
 
     def _violation(self, command: PlaceOrder) -> Violation | None:

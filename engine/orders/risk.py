@@ -102,6 +102,12 @@ class RiskGate:
                 self._recent[_likeness(order)] = now_ns
         return violation
 
+    def take_back(self, order: PlaceOrder) -> None:
+        """The order that was let through last was refused for something else: it counts nowhere."""
+        if self._passed:
+            self._passed.pop()
+        self._recent.pop(_likeness(order), None)
+
     # ----------------------------------------------------------------------------------------------------- the checks
 
     def _check_state(self, order: PlaceOrder, view: RiskView) -> Violation | None:

@@ -203,3 +203,19 @@ def test_a_disk_that_takes_nothing_stops_no_halt_and_no_halt_ends_by_it(exchange
         assert running.actor.gate.state is TradingState.ACTIVE
 
     exchange_world(body)
+
+
+def test_an_order_that_was_refused_for_something_else_is_no_duplicate_and_counts_for_no_rate(exchange_world, order):
+    """Nothing of it was sent, so that nothing is repeated."""
+
+    async def body(world, venue):
+        await world.exchange(risk={"duplicate_window_s": 3600, "max_orders_per_second": 1})
+        bus = await world.bus("strategy.maker")
+        refused = await bus.request(NAME, order("e-1", size="1.00001"), timeout=3.0)
+        assert refused.reason is Reason.OFF_INCREMENT
+        again = await bus.request(NAME, order("e-2", size="1.00001"), timeout=3.0)
+        assert again.reason is Reason.OFF_INCREMENT
+        assert isinstance(await bus.request(NAME, order("e-3"), timeout=3.0), Accepted)
+        assert (await bus.request(NAME, order("e-4"), timeout=3.0)).reason is Reason.ORDER_RATE
+
+    exchange_world(body)

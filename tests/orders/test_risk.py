@@ -158,3 +158,14 @@ def test_no_limit_is_passed_by_less_than_a_rounding() -> None:
     reducing = {"state": TradingState.REDUCING}
     assert reason(RiskLimits(), order(Side.SELL, "1e-9"), view("1", HUGE, left), **reducing) is None
     assert reason(RiskLimits(), order(Side.SELL, "2e-9"), view("1", HUGE, left), **reducing) is Reason.REDUCING
+
+
+def test_what_is_taken_back_counts_nowhere_and_the_rest_as_before() -> None:
+    gate = RiskGate(RiskLimits(duplicate_window_s=60, max_orders_per_second=2))
+    assert gate.check(order(), view(), 0) is None
+    assert gate.check(order(price="101"), view(), 0) is None
+    gate.take_back(order(price="101"))
+    assert gate.check(order(price="101"), view(), 1) is None
+    again = gate.check(order(), view(), SECOND)
+    assert again is not None
+    assert again.reason is Reason.DUPLICATE_ORDER
