@@ -11,24 +11,19 @@ Times are not asked of the server: see :mod:`engine.orders.lease`. Every transac
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Final
 
-from engine.errors import ConfigError, JournalError
+from engine.errors import JournalError
 from engine.orders.lease import LeaseRow
-from engine.orders.store import COLUMNS, Row, Rows, Standing, StoreLost, Superseded
+from engine.orders.postgres_line import CONNECT_S, Line, explained_postgres
+from engine.orders.store import COLUMNS, Row, Rows, Standing, Superseded
 
 if TYPE_CHECKING:
     import asyncpg
 
-T = TypeVar("T")
-
 VERSION: Final = 1
-TIMEOUT_S: Final = 2.0
-CONNECT_S: Final = 3.0
 LOAD_S: Final = 60.0
 AT_ONCE: Final = 2000
 """Rows that are read at a time."""
@@ -77,10 +72,6 @@ _TABLES: Final = """
 MIGRATIONS: Final[dict[int, str]] = {}
 """By version: the statements that take a schema of it to the next one."""
 
-_PASSING: Final = ("08", "53", "57")
-"""Classes of errors that pass: connections, resources, and an operator who stops the server."""
-_READ_ONLY: Final = "25006"
-"""The server is, for now, somebody's copy."""
 _FLAGS: Final = {
     "orders": tuple(COLUMNS["orders"].index(name) for name in ("acknowledged", "cancel_requested", "is_open")),
     "fills": tuple(COLUMNS["fills"].index(name) for name in ("is_maker", "fee_estimated")),
@@ -138,8 +129,8 @@ class PostgresStore:
         self._account = account
         self._incarnation = incarnation
         schema = f"{connector}.{account}"
-        self._journal = _Line(address, schema)
-        self._lease = _Line(address, schema)
+        self._journal = Line(address, schema)
+        self._lease = Line(address, schema)
 
     async def open(self) -> None:
         await self._journal.call(self._prepare, CONNECT_S)
@@ -189,7 +180,7 @@ class PostgresStore:
         columns = ", ".join(COLUMNS[table])
         query = f"SELECT {columns} FROM {table} WHERE changed > $1 ORDER BY {_ORDER_OF[table]}"
         connection = await self._journal.connection()
-        with _explained():
+        with explained_postgres():
             async with connection.transaction(readonly=True):
                 rows: list[Row] = []
                 async for record in connection.cursor(query, after, prefetch=AT_ONCE, timeout=LOAD_S):
@@ -267,96 +258,9 @@ class PostgresStore:
         return f"{self._connector}/{self._account}"
 
 
-class _Line:
-    """A connection that is made when it is needed, and one statement at a time on it."""
-
-    def __init__(self, address: str, schema: str) -> None:
-        self._address = address
-        self._schema = schema
-        self._connection: asyncpg.Connection | None = None
-        self._busy = asyncio.Lock()
-
-    async def connection(self) -> asyncpg.Connection:
-        """The open connection. StoreLost if there is none to be had."""
-        if self._connection is None or self._connection.is_closed():
-            library = _library()
-            with _explained():
-                async with asyncio.timeout(CONNECT_S):
-                    self._connection = await library.connect(
-                        self._address,
-                        server_settings={
-                            "search_path": f'"{self._schema}"',
-                            "synchronous_commit": "on",
-                            "application_name": "engine",
-                            "idle_in_transaction_session_timeout": "60000",
-                        },
-                    )
-        return self._connection
-
-    async def call(self, work: Callable[[Any], Awaitable[T]], timeout_s: float = TIMEOUT_S) -> T:
-        """Do something on the connection. Without an answer in time it is cut: what it has is nobody's to wait for."""
-        async with self._busy:
-            connection = await self.connection()
-            try:
-                with _explained():
-                    async with asyncio.timeout(timeout_s):
-                        return await work(connection)
-            except (StoreLost, asyncio.CancelledError):
-                connection.terminate()
-                self._connection = None
-                raise
-
-    async def row(self, statement: str, *values: Any) -> Any:
-        """The one row of a statement."""
-        row = await self.call(lambda connection: connection.fetchrow(statement, *values))
-        if row is None:
-            raise JournalError(f"{self._schema}: incomplete: a row is missing; restore the database")
-        return row
-
-    async def value(self, statement: str, *values: Any) -> Any:
-        """The first value of a statement's first row; None without one."""
-        return await self.call(lambda connection: connection.fetchval(statement, *values))
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed():
-            connection.terminate()
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """PostgreSQL's and the network's errors as the engine's; none of them shows the address."""
-    library = _library()
-    try:
-        yield
-    except library.PostgresError as error:
-        state = str(error.sqlstate or "")
-        if state[:2] in _PASSING or state == _READ_ONLY:
-            raise StoreLost(f"PostgreSQL: {error}") from None
-        raise JournalError(f"PostgreSQL refused: {error}") from None
-    except TimeoutError:
-        raise StoreLost("PostgreSQL: no answer in time") from None
-    except (library.InterfaceError, library.InternalClientError, OSError) as error:
-        raise StoreLost(f"PostgreSQL: {_brief(error)}") from None
-
-
-def _brief(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__ if isinstance(error, OSError) else str(error)
-
-
 def _numbered(table: str, rows: list[Row], number: int) -> list[Row]:
     """The rows as the table has them: flags as booleans, and the commit's number at the end."""
     flags = _FLAGS.get(table, ())
     if not flags:
         return [(*row, number) for row in rows]
     return [(*(bool(value) if place in flags else value for place, value in enumerate(row)), number) for row in rows]
-
-
-def _library() -> Any:
-    try:
-        import asyncpg
-    except ImportError:
-        raise ConfigError("a journal in PostgreSQL needs asyncpg: pip install 'engine[postgres]'") from None
-    return asyncpg

@@ -66,17 +66,7 @@ class StrategyStore:
             row = self._connection.execute(
                 "SELECT state, positions, open_orders, saved_ns FROM checkpoint WHERE id = 1"
             ).fetchone()
-        if row is None:
-            return None
-        try:
-            return Checkpoint(
-                state=msgspec.msgpack.decode(row[0]),
-                positions=msgspec.msgpack.decode(row[1], type=dict[str, StreamPosition]),
-                open_orders=msgspec.msgpack.decode(row[2], type=list[str]),
-                saved_ns=row[3],
-            )
-        except _UNREADABLE as error:
-            raise JournalError(f"{self._path}: unreadable checkpoint: {error}; move the file away") from error
+        return None if row is None else decode_checkpoint(f"{self._path}", *row)
 
     def save(
         self,
@@ -90,16 +80,7 @@ class StrategyStore:
         ``state``: what MessagePack can hold (maps, lists, strings, numbers, bytes, None, structs); a ``Decimal`` comes
         back as a string, a tuple as a list. Raises :class:`JournalError` if it cannot be encoded or written.
         """
-        try:
-            blob = msgspec.msgpack.encode(state)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise JournalError(f"{self._path}: the strategy's state cannot be saved: {error}") from error
-        row = (
-            saved_ns,
-            blob,
-            msgspec.msgpack.encode(dict(positions)),
-            msgspec.msgpack.encode(list(open_orders)),
-        )
+        row = encode_checkpoint(f"{self._path}", state, positions, open_orders, saved_ns)
         with explained(self._path):
             self._connection.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)", row)
 
@@ -110,6 +91,30 @@ class StrategyStore:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def encode_checkpoint(
+    where: str, state: Any, positions: Mapping[str, StreamPosition], open_orders: Iterable[str], saved_ns: int
+) -> tuple[int, bytes, bytes, bytes]:
+    """``saved_ns``, state, positions and open orders as stored. JournalError, naming where, if they cannot be."""
+    try:
+        blob = msgspec.msgpack.encode(state)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise JournalError(f"{where}: the strategy's state cannot be saved: {error}") from error
+    return saved_ns, blob, msgspec.msgpack.encode(dict(positions)), msgspec.msgpack.encode(list(open_orders))
+
+
+def decode_checkpoint(where: str, state: bytes, positions: bytes, open_orders: bytes, saved_ns: int) -> Checkpoint:
+    """A checkpoint from what is stored. JournalError, naming where, for one that is unreadable."""
+    try:
+        return Checkpoint(
+            state=msgspec.msgpack.decode(state),
+            positions=msgspec.msgpack.decode(positions, type=dict[str, StreamPosition]),
+            open_orders=msgspec.msgpack.decode(open_orders, type=list[str]),
+            saved_ns=saved_ns,
+        )
+    except _UNREADABLE as error:
+        raise JournalError(f"{where}: unreadable checkpoint: {error}; move it away") from error
 
 
 def read_positions(path: Path) -> dict[str, StreamPosition]:

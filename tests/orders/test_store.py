@@ -14,6 +14,7 @@ from engine.orders import postgres as postgres_module
 from engine.orders.lease import LeaseRow
 from engine.orders.memory_store import MemoryLine, MemoryStore
 from engine.orders.postgres import PostgresStore
+from engine.orders.postgres_line import Line
 from engine.orders.store import COLUMNS, JournalStore, Rows, StoreLost, Superseded
 
 Check = Callable[[JournalStore, JournalStore], Awaitable[None]]
@@ -206,8 +207,7 @@ def test_a_connection_that_is_cut_is_made_anew(database: str) -> None:
 
 
 def test_a_server_that_does_not_answer_is_given_up_on(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_module, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(postgres_module._Line.call, "__defaults__", (0.2,))
+    monkeypatch.setattr(Line.call, "__defaults__", (0.2,))
 
     async def body() -> None:
         store, other = (PostgresStore(database, "binance", "main", 7) for _ in range(2))
