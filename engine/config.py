@@ -153,6 +153,7 @@ class VenueConfig(_Section):
 
     ``port`` 0 takes a free one. ``capture`` serves recorded traffic at ``speed`` times its own pace instead
     of the box's market; its path is taken from the current directory, then from the configuration's folder.
+    ``place``: where it runs in a cluster, by default with its connectors.
     """
 
     name: Name
@@ -163,6 +164,7 @@ class VenueConfig(_Section):
     balances: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")], Amount] = {}
     maker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
     taker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
+    place: Annotated[Place, Field(max_length=1)] = ()
     capture: str | None = None
     speed: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
 
@@ -387,8 +389,8 @@ def _checked(document: Document) -> EngineConfig:
             _check_runtime,
             _check_names,
             _check_boxes,
-            _check_places,
             _check_connectors,
+            _check_places,
             _check_journals,
             _check_strategies,
         ):
@@ -453,12 +455,18 @@ def _check_places(config: EngineConfig) -> None:
     for name, box in config.boxes.items():
         path = ("venue",) if box is config.venue else ("venues", name)
         places = {connector.place for connector in config.connectors.values() if connector.at == name}
-        if len(places) > 1:
-            raise Fault(path, "is used by connectors of several places; a box runs where its connector does")
+        if len(places) > 1 and not box.place:
+            raise Fault(path, "is used by connectors of several places; give it a place of its own")
     for name, connector in config.connectors.items():
-        stays = connector.at is not None or (connector.trade and connector.journal is None)
-        if len(connector.place) > 1 and stays:
-            raise Fault(("connectors", name, "place"), "names several places, so its journal must be in PostgreSQL")
+        if len(connector.place) > 1:
+            _check_may_move(config, connector, ("connectors", name, "place"))
+
+
+def _check_may_move(config: EngineConfig, connector: ConnectorConfig, path: KeyPath) -> None:
+    if connector.trade and connector.journal is None:
+        raise Fault(path, "names several places, so its journal must be in PostgreSQL")
+    if connector.at is not None and not config.boxes[connector.at].place:
+        raise Fault(path, f"names several places, and {connector.at} would move along; give that a place of its own")
 
 
 def _check_capture(name: str, path: KeyPath) -> None:
@@ -513,8 +521,11 @@ def _check_strategies(config: EngineConfig) -> None:
 
 
 def _check_strategy_pairs(config: EngineConfig, strategy: StrategyConfig, path: KeyPath) -> None:
-    if len(strategy.place) > 1:
-        raise Fault((*path, "place"), "names several places, but its checkpoint stays on one host; name one place")
+    if len(strategy.place) > 1 and checkpoint_journal(config, strategy) is None:
+        what = (
+            "names several places, so its checkpoint must be in PostgreSQL: keep the journal of one of its connectors"
+        )
+        raise Fault((*path, "place"), f"{what} there")
     for index, (connector_name, pair) in enumerate(strategy.books):
         where = (*path, "pairs", str(index))
         connector = config.connectors.get(connector_name)
@@ -522,6 +533,12 @@ def _check_strategy_pairs(config: EngineConfig, strategy: StrategyConfig, path: 
             raise Fault(where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}")
         if pair not in connector.pairs:
             raise Fault(where, f"connector {connector_name} has no {pair}{suggest(pair, connector.pairs)}")
+
+
+def checkpoint_journal(config: EngineConfig, strategy: StrategyConfig) -> ConnectorConfig | None:
+    """The connector in whose journal's database a strategy that names several places keeps its checkpoint."""
+    traded = [config.connectors[name] for name, _ in strategy.books if name in config.connectors]
+    return next((connector for connector in traded if connector.trade and connector.journal is not None), None)
 
 
 def _check_strategy_class(strategy: StrategyConfig, path: KeyPath) -> None:

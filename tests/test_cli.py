@@ -172,7 +172,7 @@ def test_a_bad_configuration_is_one_line_and_exit_code_2(call: Any, tmp_path: Pa
     ("override", "said"),
     [
         ("connectors.binance.place=[tokyo, osaka]", "so its journal must be in PostgreSQL"),
-        ("strategies.maker_eth.place=[tokyo, osaka]", "its checkpoint stays on one host"),
+        ("strategies.maker_eth.place=[tokyo, osaka]", "its checkpoint must be in PostgreSQL"),
         ("connectors.binance.place=to kyo", "a place is up to 40 letters"),
     ],
 )

@@ -81,7 +81,11 @@ class CandidateActor(Actor):
     async def dead_man(self, grace_s: float) -> None:
         self._stopping = True
         if self.exchange is not None:
-            await self.exchange.dead_man(grace_s)
+            deadline_ns = self.clock.monotonic_ns() + round(grace_s * 1e9)
+            if await self.tenure.is_over(grace_s / 3):
+                self.log.warning("another holds the account now: its open orders are left alone")
+                self.exchange.keep_orders = True
+            await self.exchange.dead_man((deadline_ns - self.clock.monotonic_ns()) / 1e9)
         await self.tenure.end()
 
     def abandon(self) -> None:

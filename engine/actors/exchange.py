@@ -144,6 +144,7 @@ class ExchangeActor(Actor):
         self.requests = VenueRequests(desk, self.care, self.gate, self.reconciler.soon, tenure)
         self.departure = Departure(desk, self.reconciler)
         self._now = desk.now
+        self._lives: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def _own_journal(self, state: Path, settings: JournalSettings) -> Journal:
@@ -190,7 +191,7 @@ class ExchangeActor(Actor):
             raise JournalError("the journal could not be written: ask for the fate after the restart")
         match message:
             case PlaceOrder():
-                return self._place(message)
+                return self._place(caller, message)
             case CancelOrder():
                 return self._cancel(message)
             case CancelAll():
@@ -211,8 +212,13 @@ class ExchangeActor(Actor):
                 return Fills(fills=self.journal.fills(message.since_ns, _most(message.limit), message.offset))
         return super().on_message(caller, message)
 
-    def _place(self, command: PlaceOrder) -> Answer:
+    def _place(self, caller: Caller, command: PlaceOrder) -> Answer:
         now_ns = self._now()
+        newest = self._lives[caller.name] = max(caller.incarnation, self._lives.get(caller.name, 0))
+        if caller.incarnation < newest:
+            # A strategy that was started anew elsewhere while the host of this life was cut off.
+            detail = f"a later life of {caller.name} is at work"
+            return self._answer(self.core.refuse(command, Reason.OTHER_INCARNATION, detail, now_ns))
         if self.stopping:
             return self._answer(self.core.refuse(command, Reason.STOPPING, "the engine is stopping", now_ns))
         if not self.ready:

@@ -16,6 +16,7 @@ from engine.config import (
     SimulatedPair,
     StrategyConfig,
     VenueConfig,
+    checkpoint_journal,
     journal_address,
 )
 from engine.connectors.credentials import credentials_from_environment
@@ -152,6 +153,10 @@ def plan_strategy(config: EngineConfig, strategy: StrategyConfig) -> PlannedActo
         "params": dict(strategy.params),
         "stale_after_ns": round(config.books.stale_after * 1e9),
     }
+    keeper = checkpoint_journal(config, strategy) if len(strategy.place) > 1 else None
+    if keeper is not None:
+        address = journal_address(keeper, os.environ)
+        settings["checkpoint"] = {"address": address, "schema": f"strategy.{config.name}.{strategy.name}"}
     planned = PlannedActor(strategy_name(strategy.name), "strategy", params={"strategy": settings, **_common(config)})
     return _placed(planned, strategy.place, strategy.name if strategy.own_cell else "")
 
@@ -220,9 +225,10 @@ def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActo
         described["pairs"] = [_market(entry) for entry in box.pairs]
     if box.balances:
         described["balances"] = {asset: str(amount) for asset, amount in box.balances.items()}
-    planned = PlannedActor(venue_name(box.name), "venue", params={"box": described, **_common(config)})
-    at_it = [connector for connector in config.connectors.values() if connector.at == box.name]
-    return _placed(planned, at_it[0].place if at_it else (), "")
+    at_it = [connector.place for connector in config.connectors.values() if connector.at == box.name]
+    place = box.place or (at_it[0] if at_it else ())
+    params = {"box": described, "for_other_hosts": any(other != place for other in at_it), **_common(config)}
+    return _placed(PlannedActor(venue_name(box.name), "venue", params=params), place, "")
 
 
 def _market(entry: SimulatedPair) -> dict[str, str]:

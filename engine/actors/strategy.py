@@ -15,6 +15,7 @@ from engine.actors.base import Actor, ActorContext
 from engine.book import BookReader, Execution, ReadStatus, TopView, Volume
 from engine.book.paths import book_path
 from engine.errors import ConfigError
+from engine.logs import register_secret
 from engine.messages import (
     Balance,
     BookUpdated,
@@ -32,7 +33,9 @@ from engine.messages import (
 )
 from engine.orders.ids import ClientOrderIds
 from engine.orders.rules import quantise
-from engine.orders.strategy_store import StrategyStore
+from engine.orders.store import StoreLost
+from engine.orders.strategy_postgres import AGAIN_S, SharedStrategyStore
+from engine.orders.strategy_store import Checkpoint, StrategyStore
 from engine.strategies.base import BookView, Strategy
 from engine.strategies.loading import load_strategy
 
@@ -50,8 +53,21 @@ class MarketLink(msgspec.Struct, frozen=True, kw_only=True):
     at: str = ""
 
 
+class SharedCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a strategy that may run on several hosts has its checkpoint: a PostgreSQL ``address``, and its schema."""
+
+    address: str
+    schema: str
+
+    def __repr__(self) -> str:
+        return f"SharedCheckpoint(schema={self.schema!r})"
+
+
 class StrategySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A strategy actor's params. ``pairs`` are ``connector/BASE-QUOTE``; ``markets`` is keyed by connector."""
+    """A strategy actor's params. ``pairs`` are ``connector/BASE-QUOTE``; ``markets`` is keyed by connector.
+
+    ``checkpoint``: where it is if not in a file of this host.
+    """
 
     name: str
     strategy: str
@@ -60,6 +76,7 @@ class StrategySettings(msgspec.Struct, frozen=True, kw_only=True):
     id_prefix: str
     params: dict[str, Any] = {}
     stale_after_ns: int = 500_000_000
+    checkpoint: SharedCheckpoint | None = None
 
 
 class StrategyActor(Actor):
@@ -74,7 +91,7 @@ class StrategyActor(Actor):
     def __init__(self, context: ActorContext) -> None:
         super().__init__(context)
         self.settings = msgspec.convert(context.params["strategy"], StrategySettings)
-        self.store = StrategyStore(Path(context.spec.state_dir) / "strategies" / f"{self.settings.name}.db")
+        self.store = self._open_store()
         self.ids = ClientOrderIds(self.settings.id_prefix, self.settings.name, context.incarnation, context.clock)
         self.strategy = load_strategy(self.settings.strategy)(
             self,
@@ -90,7 +107,7 @@ class StrategyActor(Actor):
         self._running = False
 
     async def start(self) -> dict[str, Any]:
-        checkpoint = self.store.load()
+        checkpoint = await self._load()
         positions = self._positions = {} if checkpoint is None else checkpoint.positions
         if checkpoint is not None:
             self.strategy.state = dict(checkpoint.state)
@@ -128,10 +145,14 @@ class StrategyActor(Actor):
         if self._running:
             self._running = False
             self.strategy.on_stop()
-        self.store.close()
+        if isinstance(self.store, StrategyStore):
+            self.store.close()
+        elif not await self.store.close():
+            self.log.error("the last checkpoint did not reach its database")
 
     def abandon(self) -> None:
-        self.store.close()
+        if isinstance(self.store, StrategyStore):
+            self.store.close()
 
     def collect(self) -> None:
         self.metrics.gauges["orders_open"] = sum(len(link.orders) for link in self.accounts.values())
@@ -262,6 +283,30 @@ class StrategyActor(Actor):
         self.metrics.count("checkpoints")
 
     # ------------------------------------------------------------------------------------------------------- inside
+
+    def _open_store(self) -> StrategyStore | SharedStrategyStore:
+        shared = self.settings.checkpoint
+        if shared is None:
+            return StrategyStore(Path(self.context.spec.state_dir) / "strategies" / f"{self.settings.name}.db")
+        register_secret(shared.address)
+        return SharedStrategyStore(shared.address, shared.schema, self.context.incarnation)
+
+    async def _load(self) -> Checkpoint | None:
+        """The newest checkpoint; where that is in a database out of reach, it is waited for."""
+        if isinstance(self.store, StrategyStore):
+            return self.store.load()
+        told = False
+        while True:
+            try:
+                found = await self.store.begin()
+            except StoreLost as error:
+                if not told:
+                    self.log.error("the checkpoint's database is out of reach: it is waited for", error=str(error))
+                told = True
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self.context.run(self.store.keep(), "checkpoint")
+                return found
 
     def _open_books(self, connector: str, pairs: list[str], at: str) -> None:
         for pair in pairs:

@@ -12,13 +12,14 @@ from engine.actors.base import ActorContext
 from engine.connectors.backoff import Backoff
 from engine.connectors.time_sync import TimeSynchronizer
 from engine.errors import ConfigError
-from engine.orders.lease import Lease, LeaseTerms, Look, Question, Renew, Take
+from engine.orders.lease import Lease, LeaseState, LeaseTerms, Look, Question, Renew, Take
 from engine.orders.memory_store import line_of
 from engine.orders.postgres import PostgresStore
 from engine.orders.replicated import ReplicatedJournal
 from engine.orders.store import JournalStore, StoreLost, Superseded
 
 MOST_BACKOFF_S: Final = 1.0
+LOOK_AGAIN_S: Final = 0.1
 CLOCK_EVERY_S: Final = 10.0
 CLOCK_WARNING_NS: Final = 1_000_000_000
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -112,6 +113,27 @@ class Tenure:
             self._context.log.info("the lease ends by itself", error=str(error))
         finally:
             await self.store.close()
+
+    async def is_over(self, within_s: float) -> bool:
+        """Whether another holder is known to have begun, so that what is open is that one's.
+
+        While the lease holds there can be none. After that the arbiter is asked; if it does not answer within this
+        time nobody knows, and False is the answer: what is open may be nobody's.
+        """
+        lease = self.lease
+        if lease.holds(self._clock.monotonic_ns()):
+            return False
+        try:
+            async with asyncio.timeout(within_s):
+                while lease.state is LeaseState.HELD:
+                    try:
+                        return (await self.store.look()).epoch != lease.epoch
+                    except StoreLost as error:
+                        self.out_of_reach("lease", error)
+                        await asyncio.sleep(LOOK_AGAIN_S)
+        except TimeoutError:
+            return False
+        return lease.state is LeaseState.LOST
 
     def sign_by(self, horizon_ns: int) -> int:
         """The last instant of this host's monotonic clock at which an order may be signed that its venue accepts for

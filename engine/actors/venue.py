@@ -27,8 +27,15 @@ class VenueActor(Actor):
 
     def __init__(self, context: ActorContext) -> None:
         super().__init__(context)
-        self.config = msgspec.convert(context.params["box"], BoxConfig)
+        self.config = self._reachable(msgspec.convert(context.params["box"], BoxConfig))
         self.box = VenueBox(self.config, context.clock.time_ns)
+
+    def _reachable(self, config: BoxConfig) -> BoxConfig:
+        """Who works at it may be on another host: then it listens where its host is reached by others."""
+        link = self.context.spec.link
+        if link is None or not self.context.params.get("for_other_hosts"):
+            return config
+        return msgspec.structs.replace(config, host=link.address)
 
     async def start(self) -> dict[str, Any]:
         info = await self.box.start()

@@ -1,6 +1,7 @@
 """An account that several hosts may trade: one holder at a time, and what it may do when it is not sure."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
@@ -15,9 +16,12 @@ from engine.messages import (
     OrderEventKind,
     OrderFate,
     OrderState,
+    OrderType,
+    PlaceOrder,
     Reason,
     Refused,
     SetTrading,
+    Side,
     TradingSet,
 )
 from engine.orders.memory_store import MemoryLine, MemoryStore, name_line
@@ -202,6 +206,70 @@ def test_a_polite_stop_gives_the_lease_back(exchange_world, order, arbiter):
         running = await world.candidate(MemoryLine(arbiter))
         assert await running.stop(keep_orders=True) == 0
         assert arbiter.look().holder == ""
+
+    exchange_world(body)
+
+
+async def held_until_it_ran_out(world, arbiter):
+    """A holder with an order open, cut off from its database until its lease has run out."""
+    line = MemoryLine(arbiter)
+    running = await world.candidate(line, keep_orders=False)
+    strategy = await maker(world)
+    await strategy.ask(order_of_the_test())
+    await world.until(lambda: strategy.kinds("e-1") == [OrderEventKind.CREATED])
+    line.cut = True
+    await world.until(lambda: not running.actor.tenure.lease.holds(world.clock.monotonic_ns()))
+    return line, running
+
+
+def order_of_the_test():
+    return PlaceOrder(
+        client_order_id="e-1",
+        strategy="maker",
+        pair="BTC-USDT",
+        side=Side.BUY,
+        order_type=OrderType.LIMIT,
+        size=Decimal(1),
+        price=Decimal(100),
+    )
+
+
+def test_a_dead_man_leaves_alone_what_belongs_to_a_holder_that_has_begun(exchange_world, arbiter, monkeypatch):
+    monkeypatch.setattr("engine.orders.memory_store._TIMEOUT_S", 0.05)
+
+    async def body(world, venue):
+        line, running = await held_until_it_ran_out(world, arbiter)
+        arbiter.take(arbiter.look(), "another", "another seat", 900_000_000)
+        line.cut = False
+        running.host.supervisor_died()
+        await running.code()
+        assert [order.client_order_id for order in venue.open] == ["e-1"]
+        assert venue.count("cancel") == 0
+
+    exchange_world(body)
+
+
+def test_a_dead_man_cancels_what_may_be_nobodys(exchange_world, arbiter, monkeypatch):
+    monkeypatch.setattr("engine.orders.memory_store._TIMEOUT_S", 0.05)
+
+    async def body(world, venue):
+        _, running = await held_until_it_ran_out(world, arbiter)
+        running.host.supervisor_died()
+        await running.code()
+        assert venue.open == []
+
+    exchange_world(body)
+
+
+def test_a_dead_man_whose_lease_ran_out_and_was_taken_by_nobody_cancels(exchange_world, arbiter, monkeypatch):
+    monkeypatch.setattr("engine.orders.memory_store._TIMEOUT_S", 0.05)
+
+    async def body(world, venue):
+        line, running = await held_until_it_ran_out(world, arbiter)
+        line.cut = False
+        running.host.supervisor_died()
+        await running.code()
+        assert venue.open == []
 
     exchange_world(body)
 

@@ -587,6 +587,23 @@ def test_a_dead_man_cancels_what_is_open_unless_it_is_to_be_kept(exchange_world,
     exchange_world(body)
 
 
+def test_an_earlier_life_of_a_strategy_places_nothing_once_a_later_one_has(exchange_world, order):
+    async def body(world, venue):
+        await world.exchange()
+        later = await world.bus("strategy.maker", 20)
+        assert isinstance(await later.request(NAME, order("e-2")), Accepted)
+        await later.close()
+        earlier = await world.bus("strategy.maker", 10)
+        refused = await earlier.request(NAME, order("e-1"))
+        assert (type(refused), refused.reason) == (Refused, Reason.OTHER_INCARNATION)
+        other = await world.bus("strategy.other", 10)
+        assert isinstance(await other.request(NAME, order("e-3", strategy="other")), Accepted)
+        await world.until(lambda: venue.count("place") == 2)
+        assert venue.asked("place") == ["e-2", "e-3"]
+
+    exchange_world(body)
+
+
 def test_the_audit_of_a_run_without_fault(exchange_world, order):
     async def body(world, venue):
         supervisor = await world.supervisor()

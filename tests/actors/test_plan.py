@@ -157,3 +157,64 @@ def test_a_real_venue_takes_its_keys_from_the_environment(tmp_path, monkeypatch)
     assert found.options == {"recv_window_ms": 100}
     assert all(actor.box == "" for actor in actors.values())
     assert all("thesecret" not in repr(actor) for actor in actors.values())
+
+
+# --------------------------------------------------------------------------------------------- places in a cluster
+
+JOURNAL = "postgresql://engine@db/desk"
+MOVES = ["tokyo", "osaka"]
+
+
+def moving(tmp_path, **strategy):
+    return planned(
+        tmp_path,
+        runtime="cluster",
+        venue={**BASE["venue"], "place": "osaka"},
+        connectors={"binance": {"at": "venue", "pairs": ["BTC-USDT"], "place": MOVES, "journal": JOURNAL}},
+        strategies={"maker": {**BASE["strategies"]["maker"], **strategy}},
+    )
+
+
+def test_all_of_an_account_that_may_move_share_its_places_and_a_cell_and_its_box_stays(tmp_path):
+    actors = moving(tmp_path)
+    account = [actor for actor in actors.values() if actor.connector == "binance"]
+    assert {(actor.place, actor.cell) for actor in account} == {(("tokyo", "osaka"), "tokyo_osaka")}
+    assert (actors["venue"].place, actors["venue"].cell) == (("osaka",), "osaka")
+    assert actors["venue"].params["for_other_hosts"] is True
+
+
+def test_a_box_beside_all_who_work_at_it_listens_for_nobody_else(tmp_path):
+    assert planned(tmp_path)["venue"].params["for_other_hosts"] is False
+
+
+def test_a_strategy_that_may_move_has_its_checkpoint_where_its_accounts_journal_is(tmp_path):
+    maker = moving(tmp_path, place=MOVES)["strategy.maker"].params["strategy"]
+    assert maker["checkpoint"] == {"address": JOURNAL, "schema": "strategy.my-engine.maker"}
+    assert maker["markets"]["binance"]["order_book"] == "order_book.binance.0"
+    stays = moving(tmp_path, place="tokyo")["strategy.maker"].params["strategy"]
+    assert "checkpoint" not in stays
+    assert stays["markets"]["binance"] == {
+        "order_book": "mirror.binance.tokyo",
+        "exchange": "exchange.binance.main",
+        "at": "tokyo",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"connectors": {"binance": {**BASE["connectors"]["binance"], "place": MOVES}}}, "journal must be in Postgre"),
+        (
+            {"connectors": {"binance": {**BASE["connectors"]["binance"], "place": MOVES, "journal": JOURNAL}}},
+            "give that a place of its own",
+        ),
+        (
+            {"strategies": {"maker": {**BASE["strategies"]["maker"], "place": MOVES}}},
+            "checkpoint must be in PostgreSQL",
+        ),
+        ({"venue": {**BASE["venue"], "place": MOVES}}, "at most 1"),
+    ],
+)
+def test_several_places_that_would_lose_what_was_written_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config({**BASE, "runtime": "cluster", **changes})

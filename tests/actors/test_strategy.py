@@ -22,6 +22,7 @@ from engine.messages import (
     Side,
     Trade,
 )
+from engine.orders.strategy_postgres import SharedStrategyStore
 from engine.strategies import Strategy
 from engine.strategies.loading import load_strategy
 
@@ -128,8 +129,11 @@ def strategy_world(exchange_world, monkeypatch):
 
     def go(body):
         async def main(world, venue):
-            async def strategy(kind, *, exchange=EXCHANGE, pairs=(PAIR,), wait=True, **params):
+            async def strategy(
+                kind, *, exchange=EXCHANGE, pairs=(PAIR,), wait=True, checkpoint=None, at=world, **params
+            ):
                 settings = {
+                    "checkpoint": checkpoint,
                     "name": "maker",
                     "strategy": f"{MODULE}:{kind.__name__}",
                     "pairs": list(pairs),
@@ -138,7 +142,7 @@ def strategy_world(exchange_world, monkeypatch):
                     "params": params,
                     "stale_after_ns": 10**12,
                 }
-                running = await world.start(StrategyActor, "strategy.maker", params={"strategy": settings})
+                running = await at.start(StrategyActor, "strategy.maker", params={"strategy": settings})
                 if wait:
                     await world.until(lambda: running.actor._running or running.ended)
                 return running
@@ -236,6 +240,43 @@ def test_the_events_since_the_checkpoint_come_before_the_start_and_each_is_folde
         kinds = [kind for kind, _ in last.told]
         assert kinds == ["load", "fill", "completed", "start"]
         assert last.told[0][1]["numbers"] == list(range(1, 11))
+
+    strategy_world(body)
+
+
+def test_a_strategy_that_may_move_finds_its_checkpoint_in_the_database(strategy_world, database):
+    async def body(world, venue):
+        await world.exchange()
+        where = {"address": database, "schema": "strategy.test.maker"}
+        for life in range(3):
+            running = await world.strategy(Diary, checkpoint=where)
+            diary = Diary.lives[-1]
+            name = placed(diary)
+            await world.until(lambda d=diary: "created" in [kind for kind, _ in d.told[d.told.index(("start", 0)) :]])
+            venue.trade(name, "0.5")
+            await world.until(lambda life=life, d=diary: len(d.state["numbers"]) == 4 * life + 2)
+            if life:
+                await running.kill()
+            else:
+                assert await running.stop() == 0
+            venue.trade(name, "0.5")
+        await world.strategy(Diary, checkpoint=where)
+        assert Diary.lives[-1].state["numbers"] == list(range(1, 13))
+        assert not (world.folder / "state" / "strategies").exists()
+        assert Diary.lives[1].told[0] == ("load", {"numbers": [1, 2]})
+
+    strategy_world(body)
+
+
+def test_a_strategy_ends_when_a_later_life_of_it_has_begun_elsewhere(strategy_world, database):
+    async def body(world, venue):
+        where = {"address": database, "schema": "strategy.test.maker"}
+        running = await world.strategy(Diary, exchange="", checkpoint=where)
+        later = SharedStrategyStore(database, where["schema"], running.actor.context.incarnation + 1)
+        await later.begin()
+        await later.close()
+        Diary.lives[-1].checkpoint()
+        assert await running.code() == 1
 
     strategy_world(body)
 

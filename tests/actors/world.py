@@ -95,8 +95,8 @@ class Running:
         await self.bus.close()
         for name, leave in (("journal", "abandon"), ("store", "close")):
             held = getattr(self.actor, name, None)
-            if held is not None:
-                getattr(held, leave)()
+            if held is not None and asyncio.iscoroutine(left := getattr(held, leave)()):
+                await left
         for reader in getattr(self.actor, "readers", {}).values():
             reader.close()
         for writer in getattr(self.actor, "writers", {}).values():
