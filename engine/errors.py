@@ -11,6 +11,7 @@
     │   ├── ProtocolMismatch      a newer major version, or not this engine
     │   └── NameTaken             another process holds the actor's name
     ├── RuntimeFailure            a process could not be started, watched or ended
+    │   └── NoHost                no host that an actor may run on is there, for now
     ├── JournalError              an account's journal could not be opened, read or written
     ├── BookError                 an order book was asked for something it cannot answer exactly
     └── VenueError                what a venue said, or did not say (see ``engine.connectors.errors``)
@@ -55,6 +56,10 @@ class NameTaken(BusError):
 
 class RuntimeFailure(EngineError):
     """A process could not be started, watched or ended."""
+
+
+class NoHost(RuntimeFailure):
+    """No host that the actor may run on is a living part of the cluster. One may come back."""
 
 
 class JournalError(EngineError):

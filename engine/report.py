@@ -51,6 +51,7 @@ class ActorRecord:
     connector: str = ""
     pid: int | None = None
     host: str = ""
+    place: tuple[str, ...] = ()
     state: str = "starting"
     restarts: int = 0
     current: ActorStats = _NO_STATS
@@ -152,6 +153,7 @@ def actor_row(record: ActorRecord) -> dict[str, Any]:
         "venue": record.connector,
         "pid": record.pid,
         "host": record.host,
+        "place": ", ".join(record.place),
         "state": record.state,
         "restarts": record.restarts,
         "ticks": record.counter("ticks"),

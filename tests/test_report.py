@@ -75,6 +75,7 @@ def test_a_report_has_every_key_that_others_parse() -> None:
         "venue": "binance",
         "pid": 10,
         "host": "h",
+        "place": "",
         "state": "running",
         "restarts": 0,
         "ticks": 5,

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from engine.bus import Bus, Caller
+from engine.bus import Bus, Caller, SubscriptionState, Up
 from engine.clock import Clock
 from engine.errors import BusError
 from engine.messages import (
@@ -39,6 +39,8 @@ from engine.runtime.base import ActorSpec
 SUPERVISOR = "supervisor"
 CLOCK = "clock"
 RISK = "risk"
+LIFE = "life"
+"""A stream of the supervisor on which nothing ever comes: whoever reads it learns of another supervisor."""
 STATS_INTERVAL_S = 0.5
 REPORT_TIMEOUT_S = 1.0
 TERM_GRACE_NS = 5_000_000_000
@@ -196,6 +198,8 @@ class ActorHost:
                     actor=context.name, incarnation=context.incarnation, pid=pid, info=info, unix=unix, tcp=tcp
                 )
                 context.run(self._report(started), "started")
+                if context.spec.link is not None:
+                    self._tell_every_supervisor(started)
                 context.run(self._send_stats(), "stats")
                 await self._until_ended()
             return await self._leave(dead_man_grace_s)
@@ -268,6 +272,15 @@ class ActorHost:
                 await asyncio.sleep(0.05)
             else:
                 return
+
+    def _tell_every_supervisor(self, started: ActorStarted) -> None:
+        """In a cluster another supervisor may follow the first, and takes over what it finds."""
+
+        def heard(state: SubscriptionState) -> None:
+            if isinstance(state, Up) and state.incarnation_changed:
+                self.context.run(self._report(started), "started")
+
+        self.context.bus.subscribe(SUPERVISOR, LIFE, lambda message, number: None, on_state=heard)
 
     async def _send_stats(self) -> None:
         context = self.context

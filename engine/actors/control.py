@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from engine.actors.plan import strategy_name
+from engine.actors.plan import plan_strategy, strategy_name
 from engine.attached import forget_attached, save_attached
 from engine.config import StrategyConfig, check_strategy
 from engine.errors import BusError, EngineError
@@ -98,6 +98,8 @@ class Control:
         if strategy.name in supervisor.strategies:
             raise EngineError(f"a strategy named {strategy.name!r} is running; detach it or choose another name")
         check_strategy(supervisor.config, strategy)
+        if lacking := await supervisor.cannot_run(plan_strategy(supervisor.config, strategy)):
+            raise EngineError(lacking)
         save_attached(supervisor.paths.state, strategy)
         supervisor.attach(strategy)
         return {"strategy": strategy.name, "actor": strategy_name(strategy.name)}

@@ -22,7 +22,11 @@ class Observations:
     def add(self, planned: PlannedActor) -> None:
         """Begin to keep a record."""
         self._records[planned.name] = ActorRecord(
-            name=planned.name, kind=planned.kind, connector=planned.connector, host=self._host
+            name=planned.name,
+            kind=planned.kind,
+            connector=planned.connector,
+            host=self._host,
+            place=planned.place,
         )
 
     def add_supervisor(self, name: str, pid: int) -> ActorRecord:

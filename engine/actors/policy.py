@@ -6,6 +6,7 @@ It is polled after each event as well. The shell carries the actions out and rep
 chooses incarnations::
 
     add ─▶ Spawn ─▶ spawned ─▶ started ─▶ (tick_seen, answered)* ─▶ exited ─▶ Spawn … or failed, or stopped
+    add (start=False) ─▶ adopt ──┘
 
 Stall time counts only from a tick that the supervisor itself saw, and nobody is judged by a tick before the next one
 came: a clock that ended in the middle of a tick had told the supervisor, perhaps, and not the others. The clock alone
@@ -30,6 +31,8 @@ SETTLE_NS: Final = SECOND_NS // 2
 """What every deadline has left at least after that, for answers that wait unread in sockets …"""
 SETTLE_TIMES: Final = 3
 """… this often between two signs of an actor's life, so that a supervisor that is always late still judges."""
+POSTPONED_NS: Final = 2 * SECOND_NS
+"""After this long it is tried again to start an actor for which there was no place."""
 CLOCK_INTERVALS: Final = 10
 """The clock is stalled after this many intervals without a tick, if that is longer than its ``stall_s``."""
 
@@ -96,7 +99,7 @@ STRATEGY_POLICY: Final = RestartPolicy(stall_s=30.0)
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a process for this actor, then report ``spawned`` or ``spawn_failed``."""
+    """Start a process for this actor, then report ``spawned``, or ``spawn_failed``, ``_postponed`` or ``_refused``."""
 
     name: str
 
@@ -191,6 +194,7 @@ class _Actor:
     spawning: bool = False
     running_since: int | None = None
     spawn_at: int | None = None
+    postponed: bool = False
     start_deadline: int | None = None
     kill_at: int | None = None
     kill_reason: str = ""
@@ -258,6 +262,20 @@ class SupervisorPolicy:
         if start:
             self._spawn(actor)
 
+    def adopt(self, name: str, incarnation: int, now: int) -> None:
+        """A process of an actor that was added without a start runs already: an earlier supervisor started it.
+
+        It tells a new supervisor that it has started, and has as long for that as a start or a stall may take. Raises
+        ValueError for one that is living here.
+        """
+        self._observe(now)
+        actor = self._actors[name]
+        if actor.living:
+            raise ValueError(f"{name} is living; it cannot be taken over")
+        actor.has_process, actor.incarnation, actor.wish = True, incarnation, _Wish.RUN
+        actor.start_deadline = now + max(actor.policy.start_timeout_ns, actor.policy.stall_ns)
+        self._change(actor, ActorState.STARTING, "taken over")
+
     def remove(self, name: str) -> None:
         """Forget an actor that has ended. Raises ValueError while it lives: stop it first."""
         if self._actors[name].living:
@@ -303,6 +321,31 @@ class SupervisorPolicy:
         if actor is not None and actor.spawning:
             actor.spawning = False
             self._after_exit(actor, now, expected=False, detail=detail)
+
+    def spawn_postponed(self, name: str, now: int, detail: str) -> None:
+        """There is nowhere to start it for now, which is nobody's failure: it is tried again, however long it takes."""
+        self._observe(now)
+        actor = self._actors.get(name)
+        if actor is None or not actor.spawning:
+            return
+        actor.spawning = False
+        if actor.wish is _Wish.STOP or self._shutting_down:
+            self._after_exit(actor, now, expected=False, detail=detail)
+            return
+        actor.wish, actor.spawn_at, actor.postponed = _Wish.RUN, now + POSTPONED_NS, True
+        self._change(actor, ActorState.BACKING_OFF, detail)
+
+    def spawn_refused(self, name: str, now: int, detail: str) -> None:
+        """It cannot be started as things are, and trying again would change nothing: it is given up."""
+        self._observe(now)
+        actor = self._actors.get(name)
+        if actor is None or not actor.spawning:
+            return
+        actor.spawning = False
+        if actor.wish is _Wish.STOP or self._shutting_down:
+            self._after_exit(actor, now, expected=False, detail=detail)
+        else:
+            self._fail(actor, now, f"{name} cannot be started: {detail}")
 
     def started(self, name: str, incarnation: int, now: int) -> None:
         """The actor says that it is ready to serve. From here on it is expected to answer ticks."""
@@ -433,7 +476,9 @@ class SupervisorPolicy:
         return max(actor.policy.stall_ns, CLOCK_INTERVALS * self._interval_ns)
 
     def _check(self, actor: _Actor, now: int) -> None:
-        if actor.spawn_at is not None and now >= actor.spawn_at:
+        if actor.spawn_at is not None and now >= actor.spawn_at and actor.postponed:
+            self._spawn(actor, "tried again")
+        elif actor.spawn_at is not None and now >= actor.spawn_at:
             self._respawn(actor, f"restart {len(actor.recent_restarts)} of {actor.policy.budget} in the window")
         elif actor.start_deadline is not None and now >= actor.start_deadline:
             actor.start_deadline = None
@@ -495,7 +540,7 @@ class SupervisorPolicy:
         self._actions.append(Changed(actor.name, state, detail))
 
     def _spawn(self, actor: _Actor, detail: str = "") -> None:
-        actor.spawning, actor.wish, actor.spawn_at = True, _Wish.RUN, None
+        actor.spawning, actor.wish, actor.spawn_at, actor.postponed = True, _Wish.RUN, None, False
         self._change(actor, ActorState.STARTING, detail)
         self._actions.append(Spawn(actor.name))
 
@@ -564,7 +609,10 @@ class SupervisorPolicy:
 
     def _spent(self, actor: _Actor, now: int, reason: str) -> None:
         policy = actor.policy
-        told = f"{actor.name} used up {policy.budget} restarts in {policy.window_s:g} s; the last time: {reason}"
+        spent = f"{actor.name} used up {policy.budget} restarts in {policy.window_s:g} s; the last time: {reason}"
+        self._fail(actor, now, spent)
+
+    def _fail(self, actor: _Actor, now: int, told: str) -> None:
         actor.wish = _Wish.STOP
         self._change(actor, ActorState.FAILED, told)
         if actor.critical:

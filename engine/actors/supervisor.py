@@ -1,7 +1,8 @@
 """The supervisor: starts every actor, hears whether it lives, starts it again, and stops all in order.
 
 What it decides is :mod:`engine.actors.policy`; what it knows of the actors is :mod:`engine.actors.observed`; what
-commands ask of it is :mod:`engine.actors.control`. This module carries decisions out.
+commands ask of it is :mod:`engine.actors.control`; how it ends them is :mod:`engine.actors.shutdown`; what it leaves to
+another is :mod:`engine.actors.succession`. This module carries decisions out.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import asyncio
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import structlog
 
-from engine.actors.base import CLOCK, SUPERVISOR
+from engine.actors.base import CLOCK, LIFE, SUPERVISOR
+from engine.actors.boxes import Boxes
 from engine.actors.control import Control
 from engine.actors.ground import Ground, LocalGround
 from engine.actors.host_clocks import HostClocks
@@ -26,6 +29,7 @@ from engine.actors.plan import (
     plan,
     plan_mirrors,
     plan_strategy,
+    strategy_name,
     with_endpoint,
     with_halt,
     with_shared_limits,
@@ -33,7 +37,6 @@ from engine.actors.plan import (
 from engine.actors.policy import (
     Action,
     ActorFailed,
-    ActorState,
     Changed,
     ConnectorDown,
     ConnectorUp,
@@ -45,12 +48,14 @@ from engine.actors.policy import (
     StrategyFailed,
     SupervisorPolicy,
 )
+from engine.actors.shutdown import ENDED, Shutdown
+from engine.actors.succession import Succession
 from engine.attached import load_attached
 from engine.bus import Bus, Caller, Overload
 from engine.clock import Clock
 from engine.config import EngineConfig, RunOptions, StrategyConfig
-from engine.errors import BusError, EngineError
-from engine.logs import TerminalLog, configure_terminal_logging, register_secret
+from engine.errors import BusError, EngineError, NoHost
+from engine.logs import configure_terminal_logging
 from engine.messages import (
     ActorChanged,
     ActorStarted,
@@ -67,27 +72,13 @@ from engine.messages import (
 from engine.orders.halt import read_trading
 from engine.orders.risk import TradingState
 from engine.report import ActorRecord, build_report, build_status
-from engine.runtime.base import ActorSpec, Exit, Runtime
+from engine.runtime.base import ActorSpec, Exit, Living, Runtime
 from engine.runtime.leftovers import clear_previous
 from engine.runtime.paths import EnginePaths
 
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
-STOP_ORDER = (
-    ("strategy",),
-    ("exchange",),
-    ("risk", "recorder"),
-    ("user_stream", "order_book", "mirror"),
-    ("clock",),
-    ("venue",),
-)
 RECENT_EVENTS = 200
-NAMED_ORDERS = 5
-ADDRESSES = ("rest", "ws", "ws_api")
-ENDED = (ActorState.STOPPED, ActorState.FAILED)
-BETWEEN_LIVES = (ActorState.BACKING_OFF, ActorState.STARTING, ActorState.STALLED)
-BETWEEN_LIVES_S = 3.0
-"""How long the engine's end waits for an exchange actor that is being started again."""
 
 
 async def supervise(
@@ -104,30 +95,63 @@ async def supervise(
     paths = EnginePaths.for_state(options.state_dir)
     ground = LocalGround(paths, config.dead_man.grace) if make_ground is None else make_ground(paths)
     run_id = ground.clock.time_ns()
+    shown = configure_terminal_logging(terminal) if terminal else None
+    return await supervise_run(config, options, paths, shown, run_id, ground)
+
+
+async def supervise_run(
+    config: EngineConfig,
+    options: RunOptions,
+    paths: EnginePaths,
+    shown: Shown | None,
+    run_id: int,
+    ground: Ground,
+    legacy_file: Path | None = None,
+) -> dict[str, Any]:
+    """The same for a run that has its ``run_id`` already. ``shown``: where lines are shown. ``legacy_file``: where what
+    an earlier supervisor of this run left is found, and what this one leaves; None where none can follow another.
+    """
     planned = plan(config, run_id, paths.state)
     with paths.lock_state():
-        await clear_previous(paths.run, paths.shm, config.dead_man.grace)
+        succession = Succession(engine_id(config, run_id), ground.clock.monotonic_ns(), legacy_file)
+        if not succession.inherited:
+            await clear_previous(paths.run, None if paths.others_live() else paths.shm, config.dead_man.grace)
         paths.create()
+        succession.save()
         try:
-            supervisor = Supervisor(config, options, paths, terminal, run_id, planned, ground)
+            supervisor = Supervisor(config, options, paths, shown, run_id, planned, ground, succession)
         except BaseException:
             paths.remove()
             raise
         return await supervisor.run()
 
 
+def engine_id(config: EngineConfig, run_id: int) -> str:
+    """What one run of an engine is called: its bus speaks to nobody of another."""
+    return f"{config.name}-{run_id}"
+
+
+class Shown(Protocol):
+    """Where lines of the log are shown."""
+
+    def show(self, line: LogLine) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Supervisor:
-    """One engine on one host. Its single event loop owns all of its state."""
+    """One engine. Its single event loop owns all of its state."""
 
     def __init__(
         self,
         config: EngineConfig,
         options: RunOptions,
         paths: EnginePaths,
-        terminal: Any,
+        shown: Shown | None,
         run_id: int,
         planned: list[PlannedActor],
         ground: Ground | None = None,
+        succession: Succession | None = None,
     ) -> None:
         self.config = config
         self.options = options
@@ -136,10 +160,9 @@ class Supervisor:
         self.clock: Clock = ground.clock
         self.run_id = run_id
         self._first = planned
-        self.engine_id = f"{config.name}-{self.run_id}"
-        self.started_mono_ns = self.clock.monotonic_ns()
+        self.engine_id = engine_id(config, run_id)
+        self.succession = succession or Succession(self.engine_id, self.clock.monotonic_ns())
         self.events: deque[LogLine] = deque(maxlen=RECENT_EVENTS)
-        self.problems: list[str] = []
         self.planned: dict[str, PlannedActor] = {}
         self.strategies: dict[str, StrategyConfig] = dict(config.strategies)
         self.observed = Observations()
@@ -147,10 +170,10 @@ class Supervisor:
         self.policy = SupervisorPolicy(seed=self.run_id, interval_ns=round(config.clock.interval * 1e9))
         self.runtime: Runtime = ground.runtime(self._fork_server_restarted)
         self.runtime.on_exit = self._on_exit
-        incarnation = self.run_id // 1000
+        incarnation = max(self.run_id, self.clock.time_ns()) // 1000
         self.log_file = ground.open_log(SUPERVISOR, incarnation, self._on_line)
         self.log = structlog.get_logger()
-        self.terminal: TerminalLog | None = configure_terminal_logging(terminal) if terminal else None
+        self.shown = shown
         self.bus: Bus = ground.bus(SUPERVISOR, incarnation, self.engine_id)
         self.changes = self.bus.open_stream("actors", overload=Overload.SKIP)
         self.host_clocks = HostClocks(
@@ -158,11 +181,10 @@ class Supervisor:
         )
         self.control = Control(self)
         self._incarnation = incarnation
-        self._boxes: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self.boxes = Boxes()
+        self.shutdown = Shutdown(self)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._wakeup: asyncio.TimerHandle | None = None
-        self._awaiting_box: dict[str, asyncio.Task[dict[str, Any]]] = {}
-        self._state_changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._goodbyes: set[tuple[str, int]] = set()
         self._keep_orders: set[str] = set()
@@ -177,15 +199,22 @@ class Supervisor:
         try:
             self.bus.serve(self._on_message)
             await self.bus.start()
-            await self.runtime.start()
+            found = await self.runtime.start()
             self.paths.write_run_json(self.engine_id)
-            self.log.info("engine starts", config=self.config.name, state=str(self.paths.state))
-            self._add_all()
+            if self.succession.inherited:
+                self.log.warning("the supervisor was started again", living=len(found))
+                self.observed.of(SUPERVISOR).restarts = 1
+            else:
+                self.log.info("engine starts", config=self.config.name, state=str(self.paths.state))
+            if self.succession.legacy.stop:
+                self._stop.set()
+            self._add_all(found)
+            self.bus.open_stream(LIFE, overload=Overload.SKIP)
             self.bus.subscribe(CLOCK, "tick", self._on_tick)
             if self.config.runtime == "cluster":
                 self._run(self.host_clocks.keep())
             await self._wait()
-            await self._shut_down()
+            await self.shutdown.end_all()
             return self.report()
         finally:
             release_signals()
@@ -200,6 +229,7 @@ class Supervisor:
         """End the run politely; asking again changes nothing."""
         if not self._stop.is_set():
             self.log.info("engine stops", reason=reason)
+            self.succession.to_stop(reason)
             self._stop.set()
 
     def report(self) -> dict[str, Any]:
@@ -232,63 +262,20 @@ class Supervisor:
     @property
     def seconds(self) -> float:
         """How long the engine has been running."""
-        return (self.clock.monotonic_ns() - self.started_mono_ns) / 1e9
+        return (self.clock.monotonic_ns() - self.succession.legacy.began_mono_ns) / 1e9
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps the run from being ok, a line each."""
+        return self.succession.legacy.problems
 
     async def _wait(self) -> None:
+        left_s = None if self.options.seconds is None else max(0.0, self.options.seconds - self.seconds)
         try:
-            async with asyncio.timeout(self.options.seconds):
+            async with asyncio.timeout(left_s):
                 await self._stop.wait()
         except TimeoutError:
             self.stop(f"{self.options.seconds:g} s are over")
-
-    async def _shut_down(self) -> None:
-        await self._end(self._of_kinds(("strategy",)), "the engine stops")
-        await self._exchanges_are_back()
-        self.policy.shutdown_requested(self._now())
-        self._pump()
-        for kinds in STOP_ORDER:
-            await self._end(self._of_kinds(kinds), "the engine stops")
-        if self.config.stop.open_orders == "cancel":
-            self._name_open_orders()
-
-    def _name_open_orders(self) -> None:
-        """They were to be cancelled: a run that leaves some is not ok."""
-        for record in self.observed:
-            left = record.gauge("open_orders", []) if record.kind == "exchange" else []
-            if left:
-                ids = ", ".join(order["client_order_id"] for order in left[:NAMED_ORDERS])
-                more = f" and {len(left) - NAMED_ORDERS} more" if len(left) > NAMED_ORDERS else ""
-                self._problem(f"{record.name} leaves orders open at the venue: {ids}{more}", record.name)
-
-    def _of_kinds(self, kinds: tuple[str, ...]) -> list[str]:
-        return [name for name, planned in self.planned.items() if planned.kind in kinds]
-
-    async def _exchanges_are_back(self) -> None:
-        """An exchange actor between two lives is waited for: nobody else can cancel its account's open orders. So is a
-        venue in a box, where they are to be cancelled.
-        """
-        try:
-            async with asyncio.timeout(BETWEEN_LIVES_S):
-                while any(map(self._is_between_lives, self._of_kinds(("venue", "exchange")))):
-                    self._state_changed.clear()
-                    await self._state_changed.wait()
-        except TimeoutError:
-            self.log.warning("an exchange actor or its venue is not back: open orders may be left as they are")
-
-    def _is_between_lives(self, name: str) -> bool:
-        return name not in self._awaiting_box and self.policy.state(name) in BETWEEN_LIVES
-
-    async def _end(self, names: list[str], reason: str) -> None:
-        """Stop these actors and wait until they have; the policy kills those that take too long."""
-        for name in names:
-            self.policy.stop_requested(name, self._now(), reason)
-            waiting = self._awaiting_box.pop(name, None)
-            if waiting is not None:
-                waiting.cancel()
-        self._pump()
-        while any(name in self.planned and self.policy.state(name) not in ENDED for name in names):
-            self._state_changed.clear()
-            await self._state_changed.wait()
 
     async def _clean_up(self) -> None:
         if self._wakeup is not None:
@@ -300,8 +287,8 @@ class Supervisor:
         self.paths.remove()
         self.log.info("engine stopped", seconds=round(self.seconds, 1))
         self.log_file.close()
-        if self.terminal is not None:
-            self.terminal.close()
+        if self.shown is not None:
+            self.shown.close()
 
     async def _cancel_tasks(self) -> None:
         for task in list(self._tasks):
@@ -310,39 +297,71 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------------- actors
 
-    def _add_all(self) -> None:
-        for planned in self._first:
-            self._add(planned)
+    def _add_all(self, found: Sequence[Living]) -> None:
+        """Plan everything; take over what runs of it, and start the rest, unless the run is to stop."""
+        planned = {actor.name: actor for actor in self._first}
         for strategy in load_attached(self.paths.state, self.config, self.log):
             if strategy.name not in self.strategies:
                 self.strategies[strategy.name] = strategy
-                self._add_strategy(strategy)
-        self._pump()
+                planned |= {actor.name: actor for actor in self._with_mirrors(strategy)}
+        for name in self.succession.legacy.detached:
+            if planned.pop(strategy_name(name), None) is not None:
+                self.strategies.pop(name, None)
+        living = {each.spec.name for each in found}
+        for actor in planned.values():
+            self._add(actor, start=actor.name not in living and not self.stopping)
+        for each in found:
+            self._take_over(each)
+        if self.succession.inherited:
+            self._mend(living)
+        self.pump()
 
-    def _add(self, planned: PlannedActor) -> None:
+    def _take_over(self, living: Living) -> None:
+        name, incarnation = living.spec.name, living.spec.incarnation
+        self._incarnation = max(self._incarnation, incarnation)
+        if name not in self.planned:
+            self.log.warning("ending an actor that is not wanted any more", about=name, left_pid=living.pid)
+            self.runtime.send_signal(name, signal.SIGTERM)
+            return
+        self.observed.spawned(name, living.pid, self.runtime.host_of(name))
+        self.policy.adopt(name, incarnation, self.now())
+
+    def _mend(self, living: set[str]) -> None:
+        """What the supervisor would have done had it been there when the missing died."""
+        for name, planned in self.planned.items():
+            if name not in living and planned.kind == "venue":
+                self.boxes.died_unseen(name)
+            elif name not in living and planned.kind == "strategy" and self._cancels_on_crash(planned):
+                self._run(self._cancel_orders_of(name))
+
+    def _add(self, planned: PlannedActor, *, start: bool = True) -> None:
         self.planned[planned.name] = planned
         self.observed.add(planned)
         if planned.kind == "venue":
-            self._boxes[planned.name] = asyncio.get_running_loop().create_future()
-        self.policy.add(planned.name, planned.kind, planned.connector, self._restart_policy(planned))
+            self.boxes.add(planned.name)
+        self.policy.add(planned.name, planned.kind, planned.connector, self._restart_policy(planned), start=start)
+
+    def _with_mirrors(self, strategy: StrategyConfig) -> list[PlannedActor]:
+        """A strategy's actor, after all mirrors that the strategies need."""
+        return [*plan_mirrors(self.config, self.strategies.values()), plan_strategy(self.config, strategy)]
 
     def _add_strategy(self, strategy: StrategyConfig) -> None:
         """With the mirrors that it needs; one that is to follow more pairs starts anew."""
-        for mirror in plan_mirrors(self.config, self.strategies.values()):
-            known = self.planned.get(mirror.name)
+        for actor in self._with_mirrors(strategy):
+            known = self.planned.get(actor.name)
             if known is None:
-                self._add(mirror)
-            elif known.params != mirror.params:
-                self.planned[mirror.name] = mirror
-                self.restart(mirror.name)
-        self._add(plan_strategy(self.config, strategy))
+                self._add(actor)
+            elif known.params != actor.params:
+                self.planned[actor.name] = actor
+                self.restart(actor.name)
 
     def attach(self, strategy: StrategyConfig) -> None:
         """Add a strategy actor to the running engine."""
         self.strategies[strategy.name] = strategy
+        self.succession.attached(strategy.name)
         self._add_strategy(strategy)
         self.log.info("strategy attached", strategy=strategy.name)
-        self._pump()
+        self.pump()
 
     async def detach(self, strategy: str, actor: str) -> None:
         """Stop a strategy's actor and forget it; its open orders are cancelled unless the configuration says keep.
@@ -358,21 +377,23 @@ class Supervisor:
             self._detaching.discard(actor)
 
     async def _detach(self, strategy: str, actor: str) -> None:
-        await self._end([actor], "detached")
+        await self.shutdown.end([actor], "detached")
         if self.config.stop.open_orders == "cancel":
             await asyncio.wait([self._run(self._cancel_orders_of(actor))], timeout=CANCEL_ORDERS_S)
         self.policy.remove(actor)
         self.observed.remove(actor)
         del self.planned[actor]
         self.strategies.pop(strategy, None)
+        if strategy in self.config.strategies:
+            self.succession.detached(strategy)
         self.log.info("strategy detached", strategy=strategy)
 
     def restart(self, name: str) -> None:
         """Stop an actor politely and start it anew; open orders stay."""
         if name in self.runtime.living():
             self._keep_orders.add(name)
-        self.policy.restart_requested(name, self._now(), "restart requested")
-        self._pump()
+        self.policy.restart_requested(name, self.now(), "restart requested")
+        self.pump()
 
     def _restart_policy(self, planned: PlannedActor) -> RestartPolicy:
         settings = self.config.supervision
@@ -389,13 +410,13 @@ class Supervisor:
 
     # ---------------------------------------------------------------------------------------------- decisions, done
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Carry out what the policy decides now, and wake up when it next has something to decide."""
         if self._pumping:
             return
         self._pumping = True
         try:
-            while actions := self.policy.poll(self._now()):
+            while actions := self.policy.poll(self.now()):
                 for action in actions:
                     self._carry_out(action)
         finally:
@@ -405,8 +426,8 @@ class Supervisor:
             self._wakeup = None
         due = self.policy.next_wakeup()
         if due is not None:
-            delay = max(0.0, (due - self._now()) / 1e9)
-            self._wakeup = asyncio.get_running_loop().call_later(delay, self._pump)
+            delay = max(0.0, (due - self.now()) / 1e9)
+            self._wakeup = asyncio.get_running_loop().call_later(delay, self.pump)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -420,23 +441,24 @@ class Supervisor:
             case Changed(name, state, detail):
                 self._changed(name, state.value, detail)
             case ConnectorDown(connector, reason, failed):
-                self._problem(f"connector {connector} is down: {reason}", failed)
+                self.problem(f"connector {connector} is down: {reason}", failed)
             case ConnectorUp(connector):
                 self.log.info("connector is brought up again", connector=connector)
             case StrategyFailed(name, reason) | ActorFailed(name, reason):
-                self._problem(reason, name)
+                self.problem(reason, name)
             case EngineFailed(reason):
-                self._problem(reason, "")
+                self.problem(reason, "")
                 self.stop(reason)
 
-    def _problem(self, text: str, actor: str) -> None:
-        self.problems.append(text)
+    def problem(self, text: str, actor: str) -> None:
+        """Something that keeps the run from being ok."""
+        self.succession.problem(text)
         self.log.error("given up", about=actor, reason=text)
 
     def _changed(self, name: str, state: str, detail: str) -> None:
         planned = self.planned[name]
         self.observed.of(name).state = state
-        self._state_changed.set()
+        self.shutdown.changed()
         level = self.log.warning if state in ("stalled", "backing_off", "failed") else self.log.info
         level(f"actor {state}", about=name, detail=detail)
         self.changes.publish(
@@ -454,8 +476,10 @@ class Supervisor:
     async def _spawn(self, name: str) -> None:
         planned = self.planned[name]
         if planned.box:
-            info = await self._box_info(name, planned.box)
+            info = await self.boxes.info(planned.box, name)
             if info is None:
+                self.policy.spawn_failed(name, self.now(), f"stopped before {planned.box} was there")
+                self.pump()
                 return
             planned = with_endpoint(planned, info)
         planned = with_shared_limits(planned, self.paths.shm)
@@ -478,26 +502,25 @@ class Supervisor:
             cell=planned.cell,
         )
         try:
+            if planned.kind == "strategy" and (lacking := await self.cannot_run(planned)):
+                self.policy.spawn_refused(name, self.now(), lacking)
+                self.pump()
+                return
             pid = await self.runtime.spawn(spec)
+        except NoHost as error:
+            self.policy.spawn_postponed(name, self.now(), str(error))
         except EngineError as error:
             self.log.error("an actor could not be started", about=name, error=str(error))
-            self.policy.spawn_failed(name, self._now(), str(error))
+            self.policy.spawn_failed(name, self.now(), str(error))
         else:
             self.observed.spawned(name, pid, self.runtime.host_of(name))
-            self.policy.spawned(name, spec.incarnation, self._now())
-        self._pump()
+            self.policy.spawned(name, spec.incarnation, self.now())
+        self.pump()
 
-    async def _box_info(self, name: str, box: str) -> dict[str, Any] | None:
-        """Where the box listens, once it does; None if the actor is to be stopped before that."""
-        waiting = asyncio.get_running_loop().create_task(_result_of(self._boxes[box]))
-        self._awaiting_box[name] = waiting
-        await asyncio.wait([waiting])
-        self._awaiting_box.pop(name, None)
-        if waiting.cancelled():
-            self.policy.spawn_failed(name, self._now(), f"stopped before {box} was there")
-            self._pump()
-            return None
-        return waiting.result()
+    async def cannot_run(self, planned: PlannedActor) -> str:
+        """Why the code of a strategy cannot be had where it is to run; empty if it can. EngineError like a spawn."""
+        path = planned.params["strategy"]["strategy"]
+        return await self.runtime.cannot_load(path, planned.place, planned.cell)
 
     async def _ask_to_stop(self, name: str, reason: str) -> None:
         kind = self.planned[name].kind
@@ -513,6 +536,9 @@ class Supervisor:
     # --------------------------------------------------------------------------------------------------- what is heard
 
     def _on_exit(self, ended: Exit) -> None:
+        planned = self.planned.get(ended.name)
+        if planned is None:
+            return
         polite = (ended.name, ended.incarnation) in self._goodbyes and ended.code == 0
         self._goodbyes.discard((ended.name, ended.incarnation))
         stopping = self.policy.state(ended.name).value == "stopping"
@@ -524,9 +550,8 @@ class Supervisor:
                 how=ended.reason,
                 life=ended.incarnation,
             )
-        self.policy.exited(ended.name, ended.incarnation, self._now(), polite and stopping, ended.reason)
-        self._pump()
-        planned = self.planned[ended.name]
+        self.policy.exited(ended.name, ended.incarnation, self.now(), polite and stopping, ended.reason)
+        self.pump()
         if planned.kind == "strategy" and not (polite and stopping) and self._cancels_on_crash(planned):
             self._run(self._cancel_orders_of(ended.name))
 
@@ -539,19 +564,19 @@ class Supervisor:
 
     def _on_tick(self, message: Message, number: int) -> None:
         if isinstance(message, Tick):
-            self.policy.tick_seen(message.n, self._now(), message.interval_ns)
-            self._pump()
+            self.policy.tick_seen(message.n, self.now(), message.interval_ns)
+            self.pump()
 
     def _on_message(self, caller: Caller, message: Message) -> Any:
         match message:
             case TickDone():
-                self.policy.answered(message.actor, message.incarnation, message.n, self._now())
+                self.policy.answered(message.actor, message.incarnation, message.n, self.now())
                 self.observed.answered(message)
             case ActorStats():
                 self.observed.stats(message)
                 if message.actor == CLOCK:
                     # A sign of life: a clock may have to wait for wall time that stepped back.
-                    self.policy.answered(CLOCK, message.incarnation, -1, self._now())
+                    self.policy.answered(CLOCK, message.incarnation, -1, self.now())
             case LogLine():
                 self._on_line(message)
             case ActorStarted():
@@ -567,22 +592,16 @@ class Supervisor:
         return None
 
     def _actor_started(self, message: ActorStarted) -> None:
+        if not self.planned:
+            raise BusError("the supervisor does not know yet who lives")
         planned = self.planned.get(message.actor)
         if planned is None:
             return
-        box = self._boxes.get(message.actor)
-        if box is not None:
-            register_secret(message.info["api_key"])
-            register_secret(message.info["api_secret"])
-            self._boxes[message.actor] = asyncio.get_running_loop().create_future()
-            self._boxes[message.actor].set_result(message.info)
-            if not box.done():
-                box.set_result(message.info)
-            elif any(box.result()[key] != message.info[key] for key in ADDRESSES):
-                self._moved(message.actor)
+        if self.boxes.listens(message.actor, message.info):
+            self._moved(message.actor)
         self.runtime.announce(message.actor, message.unix, message.tcp)
-        self.policy.started(message.actor, message.incarnation, self._now())
-        self._pump()
+        self.policy.started(message.actor, message.incarnation, self.now())
+        self.pump()
 
     def _moved(self, box: str) -> None:
         """A venue in a box came back at another address: who works at it has the old one."""
@@ -593,8 +612,8 @@ class Supervisor:
 
     def _on_line(self, line: LogLine) -> None:
         self.events.append(line)
-        if self.terminal is not None:
-            self.terminal.show(line)
+        if self.shown is not None:
+            self.shown.show(line)
 
     def _fork_server_restarted(self, old_pid: int, new_pid: int) -> None:
         self.log.warning("the fork server died and was started again", old_pid=old_pid, new_pid=new_pid)
@@ -611,12 +630,8 @@ class Supervisor:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("the supervisor failed at a task", error=repr(error), exc_info=error)
-            self.problems.append(f"supervisor: {error!r}")
+            self.succession.problem(f"supervisor: {error!r}")
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Monotonic, in nanoseconds."""
         return self.clock.monotonic_ns()
-
-
-async def _result_of(future: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    """Wait for a future that others wait for as well."""
-    return await asyncio.shield(future)

@@ -50,6 +50,14 @@ def write_table(run_dir: Path, encoded: bytes) -> None:
     draft.replace(run_dir / FILE)
 
 
+def read_table(run_dir: Path) -> dict[str, Listens]:
+    """The table that was last written there; empty if none was."""
+    try:
+        return msgspec.json.decode((run_dir / FILE).read_bytes(), type=dict[str, Listens])
+    except FileNotFoundError:
+        return {}
+
+
 class FileDirectory(RunDirectory):
     """Who is where, by the file in the run folder; an actor that it does not name is looked for in this run folder.
 

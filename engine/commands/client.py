@@ -133,4 +133,9 @@ def _directory(info: RunInfo) -> HostDirectory:
 
 
 def _not_running(state_dir: Path) -> NotRunning:
+    if EnginePaths.for_state(state_dir).others_live():
+        return NotRunning(
+            f"the engine on {state_dir} lives, and its supervisor does not answer: another takes over within seconds;"
+            " ask again"
+        )
     return NotRunning(f"no engine runs on {state_dir}; start one: engine run CONFIG --state {state_dir}")

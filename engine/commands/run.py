@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     options = RunOptions(state_dir=args.state, seconds=args.seconds, terminal_logs=not with_view)
     view = _start_view(args.state) if with_view else None
     try:
-        report = _supervise(config, options)
+        report = _supervise(config, options, args.report)
     finally:
         if view is not None:
             _end_view(view)
@@ -100,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if report["ok"] else 1
 
 
-def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
+def _supervise(config: EngineConfig, options: RunOptions, report: Path | None) -> dict[str, Any]:
     import asyncio
 
     import uvloop
@@ -114,32 +113,11 @@ def _supervise(config: EngineConfig, options: RunOptions) -> dict[str, Any]:
 
         return run_inline(config, options, terminal)
     if config.runtime == "cluster":
-        return _supervise_cluster(config, options, terminal)
+        from engine.commands.run_cluster import run_cluster
+
+        return run_cluster(config, options, terminal, report)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervise(config, options, terminal))
-
-
-def _supervise_cluster(config: EngineConfig, options: RunOptions, terminal: Any) -> dict[str, Any]:
-    """Supervise from this process, as a member of the Ray cluster."""
-    import asyncio
-
-    import uvloop
-
-    from engine.actors.supervisor import supervise
-    from engine.runtime.paths import EnginePaths
-    from engine.runtime.ray_nodes import joined, own_node
-
-    paths = EnginePaths.for_state(options.state_dir)
-    with joined(paths, f"{config.name}-{time.time_ns()}", config.cluster.address):
-        from engine.actors.cluster import ClusterGround
-
-        node = own_node()
-
-        def ground(paths: EnginePaths) -> ClusterGround:
-            return ClusterGround(paths, config.dead_man.grace, config.cluster.grace, node)
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(supervise(config, options, terminal, ground))
 
 
 def _search_here() -> None:

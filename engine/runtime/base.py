@@ -19,7 +19,7 @@ import re
 import signal
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +74,13 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
         return [(key, hidden if key == "params" else getattr(self, key)) for key in self.__struct_fields__]
 
 
+class Living(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor that runs. Its spec is without params, which may hold secrets."""
+
+    spec: ActorSpec
+    pid: int
+
+
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one incarnation of an actor.
 
@@ -105,8 +112,10 @@ class Runtime(ABC):
         self._exits: dict[str, asyncio.Future[Exit]] = {}
 
     @abstractmethod
-    async def start(self) -> None:
-        """Make ready to spawn. Raises RuntimeFailure when this host cannot."""
+    async def start(self) -> Sequence[Living]:
+        """Make ready to spawn; what runs already, started by an earlier supervisor of this engine, and is watched from
+        here on. Raises RuntimeFailure when this host cannot.
+        """
 
     @abstractmethod
     async def spawn(self, spec: ActorSpec) -> int:
@@ -127,6 +136,12 @@ class Runtime(ABC):
     def host_of(self, name: str) -> str:
         """The name of the host that a living actor runs on."""
         return socket.gethostname()
+
+    async def cannot_load(self, path: str, place: tuple[str, ...], cell: str) -> str:
+        """Why the class ``module:Class`` cannot be had where an actor of that place and cell is started; empty if it
+        can. On this host alone it is looked for where it is asked for, on a command line.
+        """
+        return ""
 
     def announce(self, name: str, unix: str, tcp: str) -> None:  # noqa: B027 - on one host a name is an address
         """Let all actors know where this living one listens."""

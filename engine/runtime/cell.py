@@ -8,6 +8,7 @@ of silence it ends its process, and its actors then find themselves without a su
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import time
@@ -18,7 +19,7 @@ import msgspec
 from engine.bus.directory import write_table
 from engine.bus.tls import write_identity
 from engine.errors import EngineError, RuntimeFailure
-from engine.runtime.base import ActorSpec, Exit, HostLink
+from engine.runtime.base import ActorSpec, Exit, HostLink, Living
 from engine.runtime.leftovers import clear_previous
 from engine.runtime.local import LocalRuntime
 from engine.runtime.locks import take_lock
@@ -28,6 +29,8 @@ ASK_S: Final = 5.0
 """How long a question for ended actors waits for the first one."""
 LOCK_WAIT_S: Final = 30.0
 SILENT_EXIT: Final = 75
+IMPORT_S: Final = 30.0
+TRY_IMPORT: Final = "engine.strategies.loading:try_import"
 
 
 class CellSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +46,6 @@ class CellSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_man_s: float
     preload: list[str]
     identity: bytes
-
-
-class Living(msgspec.Struct, frozen=True, kw_only=True):
-    """An actor that runs in a cell."""
-
-    spec: ActorSpec
-    pid: int
 
 
 class CellState(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +79,9 @@ class Cell:
         self._runtime: LocalRuntime | None = None
         self._living: dict[str, Living] = {}
         self._ends: list[Exit] = []
+        self._tries = itertools.count(1)
         self._ended = asyncio.Condition()
+        self._starting = asyncio.Lock()
         self._heard = time.monotonic()
         self._watch: asyncio.Task[None] | None = None
         self._lock: int | None = None
@@ -93,27 +91,28 @@ class Cell:
     async def start(self) -> bytes:
         """Wait for what an earlier cell of this name left here, then be ready; the state. Again: just the state."""
         self._heard = time.monotonic()
-        if self._runtime is None:
-            self._paths.create_state()
-            await self._take_lock()
-            shm = None if self._paths.others_live() else self._paths.shm
-            await clear_previous(self._paths.run, shm, self.settings.dead_man_s)
-            self._paths.create()
-            identity = write_identity(self._paths.run, self.settings.identity)
-            self._link = HostLink(
-                host=socket.gethostname(), node=self._node, address=self._address, identity=str(identity)
-            )
-            runtime = LocalRuntime(self._paths, preload=self.settings.preload, grace_s=self.settings.dead_man_s)
-            runtime.on_exit = self._on_exit
-            await runtime.start()
-            self._runtime = runtime
-            if self._node != self.settings.home:
-                self._paths.write_run_json(self.settings.engine_id, self._node)
-            self._watch = asyncio.create_task(self._leave_when_forgotten())
-        return self.state()
+        async with self._starting:
+            if self._runtime is None:
+                self._runtime = await self._begin()
+        return self._state()
 
-    def state(self) -> bytes:
-        """A :class:`CellState`."""
+    async def _begin(self) -> LocalRuntime:
+        self._watch = asyncio.create_task(self._leave_when_forgotten())
+        self._paths.create_state()
+        await self._take_lock()
+        shm = None if self._paths.others_live() else self._paths.shm
+        await clear_previous(self._paths.run, shm, self.settings.dead_man_s)
+        self._paths.create()
+        identity = write_identity(self._paths.run, self.settings.identity)
+        self._link = HostLink(host=socket.gethostname(), node=self._node, address=self._address, identity=str(identity))
+        runtime = LocalRuntime(self._paths, preload=self.settings.preload, grace_s=self.settings.dead_man_s)
+        runtime.on_exit = self._on_exit
+        await runtime.start()
+        if self._node != self.settings.home:
+            self._paths.write_run_json(self.settings.engine_id, self._node)
+        return runtime
+
+    def _state(self) -> bytes:
         return msgspec.msgpack.encode(
             CellState(
                 name=self.settings.name,
@@ -152,6 +151,37 @@ class Cell:
         self._living[spec.name] = Living(spec=msgspec.structs.replace(spec, params={}), pid=pid)
         return msgspec.msgpack.encode(Spawned(pid=pid))
 
+    async def cannot_load(self, path: str) -> str:
+        """Why the class ``module:Class`` cannot be imported here, by a process of its own; empty if it can."""
+        number = next(self._tries)
+        name = f"import-{number}"
+        spec = ActorSpec(
+            name=name,
+            kind="import",
+            connector="",
+            incarnation=number,
+            run_dir=str(self._paths.run),
+            shm_dir=str(self._paths.shm),
+            state_dir=str(self._paths.state),
+            engine_id=self.settings.engine_id,
+            entry=TRY_IMPORT,
+            params={"path": path},
+        )
+        output = self._paths.output(name)
+        runtime = self._ready()
+        try:
+            await runtime.spawn(spec)
+            ended = await runtime.terminate(name, IMPORT_S, 0)
+            said = output.read_text(errors="replace").strip() if output.exists() else ""
+        except EngineError as error:
+            return str(error)
+        finally:
+            output.unlink(missing_ok=True)
+        if ended is not None and ended.code == 0:
+            return ""
+        reason = ended.reason if ended is not None else "ended"
+        return said.splitlines()[-1] if said else f"importing {path} ends the process that tries it: {reason}"
+
     async def signal(self, name: str, number: int) -> bool:
         """Deliver a signal; False when no such actor lives here."""
         return self._ready().send_signal(name, number)
@@ -160,7 +190,7 @@ class Cell:
         """The ends after the first ``seen``, as soon as there are any; none after a while. Also a sign of life."""
         self._heard = time.monotonic()
         try:
-            async with asyncio.timeout(ASK_S), self._ended:
+            async with asyncio.timeout(min(ASK_S, self.settings.grace_s / 3)), self._ended:
                 await self._ended.wait_for(lambda: len(self._ends) > seen)
         except TimeoutError:
             return msgspec.msgpack.encode([])

@@ -7,6 +7,9 @@ it ever see.
 
 A cell that dies takes its actors with it, each by its dead-man switch; the next start of one of them makes a new cell
 where the place says, and that waits until the old one's are gone if it is on the same host.
+
+A cell outlives the process that made it. Whoever supervises the same engine next finds it by its name, and with it all
+that runs in it.
 """
 
 from __future__ import annotations
@@ -24,16 +27,19 @@ import structlog
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from engine.bus.directory import Listens, encode_table, write_table
-from engine.errors import RuntimeFailure
-from engine.runtime.base import ActorSpec, Exit, Runtime, check_name
+from engine.bus.directory import Listens, encode_table, read_table, write_table
+from engine.errors import NoHost, RuntimeFailure
+from engine.runtime.base import ActorSpec, Exit, Living, Runtime, check_name
 from engine.runtime.cell import Cell, CellSettings, CellState, Spawned
-from engine.runtime.ray_nodes import choose, nodes
+from engine.runtime.ray_nodes import Node, choose, named_actors, nodes
 
+PREFIX: Final = "cell."
 CELL_START_S: Final = 90.0
 CALL_S: Final = 60.0
 CLOSE_SPARE_S: Final = 10.0
 AGAIN_S: Final = 0.2
+LEAVES_CHILDREN: Final = {"RAY_kill_child_processes_on_worker_exit": "0"}
+"""A worker that loses its node would kill the fork server, which ends what is left of the cell and tidies up."""
 HOME: Final = "home"
 """The name of the cell of all that name no place."""
 
@@ -46,17 +52,19 @@ class _Cell:
     handle: Any
     state: CellState
     actors: dict[str, Exit] = field(default_factory=dict)
+    loads: set[str] = field(default_factory=set)
     listener: asyncio.Task[None] | None = None
 
 
 class ClusterRuntime(Runtime):
-    """Actors in cells. ``home``: the id of the node where actors run that name no place. ``own``: the engine's id, and
-    where the supervisor listens.
+    """Actors in cells. ``namespace``: the engine's in Ray. ``home``: the id of the node where actors run that name no
+    place. ``own``: the engine's id, and where the supervisor listens.
     """
 
     def __init__(
         self,
         *,
+        namespace: str,
         state_dir: str,
         home: str,
         identity: bytes,
@@ -69,6 +77,7 @@ class ClusterRuntime(Runtime):
     ) -> None:
         super().__init__()
         self.on_cell = on_cell
+        self._namespace = namespace
         self._home = home
         self._settings = CellSettings(
             name="",
@@ -89,15 +98,25 @@ class ClusterRuntime(Runtime):
         self._table: dict[str, Listens] = {}
         self._closing = False
 
-    async def start(self) -> None:
-        """Make the cell of this host; others are made when they are first needed."""
+    async def start(self) -> Sequence[Living]:
+        """Take over the cells that live, and make the cell of this host; others are made when they are first needed.
+
+        A cell that Ray believes to be living is waited for, for as long as it does: nobody else may have its name.
+        """
         if not ray.is_initialized():
             raise RuntimeFailure("this process has joined no Ray cluster")
         engine_id, own = self._own()
         self._settings = msgspec.structs.replace(self._settings, engine_id=engine_id)
+        names = [name.removeprefix(PREFIX) for name in named_actors(self._namespace) if name.startswith(PREFIX)]
+        found = [cell for cell in await asyncio.gather(*map(self._find, names)) if cell is not None]
+        if found:
+            self._table = read_table(self._run_dir)
         self._table |= own
+        for cell in found:
+            self._take_over(cell)
         self._tell_all()
         await self._cell(HOME, ())
+        return [living for cell in found for living in cell.state.living]
 
     async def spawn(self, spec: ActorSpec) -> int:
         check_name(spec.name)
@@ -118,6 +137,17 @@ class ClusterRuntime(Runtime):
         if self._cells.get(cell.name) is not cell:
             self._ended(cell.actors.pop(spec.name))
         return answer.pid
+
+    async def cannot_load(self, path: str, place: tuple[str, ...], cell: str) -> str:
+        """Asked of the cell, once for each that it can be had in."""
+        found = await self._cell(cell or HOME, place)
+        if path in found.loads:
+            return ""
+        said: str = await self._call(found, found.handle.cannot_load, path)
+        if said:
+            return f"on {found.state.host}: {said}"
+        found.loads.add(path)
+        return ""
 
     def send_signal(self, name: str, number: int) -> bool:
         cell = self.cell_of(name)
@@ -163,32 +193,50 @@ class ClusterRuntime(Runtime):
                 raise RuntimeFailure("the runtime is closing: nothing is started any more")
             found = self._cells.get(name)
             if found is None:
-                found = self._cells[name] = await self._make_cell(name, place)
-                found.listener = asyncio.get_running_loop().create_task(self._listen(found))
+                found = await self._make_cell(name, place)
+                self._joined(found)
                 found.handle.announce.remote(encode_table(self._table))
-                if self.on_cell is not None:
-                    self.on_cell(found.state, True)
             return found
+
+    async def _find(self, name: str) -> _Cell | None:
+        """The living cell of that name; None if it dies while it is asked, or cannot start."""
+        try:
+            handle: Any = ray.get_actor(f"{PREFIX}{name}", self._namespace)
+        except ValueError:
+            return None
+        while True:
+            try:
+                return _Cell(name, handle, msgspec.msgpack.decode(await handle.start.remote(), type=CellState))
+            except ActorUnavailableError:
+                await asyncio.sleep(AGAIN_S)
+            except RayError as error:
+                log.warning("a cell cannot be taken over", cell=name, error=_first_line(error))
+                ray.kill(handle)
+                return None
+
+    def _take_over(self, cell: _Cell) -> None:
+        self._hosts[cell.name] = cell.state.host
+        for living in cell.state.living:
+            spec = living.spec
+            self._lives(spec.name)
+            cell.actors[spec.name] = Exit(name=spec.name, incarnation=spec.incarnation, pid=living.pid)
+        self._joined(cell)
+
+    def _joined(self, cell: _Cell) -> None:
+        self._cells[cell.name] = cell
+        cell.listener = asyncio.get_running_loop().create_task(self._listen(cell))
+        if self.on_cell is not None:
+            self.on_cell(cell.state, True)
 
     async def _make_cell(self, name: str, place: tuple[str, ...]) -> _Cell:
         node = choose(nodes(), place, self._home)
         stays = self._hosts.setdefault(name, node.host)
         if len(place) < 2 and node.host != stays:
-            raise RuntimeFailure(
+            raise NoHost(
                 f"the cell {name} has its files on {stays}, which is gone; {node.host} is another host of that place"
             )
         settings = msgspec.msgpack.encode(msgspec.structs.replace(self._settings, name=name))
-        handle: Any = (
-            ray.remote(Cell)
-            .options(
-                name=f"cell.{name}",
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            )
-            .remote(settings, node.id, node.address)
-        )
+        handle = self._ask_for(name, node, settings)
         try:
             async with asyncio.timeout(CELL_START_S):
                 state = msgspec.msgpack.decode(await handle.start.remote(), type=CellState)
@@ -198,6 +246,22 @@ class ClusterRuntime(Runtime):
             raise RuntimeFailure(f"the cell {name} does not come up on {node.host}: {said}") from None
         log.info("cell started", cell=name, host=state.host, pid=state.pid)
         return _Cell(name, handle, state)
+
+    def _ask_for(self, name: str, node: Node, settings: bytes) -> Any:
+        options = ray.remote(Cell).options(
+            name=f"{PREFIX}{name}",
+            namespace=self._namespace,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=0,
+            runtime_env={"env_vars": LEAVES_CHILDREN},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        )
+        try:
+            return options.remote(settings, node.id, node.address)
+        except ValueError as error:
+            # Ray still has one of that name, which is about to end.
+            raise RuntimeFailure(f"the cell {name} cannot be made: {_first_line(error)}") from None
 
     async def _listen(self, cell: _Cell) -> None:
         """Hear of ends for as long as the cell lives; a cell that cannot be reached for a while is asked again."""

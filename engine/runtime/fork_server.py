@@ -149,6 +149,9 @@ class ForkServer:
         # Another engine that holds the state folder by now has taken over what is left.
         if take_lock(self._paths.state_lock) is not None:
             self._paths.remove()
+            whole = EnginePaths.for_state(self._paths.state)
+            if self._paths.cell and not whole.others_live():
+                whole.remove()
 
     def _others(self) -> list[HeldLock]:
         return held_locks(self._paths.run)

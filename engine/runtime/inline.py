@@ -13,13 +13,13 @@ import copy
 import importlib
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from engine.bus import MemoryNetwork
 from engine.clock import Clock, VirtualClock
 from engine.errors import ConfigError, RuntimeFailure
-from engine.runtime.base import ActorSpec, Exit, Runtime, check_name
+from engine.runtime.base import ActorSpec, Exit, Living, Runtime, check_name
 from engine.runtime.memory_net import MemoryNet, Weather
 from engine.runtime.virtual_loop import VirtualLoop, VirtualProcess
 
@@ -89,8 +89,9 @@ class InlineRuntime(Runtime):
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._specs: dict[str, ActorSpec] = {}
 
-    async def start(self) -> None:
+    async def start(self) -> Sequence[Living]:
         """Nothing has to be made ready."""
+        return ()
 
     async def spawn(self, spec: ActorSpec) -> int:
         check_name(spec.name)

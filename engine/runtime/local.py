@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from engine.errors import RuntimeFailure
-from engine.runtime.base import KILL_GRACE_S, ActorSpec, Exit, Runtime, check_name
+from engine.runtime.base import KILL_GRACE_S, ActorSpec, Exit, Living, Runtime, check_name
 from engine.runtime.paths import EnginePaths
 from engine.runtime.processes import (
     Status,
@@ -135,7 +135,7 @@ class LocalRuntime(Runtime):
         """The process id of the living fork server."""
         return self._server.pid if self._server is not None else None
 
-    async def start(self) -> None:
+    async def start(self) -> Sequence[Living]:
         """Make the engine's folders and start the fork server. Raises RuntimeFailure or ConfigError."""
         self._paths.create()
         try:
@@ -151,7 +151,8 @@ class LocalRuntime(Runtime):
                     raise
                 log.warning("the fork server is started again", error=str(failure))
             else:
-                return
+                break
+        return ()
 
     async def spawn(self, spec: ActorSpec) -> int:
         check_name(spec.name)

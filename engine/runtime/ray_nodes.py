@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import ConfigError, RuntimeFailure
+from engine.errors import ConfigError, NoHost, RuntimeFailure
 from engine.runtime.paths import EnginePaths, remove_tree
 
 HEALTH: Final = {
@@ -84,15 +84,21 @@ def own_node() -> Node:
     return found
 
 
+def named_actors(namespace: str) -> list[str]:
+    """The names of the Ray actors of a namespace that are not dead."""
+    rows = _ray().util.list_named_actors(all_namespaces=True)
+    return sorted(row["name"] for row in rows if row["namespace"] == namespace)
+
+
 def choose(living: list[Node], place: tuple[str, ...], home: str) -> Node:
     """The node of the first place that a living one has; with no place the node ``home``.
 
-    RuntimeFailure without one, and with several: what an actor wrote is on the host that it ran on.
+    NoHost without one. RuntimeFailure with several: what an actor wrote is on the host that it ran on.
     """
     if not place:
         found = next((node for node in living if node.id == home), None)
         if found is None:
-            raise RuntimeFailure("the engine's own host is no living node of the cluster")
+            raise NoHost("the engine's own host is no living node of the cluster")
         return found
     for wanted in place:
         found_here = [node for node in living if wanted in node.names]
@@ -102,7 +108,7 @@ def choose(living: list[Node], place: tuple[str, ...], home: str) -> Node:
         if found_here:
             return found_here[0]
     known = sorted({name for node in living for name in node.names})
-    raise RuntimeFailure(f"no living node has the place {' or '.join(place)}; there are {', '.join(known) or 'none'}")
+    raise NoHost(f"no living node has the place {' or '.join(place)}; there are {', '.join(known) or 'none'}")
 
 
 def _node(row: dict[str, Any]) -> Node:

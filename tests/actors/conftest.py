@@ -15,7 +15,8 @@ from engine.actors import reconciler as reconciler_module
 from engine.actors.candidate import CandidateActor
 from engine.actors.exchange import ExchangeActor
 from engine.actors.plan import plan
-from engine.actors.supervisor import Supervisor
+from engine.actors.succession import Succession
+from engine.actors.supervisor import Supervisor, engine_id
 from engine.book import SyncState
 from engine.config import RunOptions, parse_config
 from engine.logs import forget_secrets
@@ -157,16 +158,36 @@ def engine_world(run, tmp_path, monkeypatch):
                 run_id = world.clock.time_ns()
                 options = RunOptions(state_dir=paths.state, seconds=seconds)
                 planned = plan(config, run_id, paths.state)
-                supervisor = Supervisor(config, options, paths, None, run_id, planned, ground)
+                succession = Succession(engine_id(config, run_id), world.clock.monotonic_ns(), legacy)
+                succession.save()
+                supervisor = Supervisor(config, options, paths, None, run_id, planned, ground, succession)
                 if before is not None:
                     before(supervisor)
-                made = Engine(supervisor, ground.fake_runtime, asyncio.create_task(supervisor.run()))
+                return await begun(supervisor, wait)
+
+            async def successor(first, *, dead=(), seconds=None, wait=True):
+                """The supervisor that follows one which is killed now; ``dead``: actors that die before it comes."""
+                await first.kill(*dead)
+                old = first.supervisor
+                options = RunOptions(state_dir=old.paths.state, seconds=seconds)
+                planned = plan(old.config, old.run_id, old.paths.state)
+                succession = Succession(old.engine_id, world.clock.monotonic_ns(), legacy)
+                assert succession.inherited
+                supervisor = Supervisor(
+                    old.config, options, old.paths, None, old.run_id, planned, old.ground, succession
+                )
+                return await begun(supervisor, wait)
+
+            async def begun(supervisor, wait):
+                made = Engine(supervisor, supervisor.ground.fake_runtime, asyncio.create_task(supervisor.run()))
                 engines.append(made)
                 if wait:
                     await made.all_run()
                 return made
 
+            legacy = tmp_path / "succession.json"
             world.engine = engine
+            world.successor = successor
             try:
                 await body(world)
             finally:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from signal import Signals
 
 from engine.bus import MemoryBus
-from engine.errors import BusError, RuntimeFailure
+from engine.errors import BusError, NoHost, RemoteError, RuntimeFailure
 from engine.messages import (
     ActorStarted,
     ActorStopping,
@@ -13,14 +13,15 @@ from engine.messages import (
     ControlRequest,
     StopActor,
 )
-from engine.runtime.base import Exit, Runtime
+from engine.runtime.base import Exit, Living, Runtime
 from tests.actors.world import QUICK, until
 
 
 class FakeRuntime(Runtime):
     """Actors that do as they are told: they report, stop politely, and end when the test says so.
 
-    ``ways[name]``: how an actor differs: "silent" never reports, "deaf" does not stop, "refused" cannot be spawned.
+    ``ways[name]``: how an actor differs: "silent" never reports, "deaf" does not stop, "refused" cannot be spawned,
+    "homeless" has no host for now, and where there is "no code" no strategy's can be had.
     ``holds[name]``: an event to wait for before it ends. ``answers``: what exchange actors say to a kind of query.
     """
 
@@ -32,14 +33,24 @@ class FakeRuntime(Runtime):
         self.ways = {}
         self.holds = {}
         self.answers = {}
+        self.found = ()
+        self.buses = {}
+        self.tried = []
         self.tasks = set()
 
     async def start(self):
         self.log.append(("start", ""))
+        for living in self.found:
+            # As actors do when they hear of another supervisor.
+            self._run(self._report(living.spec, self.buses[living.spec.name]))
+        return self.found
 
     async def spawn(self, spec):
+        self.tried.append(spec.name)
         if "refused" in self.ways.get(spec.name, ()):
             raise RuntimeFailure(f"{spec.name} cannot be started")
+        if "homeless" in self.ways.get(spec.name, ()):
+            raise NoHost("no living node has the place tokyo")
         self.specs.append(spec)
         self.log.append(("spawn", spec.name))
         self._lives(spec.name)
@@ -48,15 +59,25 @@ class FakeRuntime(Runtime):
         )
         bus.serve(lambda caller, message: self._heard(spec, bus, message))
         await bus.start()
+        self.buses[spec.name] = bus
         if "silent" not in self.ways.get(spec.name, ()):
             self._run(self._report(spec, bus))
         return 10_000 + len(self.specs)
+
+    async def cannot_load(self, path, place, cell):
+        return "on beta: there is no module mine" if any("no code" in ways for ways in self.ways.values()) else ""
 
     async def _report(self, spec, bus):
         info = {key: f"{key}.of.the.box" for key in ("rest", "ws", "ws_api", "api_key", "api_secret")}
         started = ActorStarted(actor=spec.name, incarnation=spec.incarnation, pid=1, info=info)
         with suppress(BusError):
-            await bus.request("supervisor", started)
+            while True:
+                try:
+                    await bus.request("supervisor", started)
+                except RemoteError:
+                    await asyncio.sleep(0.001)
+                else:
+                    return
 
     def _heard(self, spec, bus, message):
         if isinstance(message, StopActor):
@@ -156,6 +177,30 @@ class Engine:
         self.supervisor = supervisor
         self.runtime = runtime
         self.task = task
+
+    def incarnations(self):
+        return {name: self.supervisor.policy.incarnation(name) for name in self.supervisor.planned}
+
+    async def kill(self, *dead):
+        """End the supervisor as its process's death would, and then some actors, unseen."""
+        supervisor, runtime = self.supervisor, self.runtime
+
+        async def nothing():
+            """The dead clean nothing up."""
+
+        supervisor._clean_up = nothing
+        if supervisor._wakeup is not None:
+            supervisor._wakeup.cancel()
+        for task in list(supervisor._tasks):
+            task.cancel()
+        supervisor.ground.network.kill("supervisor")
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        runtime.on_exit = lambda ended: None
+        for name in dead:
+            runtime.end(name, signal=9)
+        specs = {spec.name: spec for spec in runtime.specs}
+        runtime.found = [Living(spec=specs[name], pid=1) for name in runtime.living()]
 
     def state(self, name):
         return self.supervisor.policy.state(name).value

@@ -92,7 +92,7 @@ def test_actors_at_a_box_are_started_with_its_address_once_it_listens(engine_wor
 
 
 def test_a_box_that_never_comes_up_can_be_stopped(engine_world, monkeypatch):
-    monkeypatch.setattr(module, "BETWEEN_LIVES_S", 0.1)
+    monkeypatch.setattr("engine.actors.shutdown.BETWEEN_LIVES_S", 0.1)
 
     async def body(world):
         engine = await world.engine(ways={"venue": {"silent"}}, wait=False)
@@ -107,7 +107,7 @@ def test_a_box_that_never_comes_up_can_be_stopped(engine_world, monkeypatch):
 
 @pytest.mark.parametrize("with_strategy", [True, False])
 def test_an_engine_can_be_stopped_before_its_box_is_there(engine_world, monkeypatch, with_strategy):
-    monkeypatch.setattr(module, "BETWEEN_LIVES_S", 0.1)
+    monkeypatch.setattr("engine.actors.shutdown.BETWEEN_LIVES_S", 0.1)
 
     async def body(world):
         changes = {} if with_strategy else {"strategies": {}}
@@ -447,5 +447,53 @@ def test_who_works_at_a_box_that_came_back_elsewhere_is_started_anew_with_its_ad
         engine.supervisor._on_message(None, moved)
         assert all(engine.runtime.of("spawn").count(name) == 2 for name in names)
         await engine.stop()
+
+    engine_world(body)
+
+
+def test_an_actor_without_a_host_waits_for_one_and_spends_nothing(engine_world, monkeypatch):
+    monkeypatch.setattr("engine.actors.policy.POSTPONED_NS", 10_000_000)
+
+    async def body(world):
+        engine = await world.engine(ways={MAKER: {"homeless"}}, wait=False, supervision={"budget": 0})
+        tried = engine.runtime.tried
+        await world.until(lambda: tried.count(MAKER) > 3)
+        assert engine.state(MAKER) in ("backing_off", "starting")
+        engine.runtime.ways.clear()
+        await engine.all_run()
+        assert (await engine.stop())["ok"]
+
+    engine_world(body)
+
+
+def test_a_strategy_whose_code_is_not_on_its_host_is_given_up_with_that_said(engine_world):
+    async def body(world):
+        engine = await world.engine(ways={MAKER: {"no code"}}, wait=False)
+        await world.until(lambda: engine.supervisor.planned and engine.state(MAKER) == "failed")
+        assert MAKER not in engine.runtime.tried
+        report = await engine.stop()
+        assert report["problems"] == ["strategy.maker cannot be started: on beta: there is no module mine"]
+
+    engine_world(body)
+
+
+def test_a_strategy_whose_code_is_not_on_its_host_is_not_attached(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.ways["strategy.extra"] = {"no code"}
+        answer = await engine.ask("attach", name="extra", strategy=MARKET_MAKER, pairs=["binance/BTC-USDT"])
+        assert (answer.ok, answer.error) == (False, "on beta: there is no module mine")
+        assert "strategy.extra" not in engine.supervisor.planned
+        assert not list((engine.supervisor.paths.state / "attached").glob("*"))
+
+    engine_world(body)
+
+
+def test_the_status_names_the_place_of_each_actor(engine_world):
+    async def body(world):
+        config = strategies(place="tokyo")
+        engine = await world.engine(runtime="cluster", strategies=config)
+        rows = {row["name"]: row for row in engine.supervisor.status()["actors"]}
+        assert (rows[MAKER]["place"], rows[EXCHANGE]["place"]) == ("tokyo", "")
 
     engine_world(body)

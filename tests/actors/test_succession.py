@@ -1,0 +1,124 @@
+"""What one supervisor of an engine leaves to the next, and what that one makes of it."""
+
+import pytest
+
+from engine.actors.succession import Succession
+from engine.errors import ConfigError
+from tests.actors.world import until
+
+EXCHANGE, MAKER, CLOCK = "exchange.binance.main", "strategy.maker", "clock"
+CRASHED = {
+    "maker": {
+        "strategy": "engine.strategies.market_maker:MarketMaker",
+        "pairs": ["binance/BTC-USDT"],
+        "on_crash": "cancel",
+    }
+}
+
+
+def test_what_is_left_is_there_for_the_same_engine_alone(tmp_path):
+    file = tmp_path / "succession.json"
+    first = Succession("e-1", 5, file)
+    assert not first.inherited
+    first.problem("a connector is down")
+    first.detached("maker")
+    first.to_stop("engine stop")
+    second = Succession("e-1", 99, file)
+    assert second.inherited
+    assert second.legacy == first.legacy
+    assert second.legacy.began_mono_ns == 5
+    other = Succession("e-2", 99, file)
+    assert not other.inherited
+    assert (other.legacy.stop, other.legacy.problems, other.legacy.detached) == ("", [], [])
+
+
+def test_a_strategy_that_is_attached_again_is_wanted_again(tmp_path):
+    first = Succession("e-1", 5, tmp_path / "succession.json")
+    first.detached("maker")
+    first.attached("maker")
+    assert Succession("e-1", 5, tmp_path / "succession.json").legacy.detached == []
+
+
+def test_a_legacy_that_cannot_be_read_is_refused(tmp_path):
+    file = tmp_path / "succession.json"
+    file.write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Succession("e-1", 5, file)
+
+
+def test_the_next_supervisor_takes_over_who_lives_and_starts_who_does_not(engine_world):
+    async def body(world):
+        first = await world.engine()
+        before = first.incarnations()
+        second = await world.successor(first, dead=[EXCHANGE])
+        after = second.incarnations()
+        assert second.runtime.of("spawn")[len(first.supervisor.planned) :] == [EXCHANGE]
+        assert {name for name in after if after[name] != before[name]} == {EXCHANGE}
+        assert after[EXCHANGE] > max(before.values())
+        report = await second.stop()
+        assert report["ok"]
+
+    engine_world(body)
+
+
+def test_a_strategy_that_died_unseen_has_its_orders_cancelled_if_its_configuration_says_so(engine_world):
+    async def body(world):
+        first = await world.engine(strategies=CRASHED)
+        second = await world.successor(first, dead=[MAKER])
+        await until(lambda: ("CancelAll", EXCHANGE) in second.runtime.log)
+        await second.stop()
+
+    engine_world(body)
+
+
+def test_who_works_at_a_box_that_died_unseen_is_started_anew_with_its_address(engine_world):
+    async def body(world):
+        first = await world.engine()
+        before = first.incarnations()
+        second = await world.successor(first, dead=["venue"])
+        at_it = [name for name, planned in second.supervisor.planned.items() if planned.box == "venue"]
+        await until(lambda: all(second.incarnations()[name] > before[name] for name in at_it))
+        assert second.incarnations()[CLOCK] == before[CLOCK]
+        await second.stop()
+
+    engine_world(body)
+
+
+def test_an_actor_that_is_not_wanted_any_more_is_ended(engine_world):
+    async def body(world):
+        first = await world.engine()
+        first.supervisor.succession.detached("maker")
+        second = await world.successor(first)
+        assert MAKER not in second.supervisor.planned
+        assert ("SIGTERM", MAKER) in second.runtime.log
+        assert MAKER not in second.runtime.living()
+        await second.stop()
+
+    engine_world(body)
+
+
+def test_an_engine_that_was_told_to_stop_stops_and_starts_nothing(engine_world):
+    async def body(world):
+        first = await world.engine()
+        first.supervisor.succession.to_stop("engine stop")
+        first.supervisor.succession.problem("a connector is down")
+        second = await world.successor(first, dead=[MAKER], wait=False)
+        report = await second.task
+        assert second.runtime.of("spawn")[len(first.supervisor.planned) :] == []
+        assert EXCHANGE in second.runtime.of("stop")
+        assert report["problems"] == ["a connector is down"]
+        assert not report["ok"]
+
+    engine_world(body)
+
+
+def test_the_time_of_a_run_is_counted_from_its_first_supervisor(engine_world):
+    async def body(world):
+        first = await world.engine()
+        first.supervisor.succession.legacy.began_mono_ns -= 3600 * 10**9
+        first.supervisor.succession.save()
+        second = await world.successor(first, seconds=1800, wait=False)
+        report = await second.task
+        assert report["seconds"] >= 3600
+
+    engine_world(body)
