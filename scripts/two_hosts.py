@@ -79,6 +79,7 @@ class Host:
         self.pid = int(children[0])
         self.hold = Path(hold)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.ray: subprocess.Popen[bytes] | None = None
 
     def path(self, inside: str) -> Path:
         """A file of the host, as this process sees it."""
@@ -113,6 +114,10 @@ class Host:
             check=False,
             text=True,
         )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._outer.poll() is None
 
     def kill(self) -> None:
         """Pull the plug."""
@@ -174,13 +179,25 @@ class TwoHosts:
 
     def start_ray(self) -> None:
         """A node on each host, the head on alpha; returns when both are members."""
+        self._start_node(self.alpha, "--head", "--port", str(PORT), "--include-dashboard", "false")
+        self.join_beta()
+
+    def join_beta(self) -> None:
+        """The second node, for the first time or again; returns when it is a member."""
+        self._start_node(self.beta, "--address", self.address, "--labels", "place=beta")
+
+    def revive_beta(self) -> None:
+        """Another host in the place of one that was killed: nothing that it had is left."""
+        self.beta.close()
+        self.hosts[1] = Host(self.beta.name, self.beta.netns, self.beta.address)
+
+    def _start_node(self, host: Host, *arguments: str) -> None:
+        output = "/tmp/ray.out"
+        host.path(output).unlink(missing_ok=True)
         common = ["--num-cpus", "0", "--object-store-memory", "80000000", "--disable-usage-stats", "--block"]
-        head = ["ray", "start", "--head", "--port", str(PORT), "--include-dashboard", "false"]
-        self.alpha.start([*head, "--node-ip-address", self.alpha.address, *common], self.environment, "/tmp/ray.out")
-        self._until(lambda: _started(self.alpha), "the head")
-        node = ["ray", "start", "--address", self.address, "--labels", "place=beta"]
-        self.beta.start([*node, "--node-ip-address", self.beta.address, *common], self.environment, "/tmp/ray.out")
-        self._until(lambda: _started(self.beta), "the second node")
+        command = ["ray", "start", *arguments, "--node-ip-address", host.address, *common]
+        host.ray = host.start(command, self.environment, output)
+        self._until(host, lambda: "Ray runtime started" in host.path(output).read_text(), f"the node of {host.name}")
 
     @property
     def address(self) -> str:
@@ -236,18 +253,12 @@ class TwoHosts:
     def _link(self, state: str) -> None:
         _do("ip", "-n", self._netns()[1], "link", "set", "cable", state)
 
-    def _until(self, condition: Any, what: str) -> None:
+    def _until(self, host: Host, condition: Any, what: str) -> None:
         deadline = time.monotonic() + RAY_START_S
         while not condition():
-            if time.monotonic() > deadline or any(p.poll() is not None for h in self.hosts for p in h.processes):
-                files = [host.path("/tmp/ray.out") for host in self.hosts]
-                logs = "\n".join(file.read_text() for file in files if file.exists())
-                raise RuntimeError(f"{what} did not come up:\n{logs}")
+            if time.monotonic() > deadline or (host.ray is not None and host.ray.poll() is not None):
+                raise RuntimeError(f"{what} did not come up:\n{host.path('/tmp/ray.out').read_text()}")
             time.sleep(0.2)
-
-
-def _started(host: Host) -> bool:
-    return "Ray runtime started" in host.path("/tmp/ray.out").read_text()
 
 
 def _do(*command: str) -> None:

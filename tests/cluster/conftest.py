@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.simulation.postgres_server import postgres_server
+from scripts.two_hosts import TwoHosts
 from tests.system.harness import ROOT, Engine
 
 Launch = Callable[..., Engine]
@@ -25,3 +27,19 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     yield start
     for engine in started:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[TwoHosts]:
+    """Two hosts, with a Ray node on each."""
+    with TwoHosts() as made:
+        made.start_ray()
+        yield made
+
+
+@pytest.fixture
+def far_database(hosts: TwoHosts) -> Iterator[tuple[str, str]]:
+    """A database in the network of alpha that outlives its host: its address there, and for this process."""
+    with postgres_server(network=(hosts.alpha.netns, hosts.alpha.address)) as server:
+        address = server.database()
+        yield server.remote(address), address

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Launch
-from tests.system.harness import ROOT
+from tests.system.harness import ROOT, descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray"), pytest.mark.timeout(240)]
 START_S = 120.0
@@ -23,7 +23,7 @@ def test_only_the_runtime_knows_ray() -> None:
     assert all(path.parent == ROOT / "engine" / "runtime" for path in knowing)
 
 
-def test_the_engine_trades_in_a_cell_and_outlives_the_death_of_an_actor_and_of_the_cell(launch: Launch) -> None:
+def test_the_engine_trades_in_a_cell_and_outlives_all_but_the_node_of_its_own(launch: Launch) -> None:
     engine = launch()
     engine.wait("the engine to be up", lambda status: status["fills"] >= 1, START_S)
     before = engine.pids()
@@ -33,19 +33,40 @@ def test_the_engine_trades_in_a_cell_and_outlives_the_death_of_an_actor_and_of_t
     assert engine.pids()["order_book.binance.0"] == before["order_book.binance.0"]
 
     before = engine.pids()
+    engine.kill("supervisor")
+    engine.wait(
+        "another supervisor, which took over who lives",
+        lambda status: {row["state"] for row in status["actors"]} == {"running"},
+        START_S,
+    )
+    after = engine.pids()
+    assert after.pop("supervisor") != before.pop("supervisor")
+    assert after == before
+
     os.kill(cell_pid(engine.paths.state), signal.SIGKILL)
     for name in ("clock", "order_book.binance.0", "exchange.binance:us.main", "strategy.maker_a", "venue.venue_b"):
         engine.wait_restarted(name, before[name], START_S)
     engine.wait_trading(2, START_S)
 
-    report = engine.interrupt()
-    assert report["exit_code"] == 0, engine.tail()
+    # The node is this process's; with it everything ends, by the dead-man switches.
+    actors, node = set(engine.pids().values()), descendants(engine.process.pid)
+    engine.process.kill()
+    engine.process.wait()
+    engine.assert_ended(actors, 30.0)
+    engine.assert_nothing_left(30.0)
+
+    # What follows is a recovery, and misses nothing.
+    again = launch()
+    again.wait_trading(1, START_S)
+    report = again.interrupt()
+    assert report["exit_code"] == 0, again.tail()
     assert report["ok"]
     assert report["runtime"] == "cluster"
     assert (report["fills_missed"], report["fills_duplicated"]) == (0, 0)
     assert report["orders"]["open"] == 0
-    # Everything of the engine's own Ray node has gone with it.
-    assert not list(engine.paths.run.parent.glob(f"{engine.paths.run.name}*"))
+    # Everything of the engines' own Ray nodes has gone with them.
+    engine.assert_ended(node, 60.0)
+    assert not list(again.paths.run.parent.glob(f"{again.paths.run.name}*"))
 
 
 def cell_pid(state: Path) -> int:
