@@ -73,7 +73,8 @@ def test_what_is_left_of_earlier_rounds_is_nothing(
     at = sum(HEADER.size + len(body) for _, body in last[:-1])
     content = path.read_bytes()
     part = min(torn, size - 1)
-    path.write_bytes(content[: at + part] + b"\xff" * (size - part) + content[at + size :])
+    other = bytes(byte ^ 0xFF for byte in content[at + part : at + size])
+    path.write_bytes(content[: at + part] + other + content[at + size :])
     assert read_front(path, flushed, LIFE) == last[:-1]
 
 
