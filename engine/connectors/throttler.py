@@ -55,6 +55,7 @@ class Throttler:
         self._limits = dict(limits)
         self._lanes: dict[tuple[Priority, _Costs], _Lane] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self.waiting = 0
         self.waited = 0
         self.refused = 0
@@ -193,10 +194,10 @@ class Throttler:
         loop = asyncio.get_running_loop()
         at = loop.time() + max(wait_ns, _LEAST_WAIT_NS) / 1e9
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._let_out)
+        self._timer, self._timer_at = loop.call_at(at, self._let_out), at
 
     def _let_out(self) -> None:
         """Let out what there is room for, in order, and plan the next look."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from engine.clock import WallClock
+from engine.connectors import throttler as throttler_module
 from engine.connectors.errors import RateLimited, TransportError, never_sent
 from engine.connectors.throttler import ACCOUNT, MOST_SILENCE_S, Priority, RateLimit, Throttler
 
@@ -69,6 +71,23 @@ def test_a_request_waits_for_room_and_no_longer(run: Any) -> None:
         assert sent[-1] - sent[0] < 2 * S
 
     run(work())
+
+
+def test_waits_that_a_loop_takes_for_none_are_waits_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop rounds to milliseconds, and has no time for a timer that is due at once."""
+    monkeypatch.setattr(throttler_module, "_LEAST_WAIT_NS", 100_000)
+
+    async def work() -> None:
+        of = throttler(1, 5)
+        of.try_acquire(ONE, Priority.CANCEL)
+        first = asyncio.ensure_future(of.acquire(ONE, Priority.CANCEL, soon()))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            of._arm(0)
+        await first
+        assert of.waiting == 0
+
+    uvloop.run(work())
 
 
 def test_the_pressing_go_first_and_their_like_in_order(run: Any) -> None:
