@@ -64,7 +64,7 @@ class Departure:
             await self._cancel_everything(deadline)
 
     async def audit(self, run_id: str) -> None:
-        """Ask the venue for the trades of this run's orders and compare them with the journal."""
+        """Ask the venue for the trades of this run's orders, compare them with the journal, and learn what is left."""
         desk = self._desk
         orders = desk.journal.run_orders(run_id)
         pairs = sorted({order.pair for order in orders})
@@ -74,6 +74,7 @@ class Departure:
                 if self._core.open_orders():
                     await self._reconciler.make_pass()
                 found = [fill for pair in pairs for fill in (await desk.client.fills(pair, since_ns=since_ns)).value]
+                await self._reconciler.ask_balances()
         except (VenueError, TimeoutError) as error:
             self._log.warning("the venue could not be asked for this run's trades", error=str(error))
             return

@@ -112,6 +112,10 @@ class Reconciler:
             fills = await self._client.fills(effect.pair, since_ns=effect.since_ns)
             for found in fills.value:
                 desk.take_fill(found)
+        await self.ask_balances()
+
+    async def ask_balances(self) -> None:
+        """Ask the venue for all balances."""
         orders = self._core.open_orders()
         self._take_balances(await self._client.balances(), orders)
 
