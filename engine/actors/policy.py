@@ -316,19 +316,15 @@ class SupervisorPolicy:
 
     def spawn_failed(self, name: str, now: int, detail: str) -> None:
         """No process could be started; counts like one that ended at once."""
-        self._observe(now)
-        actor = self._actors.get(name)
-        if actor is not None and actor.spawning:
-            actor.spawning = False
+        actor = self._not_spawned(name, now)
+        if actor is not None:
             self._after_exit(actor, now, expected=False, detail=detail)
 
     def spawn_postponed(self, name: str, now: int, detail: str) -> None:
         """There is nowhere to start it for now, which is nobody's failure: it is tried again, however long it takes."""
-        self._observe(now)
-        actor = self._actors.get(name)
-        if actor is None or not actor.spawning:
+        actor = self._not_spawned(name, now)
+        if actor is None:
             return
-        actor.spawning = False
         if actor.wish is _Wish.STOP or self._shutting_down:
             self._after_exit(actor, now, expected=False, detail=detail)
             return
@@ -337,15 +333,22 @@ class SupervisorPolicy:
 
     def spawn_refused(self, name: str, now: int, detail: str) -> None:
         """It cannot be started as things are, and trying again would change nothing: it is given up."""
-        self._observe(now)
-        actor = self._actors.get(name)
-        if actor is None or not actor.spawning:
+        actor = self._not_spawned(name, now)
+        if actor is None:
             return
-        actor.spawning = False
         if actor.wish is _Wish.STOP or self._shutting_down:
             self._after_exit(actor, now, expected=False, detail=detail)
         else:
             self._fail(actor, now, f"{name} cannot be started: {detail}")
+
+    def _not_spawned(self, name: str, now: int) -> _Actor | None:
+        """The actor whose process could not be started; None if nobody waits for one."""
+        self._observe(now)
+        actor = self._actors.get(name)
+        if actor is None or not actor.spawning:
+            return None
+        actor.spawning = False
+        return actor
 
     def started(self, name: str, incarnation: int, now: int) -> None:
         """The actor says that it is ready to serve. From here on it is expected to answer ticks."""
