@@ -575,6 +575,21 @@ def test_check_says_what_would_run(call: Any) -> None:
     assert "a tick every 1 s" in call("check", str(ROOT / "configs/demo.yml"))[1]
 
 
+@pytest.mark.parametrize("config", ["demo.yml", "two_hosts.yml", "two_venues.yml"])
+def test_check_takes_the_configurations_that_need_nothing(call: Any, config: str) -> None:
+    code, out, err = call("check", str(ROOT / "configs" / config))
+    assert (code, err) == (0, "")
+    assert "is valid; would run" in out
+
+
+def test_check_says_where_what_has_a_place_would_run(call: Any) -> None:
+    code, out, _ = call("check", str(ROOT / "configs/two_hosts.yml"), "--json")
+    rows = {actor["name"]: actor for actor in json.loads(out)["actors"]}
+    assert code == 0
+    assert (rows["mirror.binance:us.home"]["place"], rows["order_book.binance:us.0"]["place"]) == ("", "beta")
+    assert "books of binance:us" in rows["mirror.binance:us.home"]["what"]
+
+
 def test_venues_name_the_variables_of_their_keys(call: Any) -> None:
     rows = {row["venue"]: row for row in json.loads(call("venues", "--json")[1])}
     assert rows["binance:us"]["keys"] == ["BINANCE_US_API_KEY", "BINANCE_US_API_SECRET"]

@@ -133,6 +133,11 @@ def print_tables(*tables: Any) -> None:
         console.print(table)
 
 
+def plain(number: str) -> str:
+    """An exact decimal string for a person to read: without an exponent."""
+    return f"{Decimal(number):f}"
+
+
 def local_time(time_ns: int) -> str:
     """``2026-01-31 12:00:00.123`` in local time."""
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000)

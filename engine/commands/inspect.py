@@ -18,6 +18,7 @@ from engine.commands.common import (
     add_command,
     local_time,
     new_table,
+    plain,
     positive,
     print_json,
     print_tables,
@@ -260,9 +261,9 @@ def orders_table(orders: Sequence[Row]) -> Any:
             f"{order['connector']}/{order['pair']}",
             order["side"],
             order["order_type"],
-            order["size"],
+            plain(order["size"]),
             _text(order.get("price")),
-            order.get("filled", "0"),
+            plain(order.get("filled", "0")),
             order["state"],
             order.get("reason", ""),
             order["strategy"],
@@ -284,9 +285,9 @@ def fills_table(fills: Sequence[Row]) -> Any:
             local_time(fill["time_ns"]),
             f"{row['connector']}/{row['pair']}",
             row["side"],
-            fill["size"],
-            fill["price"],
-            f"{fill['fee']} {fill['fee_asset']}",
+            plain(fill["size"]),
+            plain(fill["price"]),
+            f"{plain(fill['fee'])} {fill['fee_asset']}",
             "maker" if fill["is_maker"] else "taker",
             fill["trade_id"],
             row["strategy"],
@@ -300,7 +301,7 @@ def balances_table(balances: Mapping[str, Mapping[str, Row]]) -> Any:
     table = new_table("", ["account", "asset", "total", "available"], right=["total", "available"])
     for account, assets in sorted(balances.items()):
         for asset, balance in sorted(assets.items()):
-            table.add_row(account, asset, balance["total"], balance["available"])
+            table.add_row(account, asset, plain(balance["total"]), plain(balance["available"]))
     return table
 
 
@@ -318,7 +319,7 @@ def balance_history_table(rows: Sequence[Row]) -> Any:
     table = new_table("", ["time", "account", "asset", "total", "available"], right=["total", "available"])
     for row in rows:
         account = f"{row['connector']}/{row['account']}"
-        table.add_row(local_time(row["time_ns"]), account, row["asset"], row["total"], row["available"])
+        table.add_row(local_time(row["time_ns"]), account, row["asset"], plain(row["total"]), plain(row["available"]))
     return table
 
 

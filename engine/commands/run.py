@@ -21,6 +21,7 @@ from engine.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from engine.actors.plan import PlannedActor
     from engine.config import EngineConfig, RunOptions
 
 _VIEW_LEAVES_S = 3.0
@@ -154,22 +155,25 @@ def _check(args: argparse.Namespace) -> int:
             "name": planned.name,
             "kind": planned.kind,
             "venue": planned.connector,
-            "host": os.uname().nodename,
-            "what": _describe(config, planned.kind, planned.connector, planned.name),
+            "place": ", ".join(planned.place),
+            "host": "" if planned.place else os.uname().nodename,
+            "what": _describe(config, planned),
         }
         for planned in plan(config, 0, args.state.absolute())
     ]
     if args.json:
         print_json({"ok": True, "engine": config.name, "runtime": config.runtime, "actors": actors})
         return 0
-    table = new_table(f"{args.config} is valid; would run", ["actor", "host", "what"])
+    table = new_table(f"{args.config} is valid; would run", ["actor", "where", "what"])
     for actor in actors:
-        table.add_row(actor["name"], actor["host"], actor["what"])
+        where = f"at {actor['place'].replace(', ', ', or at ')}" if actor["place"] else actor["host"]
+        table.add_row(actor["name"], where, actor["what"])
     print_tables(table)
     return 0
 
 
-def _describe(config: EngineConfig, kind: str, connector: str, name: str) -> str:
+def _describe(config: EngineConfig, planned: PlannedActor) -> str:
+    kind, connector, name = planned.kind, planned.connector, planned.name
     if kind == "clock":
         return f"a tick every {config.clock.interval:g} s"
     if kind == "recorder":
@@ -184,6 +188,9 @@ def _describe(config: EngineConfig, kind: str, connector: str, name: str) -> str
     if kind == "strategy":
         strategy = config.strategies[name.partition(".")[2]]
         return f"{strategy.strategy} on {', '.join(strategy.pairs)}"
+    if kind == "mirror":
+        mirror = planned.params["mirror"]
+        return f"books of {mirror['connector']} for who reads them there: {', '.join(mirror['pairs'])}"
     settings = config.connectors[connector]
     where = f"{settings.venue} at the box {settings.at}" if settings.at else f"{settings.venue}, the real venue"
     return f"{where}: {', '.join(settings.pairs)}" if kind == "order_book" else f"{where}: {settings.account}"
