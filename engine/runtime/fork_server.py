@@ -24,7 +24,7 @@ from typing import Final
 
 from engine.errors import RuntimeFailure
 from engine.runtime.child import Birth, become
-from engine.runtime.locks import HeldLock, held_locks, take_lock
+from engine.runtime.locks import HeldLock, held_locks, is_held, take_lock
 from engine.runtime.paths import EnginePaths
 from engine.runtime.processes import kill_group, reap, set_title
 from engine.runtime.protocol import (
@@ -55,6 +55,8 @@ HEAVY: Final = (
 LOCK_POLL_S: Final = 0.05
 TERM_S: Final = 1.0
 KILL_S: Final = 5.0
+NODE_ENDS_S: Final = 20.0
+"""How long all of a host's part in a cluster takes to end when its Ray node has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +148,24 @@ class ForkServer:
             if not self._wait_for_all(TERM_S):
                 self._signal_all(signal.SIGKILL)
                 self._wait_for_all(KILL_S)
-        # Another engine that holds the state folder by now has taken over what is left.
-        if take_lock(self._paths.state_lock) is not None:
+        if self._nobody_follows():
             self._paths.remove()
             whole = EnginePaths.for_state(self._paths.state)
             if self._paths.cell and not whole.others_live():
                 whole.remove()
+
+    def _nobody_follows(self) -> bool:
+        """Whether the state folder is free: another engine that holds it has taken over what is left.
+
+        A cell's may be held by a supervisor that is ending with the cell's node, and is waited for; one that lives
+        makes another cell.
+        """
+        until = time.monotonic() + (NODE_ENDS_S if self._paths.cell else 0.0)
+        while take_lock(self._paths.state_lock) is None:
+            if time.monotonic() >= until or is_held(self._paths.cell_lock):
+                return False
+            time.sleep(LOCK_POLL_S)
+        return True
 
     def _others(self) -> list[HeldLock]:
         return held_locks(self._paths.run)

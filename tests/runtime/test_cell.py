@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,14 +17,14 @@ import pytest
 
 from engine.runtime.base import ActorSpec
 from engine.runtime.cell import Cell, CellSettings, CellState, Spawned
+from engine.runtime.paths import EnginePaths
 
 pytestmark = pytest.mark.processes
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@asynccontextmanager
-async def cell(state: Path) -> AsyncIterator[Cell]:
-    settings = CellSettings(
+def settings(state: Path) -> CellSettings:
+    return CellSettings(
         name="here",
         engine_id="e-1",
         home="node",
@@ -31,7 +34,11 @@ async def cell(state: Path) -> AsyncIterator[Cell]:
         preload=[],
         identity=b"no certificate",
     )
-    made = Cell(msgspec.msgpack.encode(settings), "node", "127.0.0.1")
+
+
+@asynccontextmanager
+async def cell(state: Path) -> AsyncIterator[Cell]:
+    made = Cell(msgspec.msgpack.encode(settings(state)), "node", "127.0.0.1")
     try:
         yield made
     finally:
@@ -97,3 +104,48 @@ def test_whether_a_strategys_code_is_here_is_tried_by_another_process(run: Run, 
             assert not list((state / "logs").glob("import-*"))
 
     run(body())
+
+
+CELL = """
+import asyncio, sys
+from engine.runtime.cell import Cell
+async def body():
+    await Cell(bytes.fromhex(sys.argv[1]), "node", "127.0.0.1").start()
+    print("up", flush=True)
+    await asyncio.sleep(3600)
+asyncio.run(body())
+"""
+SUPERVISOR = """
+import sys, time
+from engine.runtime.paths import EnginePaths
+paths = EnginePaths.for_state(sys.argv[1])
+with paths.lock_state():
+    paths.create()
+    print("up", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_supervisor_that_ends_right_after_its_cell_leaves_nothing_behind(state: Path) -> None:
+    """As when a Ray node ends: nobody is left then but the cell's fork server."""
+    supervisor = begun(SUPERVISOR, str(state))
+    held = begun(CELL, msgspec.msgpack.encode(settings(state)).hex())
+    whole, part = EnginePaths.for_state(state), EnginePaths.for_state(state, "here")
+    with supervisor, held:
+        held.kill()
+        held.wait()
+        time.sleep(0.5)
+        assert whole.run.exists()
+        supervisor.kill()
+        supervisor.wait()
+    deadline = time.monotonic() + 30.0
+    while any(folder.exists() for folder in (whole.run, whole.shm, part.run)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def begun(program: str, argument: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", program, argument], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
