@@ -75,8 +75,9 @@ class Journal(JournalReader):
     """The journal of one account, for its one writer.
 
     ``run_id`` names the engine's run; orders and refusals are kept with it. The file and its folder are made if they
-    are missing. ``deferred``: commits go to the front log first. Raises :class:`JournalError` if another process has
-    it, if it belongs to another account, was written by a newer engine, or cannot be read.
+    are missing. ``deferred``: commits go to the front log first. ``lock_wait_s``: how long to wait for whoever has it.
+    Raises :class:`JournalError` if another process has it, if it belongs to another account, was written by a newer
+    engine, or cannot be read.
     """
 
     copies: ClassVar[bool] = False
@@ -91,6 +92,7 @@ class Journal(JournalReader):
         run_id: str = "",
         *,
         deferred: bool = True,
+        lock_wait_s: float = LOCK_WAIT_S,
     ) -> None:
         self._clock = clock
         self._run_id = run_id
@@ -106,7 +108,7 @@ class Journal(JournalReader):
         self._pending: list[Commit] = []
         self._seen = SeenIds(self._newest_id)
         self._log = WriteAheadLog(Path(path))
-        self._lock = _lock(Path(path))
+        self._lock = _lock(Path(path), lock_wait_s)
         self._front: FrontLog | None = None
         try:
             self._open(Path(path))
@@ -129,7 +131,7 @@ class Journal(JournalReader):
             owner = reader.owner
             reader.close()
             with suppress(JournalHeld):
-                Journal(path, *owner, time, deferred=False).close()
+                Journal(path, *owner, time, deferred=False, lock_wait_s=0.0).close()
             reader = JournalReader(path)
         return reader
 
@@ -368,18 +370,18 @@ def _fitting(front: Path) -> Iterator[None]:
         ) from error
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, wait_s: float) -> int:
     """Hold the journal for this process. A lock file, as SQLite's own locks on the journal end with any descriptor."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    until = time.monotonic() + LOCK_WAIT_S
+    until = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < until:
-                time.sleep(LOCK_WAIT_S / 20)
+                time.sleep(wait_s / 20)
                 continue
             os.close(descriptor)
             raise JournalHeld(f"{path}: another process writes this journal; stop that engine first") from None
