@@ -87,6 +87,11 @@ class VirtualProcess:
         self._on_fuse = burnt
         self._watch()
 
+    def snuff(self) -> None:
+        """Put out a fuse that has not burnt down."""
+        self._fuse, self._on_fuse = 0, None
+        self._watch()
+
     def kill(self) -> None:
         """End it as SIGKILL does: nothing of it runs any more, and nothing it cleans up reaches anyone."""
         if self.gone:

@@ -94,9 +94,17 @@ class Injector:
         engine = world.engine
         if engine is None or engine.gone or world.supervisor is None:
             return
-        burnt = asyncio.Event()
-        engine.light_fuse(fault.args["steps"], burnt.set)
-        await burnt.wait()
+        burnt, ended = asyncio.Event(), asyncio.Event()
+
+        def burn() -> None:
+            burnt.set()
+            ended.set()
+
+        engine.light_fuse(fault.args["steps"], burn)
+        engine.on_death.append(ended.set)
+        await ended.wait()
+        if not burnt.is_set():
+            return  # another of its kind was the first
         world.count("kill_supervisor")
         world.kills["supervisor"] += 1
         await world.kill_engine()

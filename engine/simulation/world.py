@@ -105,6 +105,7 @@ class World:
         self.start_engine()
         await strike(self)
         await self._sleep_until(TRADING_S)
+        self._snuff()
         self.tell("world", "trading ends")
         if await self._quiet():
             for venue in self.venues.values():
@@ -114,6 +115,15 @@ class World:
                 self.find(text)
             self.tell("world", "quiet: the engine stops")
         await self._stop()
+
+    def _snuff(self) -> None:
+        """Faults end: what was to die later lives."""
+        runtime = self.runtime
+        seats = [runtime.seat(name) for name in runtime.residents] if runtime is not None else []
+        processes = [self.engine, *(venue.process for venue in self.venues.values())]
+        for process in (*processes, *(seat.process for seat in seats if seat is not None)):
+            if process is not None:
+                process.snuff()
 
     def _end_all(self) -> None:
         """Nothing of the run lives on, however it ended."""

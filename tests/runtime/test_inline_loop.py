@@ -217,6 +217,19 @@ def test_a_fuse_kills_between_two_callbacks(loop, steps):
     assert len(seen) == steps // 2
 
 
+def test_a_fuse_that_was_put_out_burns_nothing(loop):
+    process = VirtualProcess("actor")
+
+    async def body():
+        loop.create_task(asyncio.sleep(5), context=process.context)
+        process.light_fuse(2, process.kill)
+        process.snuff()
+        await asyncio.sleep(50)
+
+    run(loop, body())
+    assert not process.gone
+
+
 def test_a_generator_left_half_way_is_closed_in_its_process_unless_that_is_dead(loop):
     living, dead = VirtualProcess("living"), VirtualProcess("dead")
     closed = []

@@ -46,6 +46,12 @@ def test_no_order_and_no_fill_is_lost_or_doubled_whatever_happens():
         assert sum(outcome.faults.values()) >= MIN_FAULTS, f"seed {outcome.seed}: {outcome.faults}"
 
 
+@pytest.mark.parametrize("seed", [1203, 1300])
+def test_faults_end_with_the_trading_also_those_that_waited_for_their_moment(seed):
+    """Two deaths of a supervisor planned at once; a venue too idle to meet its death in time."""
+    assert run_seed(seed).broken == []
+
+
 def test_a_seed_that_hangs_is_named_and_the_others_go_on(monkeypatch):
     def child(seeds, mode, folder):
         program = f"import time\nprint({outcome_line(seeds.start)!r}, flush=True)\ntime.sleep(600)"
