@@ -123,9 +123,11 @@ def test_one_engine_on_two_hosts_whatever_dies_and_whatever_is_cut(
         run.kill_all_on(beta)
         run.kill_all_on(alpha)
         run.trades("both", *both_venues)
-        rows, began = run.rows(), time.monotonic()
-        run.kill_cell(beta, "beta_alpha")
-        run.back([name for name, row in rows.items() if row["place"] == "beta, alpha"], rows, began, "a cell")
+        for host, cell, place in ((beta, "beta_alpha", "beta, alpha"), (alpha, "home", "")):
+            rows, began = run.rows(), time.monotonic()
+            run.kill_cell(host, cell)
+            of_it = [name for name, row in rows.items() if row["place"] == place and name != "supervisor"]
+            run.back(of_it, rows, began, f"a cell of {host.name}")
         assert run.rows()["exchange.binance:us.main"]["host"] == "beta"
         before, began = run.pids(), time.monotonic()
         run.kill(alpha, before.pop("supervisor"))
