@@ -116,7 +116,7 @@ class PeerRegistry:
         for callback in list(self._callbacks):
             try:
                 callback(event)
-            except Exception:
+            except Exception:  # one listener's mistake keeps no other from being told
                 log.exception("peer_callback_failed", peer=event.name, up=event.up)
 
 

@@ -128,7 +128,7 @@ class Link(asyncio.Protocol):
             self._session.received(decode_envelope(frame))
         except (msgspec.DecodeError, SessionError) as error:
             self._malformed(str(error))
-        except Exception:
+        except Exception:  # a session's mistake costs its link, and no other of this bus
             log.exception("session_failed", bus=self._context.name)
             self.abort("internal error")
 

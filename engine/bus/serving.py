@@ -282,7 +282,7 @@ class ServerSession:
             return
         try:
             answer = handler(self._caller, message)
-        except Exception:
+        except Exception:  # logged and counted: nobody waits for an answer to a tell
             self._failed(message)
             return
         if isinstance(answer, Awaitable):
@@ -336,7 +336,7 @@ class ServerSession:
     async def _finish_tell(self, message: Message, answer: Awaitable[Message | None]) -> None:
         try:
             await answer
-        except Exception:
+        except Exception:  # logged and counted: nobody waits for an answer to a tell
             self._failed(message)
 
     def _spawn(self, work: Any) -> None:

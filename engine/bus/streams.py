@@ -270,7 +270,7 @@ class Outlet:
         self._pump_booked = False
         try:
             self.pump()
-        except Exception:
+        except Exception:  # a history that fails costs the reader's link, and it asks again
             log.exception("replay_failed", bus=self._context.name, stream=self.stream.name)
             self._channel.abort(f"the history of {self.stream.name!r} failed")
 

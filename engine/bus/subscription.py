@@ -176,7 +176,7 @@ class Subscription:
             return
         try:
             self._handler(message, number)
-        except Exception:
+        except Exception:  # logged and counted: an actor that cannot go on ends itself by its context
             self._stats.handler_errors += 1
             log.exception("event_handler_failed", bus=self._context.name, stream=self.stream, number=number)
 
