@@ -33,6 +33,7 @@ from engine.orders.memory_store import forget_lines, name_line
 from engine.runtime.paths import EnginePaths
 from tests.actors.fake_engine import ENGINE, Engine, FakeGround
 from tests.actors.fake_venue import FakeClient, FakeConnector, FakeVenue
+from tests.actors.policy_shell import Shell
 from tests.actors.world import PAIR, World, until
 
 LEASE = {"ttl_ns": 900_000_000, "renew_ns": 50_000_000, "clock_error_ns": 50_000_000, "look_ns": 20_000_000}
@@ -233,3 +234,9 @@ def messages_of():
         started, stopping, stats, done = ActorStarted, ActorStopping, ActorStats, TickDone
 
     return Kinds
+
+
+@pytest.fixture
+def shell():
+    """A supervisor's policy, and what carries out its decisions."""
+    return Shell()

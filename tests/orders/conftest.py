@@ -12,6 +12,7 @@ import pytest
 from engine.clock import VirtualClock
 from engine.messages import (
     Accepted,
+    Balance,
     Fill,
     Order,
     OrderEvent,
@@ -55,6 +56,10 @@ RULE = TradingRule(
     min_size=Decimal("0.001"),
     min_notional=Decimal(5),
 )
+
+
+def balance(total: str) -> Balance:
+    return Balance(total=Decimal(total), available=Decimal(total))
 
 
 class Desk:
