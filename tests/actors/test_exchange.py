@@ -3,12 +3,10 @@
 import asyncio
 from decimal import Decimal
 
-import msgspec
 import pytest
 
 from engine.actors import exchange as exchange_module
-from engine.actors import reconciler as reconciler_module
-from engine.connectors.errors import InsufficientBalance, RateLimited, TransportError, UnknownOutcome, VenueRefused
+from engine.connectors.errors import InsufficientBalance, TransportError, UnknownOutcome
 from engine.errors import JournalError, RemoteError
 from engine.messages import (
     Accepted,
@@ -16,11 +14,8 @@ from engine.messages import (
     ActorStats,
     ActorStopping,
     Balance,
-    CancelAll,
-    CancelAllResult,
     CancelOrder,
     ControlReply,
-    FeeSchema,
     Fills,
     GetAccount,
     GetFills,
@@ -36,30 +31,7 @@ from engine.messages import (
     VenueBalanceUpdate,
 )
 from engine.orders.journal import Journal
-
-NAME = "exchange.box.main"
-DOWN = TransportError("no route", sent=False)
-
-
-class Client:
-    """Somebody who asks the exchange actor and reads its events."""
-
-    def __init__(self, bus):
-        self.bus = bus
-        self.events = []
-        self.balances = {}
-        bus.subscribe(NAME, "orders", lambda event, number: self.events.append(event))
-        bus.subscribe(NAME, "balances", lambda event, number: self.balances.update(event.balances))
-
-    async def ask(self, message, timeout=3.0):
-        return await self.bus.request(NAME, message, timeout=timeout)
-
-    def kinds(self, client_order_id="e-1"):
-        return [event.kind for event in self.events if event.order.client_order_id == client_order_id]
-
-
-async def client(world, name="strategy.maker"):
-    return Client(await world.bus(name))
+from tests.actors.exchange_client import DOWN, NAME, client
 
 
 def test_the_account_comes_up_and_takes_an_order_to_its_end(exchange_world, order):
@@ -349,75 +321,6 @@ def test_a_cancel_that_crossed_a_fill_shows_the_fill(exchange_world, order):
     exchange_world(body)
 
 
-def test_cancel_all_says_what_it_did(exchange_world, order):
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        for name, strategy in (("e-1", "maker"), ("e-2", "other"), ("e-3", "maker")):
-            await maker.ask(order(name, strategy=strategy))
-        await world.until(lambda: len(maker.events) == 3)
-        result = await maker.ask(CancelAll(strategy="maker"))
-        assert result == CancelAllResult(cancelled=["e-1", "e-3"])
-        assert [order.client_order_id for order in venue.open] == ["e-2"]
-        assert await maker.ask(CancelAll(pair="ETH-USDT")) == CancelAllResult(cancelled=[])
-        assert await maker.ask(CancelAll()) == CancelAllResult(cancelled=["e-2"])
-
-    exchange_world(body)
-
-
-def test_S20_cancel_all_does_not_call_cancelled_what_was_filled(exchange_world, order):
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        names = ("e-1", "e-2", "e-3")
-        for name in names:
-            await maker.ask(order(name))
-        await world.until(lambda: len(maker.events) == 3)
-        held = asyncio.Event()
-        venue.next("cancel", wait=held, forever=True)
-        asked = asyncio.create_task(maker.ask(CancelAll()))
-        await world.until(lambda: venue.count("cancel") == 3)
-        venue.trade("e-2", "1")
-        venue.end("e-3", OrderState.EXPIRED)
-        await world.until(lambda: len(maker.events) == 6)
-        held.set()
-        assert await asked == CancelAllResult(cancelled=["e-1"], ended={"e-2": "filled", "e-3": "expired"})
-
-    exchange_world(body)
-
-
-def test_cancel_all_waits_as_long_as_it_was_told(exchange_world, order):
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.next("cancel", before=VenueRefused(-1, "not now"), forever=True)
-        result = await maker.ask(CancelAll(within_ns=50_000_000))
-        assert (result.cancelled, list(result.failed)) == ([], ["e-1"])
-        venue.script.clear()
-
-    exchange_world(body)
-
-
-def test_cancel_all_names_what_stays_open(exchange_world, order, monkeypatch):
-    from engine.actors import departure as module
-
-    monkeypatch.setattr(module, "CANCEL_ALL_TIMEOUT_S", 0.05)
-
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.next("cancel", before=VenueRefused(-1, "not now"), forever=True)
-        result = await maker.ask(CancelAll())
-        assert (result.cancelled, list(result.failed)) == ([], ["e-1"])
-        venue.script.clear()
-
-    exchange_world(body)
-
-
 def test_events_go_on_where_the_journal_ended(exchange_world, order):
     async def body(world, venue):
         first = await world.exchange()
@@ -464,53 +367,6 @@ def test_an_order_that_was_under_way_in_a_crash_is_asked_for(exchange_world, ord
     exchange_world(body)
 
 
-def test_a_fill_that_the_stream_missed_is_found_when_it_comes_back(exchange_world, order):
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.trade("e-1", "0.25", told=False)
-        venue.subscribed()
-        await world.until(lambda: OrderEventKind.FILL in maker.kinds())
-        venue.unsubscribed()
-        venue.trade("e-1", "0.75", told=False)
-        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
-        assert [event.fill.size for event in maker.events if event.fill] == [Decimal("0.25"), Decimal("0.75")]
-
-    exchange_world(body)
-
-
-def test_without_the_user_stream_the_venue_is_asked_often(exchange_world, order):
-    async def body(world, venue):
-        await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        world.network.kill("user_stream.box.main")
-        before = venue.count("open_orders")
-        await world.until(lambda: venue.count("open_orders") > before + 2)
-        venue.trade("e-1", "1", told=False)
-        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
-
-    exchange_world(body)
-
-
-def test_a_stream_that_says_the_same_again_causes_no_pass(exchange_world):
-    async def body(world, venue):
-        running = await world.exchange()
-        await world.until(lambda: venue.stream.readers)
-        venue.subscribed()
-        await world.until(lambda: running.actor.reconciler.stream_up and not running.actor.reconciler.wanted)
-        for _ in range(5):
-            venue.session -= 1
-            venue.subscribed()
-        await world.until(lambda: running.actor.metrics.counters.get("reconciliations", 0) >= 1)
-        assert not running.actor.reconciler.wanted
-
-    exchange_world(body)
-
-
 def test_a_fill_that_is_told_twice_counts_once(exchange_world, order):
     async def body(world, venue):
         await world.exchange()
@@ -525,20 +381,6 @@ def test_a_fill_that_is_told_twice_counts_once(exchange_world, order):
         assert maker.kinds().count(OrderEventKind.FILL) == 2
 
     exchange_world(body)
-
-
-def test_a_pass_that_fails_is_made_again(exchange_world):
-    async def body(world, venue):
-        running = await world.exchange()
-        await world.until(lambda: running.actor.metrics.counters.get("reconciliations", 0) >= 1)
-        before = running.actor.metrics.counters["reconciliations"]
-        venue.next("balances", before=DOWN)
-        venue.subscribed()
-        await world.until(lambda: running.actor.metrics.counters["reconciliations"] > before)
-        assert running.actor.metrics.network is NetworkStatus.CONNECTED
-
-    logs = exchange_world(body)
-    assert "reconciliation will be tried again" in [line["event"] for line in logs]
 
 
 def test_balances_are_told_as_they_change(exchange_world):
@@ -559,34 +401,6 @@ def test_balances_are_told_as_they_change(exchange_world):
     exchange_world(body)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_polite_end_cancels_what_is_open_unless_it_is_to_be_kept(exchange_world, order, keep):
-    async def body(world, venue):
-        running = await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        assert await running.stop(grace_ns=15_000_000_000, keep_orders=keep) == 0
-        assert [order.client_order_id for order in venue.open] == (["e-1"] if keep else [])
-        assert running.actor.client.closed == 1
-
-    exchange_world(body)
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_dead_man_cancels_what_is_open_unless_it_is_to_be_kept(exchange_world, order, keep):
-    async def body(world, venue):
-        running = await world.exchange(keep_orders=keep)
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        running.host.supervisor_died()
-        assert await running.code() == 0
-        assert [order.client_order_id for order in venue.open] == (["e-1"] if keep else [])
-
-    exchange_world(body)
-
-
 def test_an_earlier_life_of_a_strategy_places_nothing_once_a_later_one_has(exchange_world, order):
     async def body(world, venue):
         await world.exchange()
@@ -600,63 +414,6 @@ def test_an_earlier_life_of_a_strategy_places_nothing_once_a_later_one_has(excha
         assert isinstance(await other.request(NAME, order("e-3", strategy="other")), Accepted)
         await world.until(lambda: venue.count("place") == 2)
         assert venue.asked("place") == ["e-2", "e-3"]
-
-    exchange_world(body)
-
-
-def test_the_audit_of_a_run_without_fault(exchange_world, order):
-    async def body(world, venue):
-        supervisor = await world.supervisor()
-        running = await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.trade("e-1", "0.5")
-        await world.until(lambda: OrderEventKind.FILL in maker.kinds())
-        await running.stop(grace_ns=15_000_000_000)
-        gauges = supervisor.of(ActorStats)[-1].gauges
-        assert (gauges["fills_missed"], gauges["fills_duplicated"], gauges["fills"]) == (0, 0, 1)
-        assert gauges["orders"]["cancelled"] == 1
-        assert msgspec.convert(gauges["takings"][0]["base"], Decimal, strict=False) == Decimal("0.5")
-
-    exchange_world(body)
-
-
-def test_the_audit_counts_what_the_journal_lacks_and_what_the_venue_lacks(exchange_world, order):
-    async def body(world, venue):
-        supervisor = await world.supervisor()
-        running = await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.trade("e-1", "0.5")
-        venue.trade("e-1", "0.5")
-        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
-        lost, hidden = venue.fill_list[0], venue.fill_list[1]
-        venue.fill_list = [
-            msgspec.structs.replace(lost, fill=msgspec.structs.replace(lost.fill, trade_id="999")),
-            hidden,
-            msgspec.structs.replace(hidden, exchange_order_id="somebody else's"),
-        ]
-        await running.stop(grace_ns=15_000_000_000)
-        gauges = supervisor.of(ActorStats)[-1].gauges
-        assert (gauges["fills_missed"], gauges["fills_duplicated"]) == (1, 1)
-
-    logs = exchange_world(body)
-    (told,) = [line for line in logs if line["event"] == "the journal and the venue disagree on fills"]
-    assert (told["missed"], told["duplicated"]) == (["999"], ["1"])
-
-
-def test_an_audit_that_the_venue_does_not_answer_is_left_out(exchange_world, order):
-    async def body(world, venue):
-        supervisor = await world.supervisor()
-        running = await world.exchange()
-        maker = await client(world)
-        await maker.ask(order())
-        await world.until(lambda: maker.kinds())
-        venue.next("fills", before=DOWN, forever=True)
-        assert await running.stop(grace_ns=15_000_000_000) == 0
-        assert "fills_missed" not in supervisor.of(ActorStats)[-1].gauges
 
     exchange_world(body)
 
@@ -764,50 +521,6 @@ def test_W1_a_question_dated_by_a_clock_that_turns_out_wrong_ends_nothing_early(
         answered.set()
         await world.until(lambda: running.actor.core.counters["not_found_early"])
         assert maker.kinds() == [OrderEventKind.UNKNOWN]
-
-    exchange_world(body)
-
-
-@pytest.fixture
-def learning(monkeypatch):
-    monkeypatch.setattr(reconciler_module, "RULES_S", 0.01)
-    monkeypatch.setattr(reconciler_module, "LEARN_AGAIN_S", 0.01)
-
-
-def test_F34_rules_that_the_venue_changes_hold_from_then_on(exchange_world, order, learning):
-    """Also when it cannot be asked for a while, and for a pair whose rule could not be read at the start."""
-
-    async def body(world, venue):
-        venue.rules = {}
-        running = await world.exchange()
-        maker = await client(world)
-        assert (await maker.ask(order("e-1"))).reason is Reason.UNKNOWN_PAIR
-        venue.rules = {world.pair: world.rule}
-        await world.until(lambda: running.actor.core.rules)
-        assert isinstance(await maker.ask(order("e-2", price="100.01")), Accepted)
-        venue.next("rules", before=DOWN)
-        venue.next("rules", before=RateLimited(-1003, "too many", 1.0))
-        venue.rules = {world.pair: msgspec.structs.replace(world.rule, price_increment=Decimal("0.1"))}
-        await world.until(lambda: running.actor.core.rules[world.pair].price_increment == Decimal("0.1"))
-        refused = await maker.ask(order("e-3", price="100.01"))
-        assert refused.reason is Reason.OFF_INCREMENT
-        assert "price_increment 0.1" in refused.detail
-        asked = venue.count("rules")
-        venue.rules = {}
-        await world.until(lambda: venue.count("rules") > asked + 1)
-        assert isinstance(await maker.ask(order("e-4", price="100.1")), Accepted)
-
-    exchange_world(body)
-
-
-def test_F34_fees_that_could_not_be_asked_for_are_asked_for_again(exchange_world, learning):
-    async def body(world, venue):
-        venue.next("fees", before=DOWN)
-        venue.fees = {world.pair: FeeSchema(maker=Decimal("0.002"))}
-        running = await world.exchange()
-        await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.002"))
-        venue.fees = {world.pair: FeeSchema(maker=Decimal("0.001"))}
-        await world.until(lambda: running.actor.core._funds.fees[world.pair].maker == Decimal("0.001"))
 
     exchange_world(body)
 
