@@ -170,14 +170,16 @@ class ActorStopping(Message, tag=True, frozen=True):
 
 
 class ActorStats(Message, tag=True, frozen=True):
-    """Sent by an actor to the supervisor about once a second and at its end.
+    """Sent by an actor to the supervisor about twice a second, at its end, and when asked.
 
     ``counters`` only grow within an incarnation; ``gauges`` hold present values; ``histograms`` are
-    :class:`engine.metrics.Histogram` bucket counts. Keys are ``name`` or ``name/label``.
+    :class:`engine.metrics.Histogram` bucket counts. Keys are ``name`` or ``name/label``. ``number`` grows by one each
+    time within an incarnation: what was told may arrive after what was answered.
     """
 
     actor: str
     incarnation: int
+    number: int = 0
     network: NetworkStatus = NetworkStatus.NONE
     counters: dict[str, int] = {}
     gauges: dict[str, Any] = {}
@@ -200,6 +202,10 @@ class StopActor(Message, tag=True, frozen=True):
     grace_ns: int
     reason: str = ""
     keep_orders: bool = False
+
+
+class AskStats(Message, tag=True, frozen=True):
+    """From the supervisor to any actor: how do you stand right now? Answered with :class:`ActorStats`."""
 
 
 class AskTime(Message, tag=True, frozen=True):
@@ -633,6 +639,7 @@ AnyMessage = (
     | ActorStats
     | LogLine
     | StopActor
+    | AskStats
     | AskTime
     | TimeIs
     | ActorChanged

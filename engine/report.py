@@ -59,8 +59,8 @@ class ActorRecord:
     _finished_histograms: dict[str, Histogram] = field(default_factory=dict)
 
     def update(self, stats: ActorStats) -> None:
-        """Take newer statistics; those of an older incarnation than the present one are ignored."""
-        if stats.incarnation < self.current.incarnation:
+        """Take newer statistics; older ones, of this incarnation or another, are ignored."""
+        if (stats.incarnation, stats.number) < (self.current.incarnation, self.current.number):
             return
         if stats.incarnation > self.current.incarnation:
             self._finish()

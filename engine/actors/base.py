@@ -24,6 +24,7 @@ from engine.messages import (
     ActorStarted,
     ActorStats,
     ActorStopping,
+    AskStats,
     AskTime,
     ControlReply,
     Message,
@@ -54,6 +55,7 @@ class Metrics:
         self.gauges: dict[str, Any] = {}
         self.histograms: dict[str, Histogram] = {}
         self.network = NetworkStatus.NONE
+        self._messages = 0
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -68,9 +70,11 @@ class Metrics:
 
     def message(self, actor: str, incarnation: int) -> ActorStats:
         """All of it as it stands now."""
+        self._messages += 1
         return ActorStats(
             actor=actor,
             incarnation=incarnation,
+            number=self._messages,
             network=self.network,
             counters=dict(self.counters),
             gauges=dict(self.gauges),
@@ -252,8 +256,7 @@ class ActorHost:
 
     async def _say_goodbye(self, error: str) -> None:
         context = self.context
-        self.actor.collect()
-        context.bus.tell(SUPERVISOR, context.metrics.message(context.name, context.incarnation))
+        context.bus.tell(SUPERVISOR, self._stats())
         try:
             await context.bus.request(
                 SUPERVISOR,
@@ -286,8 +289,11 @@ class ActorHost:
         context = self.context
         while True:
             await asyncio.sleep(STATS_INTERVAL_S)
-            self.actor.collect()
-            context.bus.tell(SUPERVISOR, context.metrics.message(context.name, context.incarnation))
+            context.bus.tell(SUPERVISOR, self._stats())
+
+    def _stats(self) -> ActorStats:
+        self.actor.collect()
+        return self.context.metrics.message(self.context.name, self.context.incarnation)
 
     def _on_message(self, caller: Caller, message: Message) -> Any:
         if isinstance(message, StopActor):
@@ -298,6 +304,8 @@ class ActorHost:
         if isinstance(message, AskTime):
             received_ns = self.context.clock.time_ns()
             return TimeIs(received_ns=received_ns, answered_ns=self.context.clock.time_ns())
+        if isinstance(message, AskStats):
+            return self._stats()
         return self.actor.on_message(caller, message)
 
     def _on_tick(self, message: Message, number: int) -> None:

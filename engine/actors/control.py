@@ -15,6 +15,8 @@ from engine.config import StrategyConfig, check_strategy
 from engine.errors import BusError, EngineError
 from engine.messages import (
     AccountSnapshot,
+    ActorStats,
+    AskStats,
     CancelAll,
     CancelAllResult,
     ControlReply,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 ASK_TIMEOUT_S = 3.0
 CANCEL_TIMEOUT_S = 15.0
 CANCEL_SLACK_S = 5.0
+STATS_TIMEOUT_S = 1.0
 HALT_TIMEOUT_S = 10.0
 AGAIN_S = 0.1
 RISK = "risk"
@@ -112,6 +115,7 @@ class Control:
             raise EngineError(f"there is no strategy {name!r}; running are: {known}")
         was_attached = forget_attached(supervisor.paths.state, name)
         await supervisor.detach(name, strategy_name(name))
+        await self._hear_accounts()
         return {"strategy": name, "was_attached": was_attached}
 
     async def _orders(self, args: dict[str, Any]) -> Any:
@@ -147,6 +151,7 @@ class Control:
         if RISK not in supervisor.planned:
             raise EngineError("no connector of this engine trades: there is nothing to halt or resume")
         reply = await self._answer_of(RISK, SetTrading(state=state, reason=reason), HALT_TIMEOUT_S)
+        await self._hear_accounts()
         return reply.data if isinstance(reply, ControlReply) else None
 
     async def _cancel_all(self, args: dict[str, Any]) -> Any:
@@ -166,6 +171,7 @@ class Control:
                 raise reply
         if unanswered and not results:
             raise EngineError("; ".join(unanswered.values()))
+        await self._hear_accounts()
         return {
             "cancelled": [order for result in results for order in result.cancelled],
             "failed": {order: state for result in results for order, state in result.failed.items()},
@@ -178,6 +184,20 @@ class Control:
         exchanges = [planned[name] for name in self._exchanges()]
         replies = await asyncio.gather(*(self._answer_of(planned.name, query, timeout) for planned in exchanges))
         return list(zip(exchanges, replies, strict=True))
+
+    async def _hear_accounts(self) -> None:
+        """Have the accounts' numbers after a command, so that the next status does not show what was before it."""
+        names = [name for name in (*self._exchanges(), RISK) if name in self._supervisor.planned]
+        await asyncio.gather(*(self._hear(name) for name in names))
+
+    async def _hear(self, name: str) -> None:
+        try:
+            reply = await self._supervisor.bus.request(name, AskStats(), timeout=STATS_TIMEOUT_S)
+        except BusError as error:
+            self._supervisor.log.info("an actor's numbers are late", about=name, error=str(error))
+        else:
+            if isinstance(reply, ActorStats):
+                self._supervisor.observed.stats(reply)
 
     def _exchanges(self) -> list[str]:
         return [planned.name for planned in self._supervisor.planned.values() if planned.kind == "exchange"]

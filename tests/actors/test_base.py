@@ -11,6 +11,7 @@ from engine.messages import (
     ActorStarted,
     ActorStats,
     ActorStopping,
+    AskStats,
     ControlReply,
     GetAccount,
     LogLine,
@@ -392,6 +393,21 @@ def test_statistics_are_sent_again_and_again(run):
         assert (last.actor, last.incarnation) == (NAME, small.bus.incarnation)
         assert (last.network, last.histograms) == (NetworkStatus.CONNECTED, {"took_ns": {5: 1}})
         assert last.gauges["collected"] >= 2
+
+    run(body)
+
+
+def test_statistics_are_given_when_asked_for(run):
+    async def body(world):
+        small = await world.start(Small, NAME)
+        other = await world.bus("supervisor")
+        small.actor.metrics.count("things")
+        first = await other.request(NAME, AskStats())
+        small.actor.metrics.count("things")
+        second = await other.request(NAME, AskStats())
+        assert (first.counters, second.counters) == ({"things": 1}, {"things": 2})
+        assert second.number > first.number
+        assert second.gauges["collected"] > first.gauges["collected"]
 
     run(body)
 

@@ -9,6 +9,8 @@ from engine.actors import control as module
 from engine.errors import BusError
 from engine.messages import (
     AccountSnapshot,
+    ActorStats,
+    AskStats,
     Balance,
     CancelAll,
     CancelAllResult,
@@ -289,6 +291,40 @@ def test_cancel_all_over_all_accounts(engine_world):
             "ended": {"e-4": "filled"},
             "unanswered": {},
         }
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize(
+    ("verb", "args"), [("cancel_all", {}), ("detach", {"name": "maker"}), ("halt", {}), ("resume", {})]
+)
+def test_after_a_command_the_status_shows_what_it_did(engine_world, verb, args):
+    async def body(world):
+        engine = await world.engine()
+        name = "exchange.binance.main"
+        row = {"connector": "binance", "client_order_id": "e-1", "strategy": "maker", "created_ns": 1}
+        incarnation = next(spec.incarnation for spec in engine.runtime.specs if spec.name == name)
+        before = ActorStats(actor=name, incarnation=incarnation, number=7, gauges={"open_orders": [row]})
+        engine.supervisor.observed.stats(before)
+        after = ActorStats(actor=name, incarnation=incarnation, number=8, gauges={"open_orders": []})
+        other = ControlReply(ok=True)
+        engine.runtime.answers = {
+            CancelAll: CancelAllResult(cancelled=["e-1"]),
+            AskStats: {name: after, "risk": other},
+        }
+        assert (await engine.ask("status")).data["open_orders"] == [row]
+        assert (await engine.ask(verb, **args)).ok
+        engine.supervisor.observed.stats(before)
+        assert (await engine.ask("status")).data["open_orders"] == []
+
+    engine_world(body)
+
+
+def test_a_command_is_done_though_an_account_does_not_say_how_it_stands(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=["e-1"]), AskStats: BusError("cannot")}
+        assert (await engine.ask("cancel_all")).data["cancelled"] == ["e-1"]
 
     engine_world(body)
 

@@ -64,6 +64,15 @@ def test_counters_go_on_over_incarnations_and_gauges_do_not(observed):
     assert (record.counter("a"), record.gauge("g")) == (6, None)
 
 
+def test_numbers_that_were_overtaken_are_not_taken(observed):
+    name = "exchange.box.main"
+    for incarnation, number, value in ((1, 1, "a"), (1, 3, "b"), (1, 2, "late"), (2, 1, "c"), (1, 9, "dead")):
+        observed.stats(stats(name, incarnation, number=number, gauges={"g": value}))
+    assert observed.of(name).gauge("g") == "c"
+    observed.stats(stats(name, 2, number=0, gauges={"g": "late"}))
+    assert observed.of(name).gauge("g") == "c"
+
+
 def test_an_answer_to_a_tick_is_taken(observed):
     observed.answered(
         TickDone(
