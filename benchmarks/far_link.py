@@ -1,9 +1,9 @@
 """A book's levels from one host to another: by the engine's bus with mutual TLS, and by a Ray call with the same bytes.
 
-What :mod:`benchmarks.far_strategy` runs on the two hosts: ``python -m benchmarks.far_link send|receive|call``. Messages
-leave at a steady rate. The bus's way is from the call of ``publish`` to the reader's handler, encoded, decrypted and
-decoded; the Ray call's is to the first line of the method, which is given the bytes and does nothing with them. A call
-is waited for before the next one is due.
+What :mod:`benchmarks.far_strategy` runs on the two hosts: ``python -m benchmarks.far_link send|receive|call``. When
+messages leave is given, and may be what an engine's frames did: those that are due together leave together, and all of
+them are timed from then. The bus's way is to the reader's handler, encoded, decrypted and decoded; the Ray call's is to
+the first line of the method, which is given the bytes and does nothing with them, or until the caller has the answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -33,22 +35,31 @@ SENDER: Final = "sender"
 PORT: Final = 7411
 LEVELS: Final = 50
 WARM_UP: Final = 20
+WARM_UP_NS: Final = 20_000_000
 SPARE_S: Final = 60.0
 BUS, CALL_THERE, CALL_AND_BACK = "bus", "ray_one_way", "ray_call"
 
 
-def measure(hosts: TwoHosts, rate: float, seconds: float) -> dict[str, list[int]]:
-    """From beta to alpha, in ns: the bus, the way there of a Ray call, and the whole call."""
+def measure(hosts: TwoHosts, due_ns: Sequence[int]) -> dict[str, list[int]]:
+    """From beta to alpha, in ns: the bus, the way there of a Ray call, and the whole call. ``due_ns``: when messages
+    leave, ascending.
+    """
     identity = make_identity()
     for host in (hosts.alpha, hosts.beta):
         host.path(FOLDER).mkdir(exist_ok=True)
         write_identity(host.path(FOLDER), identity)
+        host.path(f"{FOLDER}/due.json").write_text(json.dumps(list(due_ns)))
     there, back = hosts.beta.address, hosts.alpha.address
-    sender = hosts.beta.start(_command("send", there, rate, seconds), hosts.environment, f"{FOLDER}/send.out")
-    found: dict[str, list[int]] = {BUS: _run(hosts, hosts.alpha, _command("receive", there, rate, seconds))}
+    sender = hosts.beta.start(_command("send", there), hosts.environment, f"{FOLDER}/send.out")
+    found: dict[str, list[int]] = {BUS: _run(hosts, hosts.alpha, _command("receive", there))}
     if sender.wait(SPARE_S):
         raise RuntimeError(hosts.beta.path(f"{FOLDER}/send.out").read_text()[-4000:])
-    return found | _run(hosts, hosts.beta, [*_command("call", hosts.address, rate, seconds), "--to", back])
+    return found | _run(hosts, hosts.beta, [*_command("call", hosts.address), "--to", back])
+
+
+def steady(rate: float, seconds: float) -> list[int]:
+    """So many messages a second, one by one."""
+    return [round(n * 1e9 / rate) for n in range(round(rate * seconds))]
 
 
 def sample(mono_ns: int) -> BookLevels:
@@ -74,17 +85,22 @@ def sample(mono_ns: int) -> BookLevels:
     )
 
 
-def paced(rate: float, seconds: float) -> Iterator[None]:
-    """Comes back when each of the messages is due; blocks in between."""
-    due = time.monotonic()
-    for _ in range(WARM_UP + round(rate * seconds)):
-        due += 1 / rate
-        time.sleep(max(0.0, due - time.monotonic()))
-        yield
+def paced(due_ns: Sequence[int]) -> Iterator[int]:
+    """How many messages are due, whenever some are, after the warm-up's; blocks in between."""
+    began_ns = time.monotonic_ns()
+    warm_up = [WARM_UP_NS * n for n in range(WARM_UP)]
+    for due, together in groupby([*warm_up, *(WARM_UP_NS * WARM_UP + due for due in due_ns)]):
+        time.sleep(max(0, began_ns + due - time.monotonic_ns()) / 1e9)
+        yield len(list(together))
 
 
-def _command(what: str, address: str, rate: float, seconds: float) -> list[str]:
-    return ["python", "-m", "benchmarks.far_link", what, address, f"{rate:g}", f"{seconds:g}"]
+def _command(what: str, address: str) -> list[str]:
+    return ["python", "-m", "benchmarks.far_link", what, address]
+
+
+def _due() -> list[int]:
+    found: list[int] = json.loads(Path(f"{FOLDER}/due.json").read_text())
+    return found
 
 
 def _run(hosts: TwoHosts, host: Host, command: list[str]) -> Any:
@@ -111,7 +127,7 @@ class _Sender(RunDirectory):
         return super().endpoint(name)
 
 
-async def send(address: str, rate: float, seconds: float) -> None:
+async def send(address: str) -> None:
     """Publish to the one reader, once it is there; a beat is the end."""
     tcp = TcpEndpoint(address, PORT, server_context(f"{FOLDER}/identity.pem"))
     bus = SocketBus(SENDER, 1, RunDirectory(FOLDER), tcp=tcp)
@@ -122,8 +138,10 @@ async def send(address: str, rate: float, seconds: float) -> None:
     try:
         await there.wait()
         message = sample(0)
-        for _ in paced(rate, seconds):
-            stream.publish(msgspec.structs.replace(message, mono_ns=time.monotonic_ns()))
+        for count in paced(_due()):
+            due_ns = time.monotonic_ns()
+            for _ in range(count):
+                stream.publish(msgspec.structs.replace(message, mono_ns=due_ns))
             await asyncio.sleep(0)
         stream.publish(BooksBeat(mono_ns=0))
     finally:
@@ -152,11 +170,11 @@ async def receive(address: str) -> list[int]:
 class RayReader:
     """The other end of the call."""
 
-    def take(self, sent_mono_ns: int, body: bytes) -> int:
-        return time.monotonic_ns() - sent_mono_ns
+    def take(self, due_mono_ns: int, body: bytes) -> int:
+        return time.monotonic_ns() - due_mono_ns
 
 
-def call(address: str, to: str, rate: float, seconds: float) -> dict[str, list[int]]:
+def call(address: str, to: str) -> dict[str, list[int]]:
     """Calls of an actor on the node at ``to``."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -169,10 +187,11 @@ def call(address: str, to: str, rate: float, seconds: float) -> dict[str, list[i
         body = encode_body(sample(time.monotonic_ns()))
         ray.get(actor.take.remote(0, body))
         one_way, whole = [], []
-        for _ in paced(rate, seconds):
-            sent_ns = time.monotonic_ns()
-            one_way.append(ray.get(actor.take.remote(sent_ns, body)))
-            whole.append(time.monotonic_ns() - sent_ns)
+        for count in paced(_due()):
+            due_ns = time.monotonic_ns()
+            for answer in [actor.take.remote(due_ns, body) for _ in range(count)]:
+                one_way.append(ray.get(answer))
+                whole.append(time.monotonic_ns() - due_ns)
         return {CALL_THERE: one_way[WARM_UP:], CALL_AND_BACK: whole[WARM_UP:]}
     finally:
         ray.shutdown()
@@ -182,17 +201,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("send", "receive", "call"))
     parser.add_argument("address", help="of the sender, or of the Ray cluster")
-    parser.add_argument("rate", type=float, help="messages a second")
-    parser.add_argument("seconds", type=float)
     parser.add_argument("--to", help="the address of the node to call")
     arguments = parser.parse_args()
     if arguments.what == "send":
-        uvloop.run(send(arguments.address, arguments.rate, arguments.seconds))
+        uvloop.run(send(arguments.address))
     elif arguments.what == "receive":
         print(json.dumps(uvloop.run(receive(arguments.address))))
     else:
         with standard_output_as_error():
-            found = call(arguments.address, arguments.to, arguments.rate, arguments.seconds)
+            found = call(arguments.address, arguments.to)
         print(json.dumps(found))
 
 

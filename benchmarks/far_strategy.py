@@ -7,7 +7,8 @@ read on the other can be subtracted; between two machines they could not.
 
 Every frame counts: ``near`` notes when each was received, and both when they first read a book with it, or with a later
 one. Once the engine is down, the one message between the hosts is measured alone, by the bus and by a Ray call, from
-the same host to the same host (:mod:`benchmarks.far_link`): at the rate that the engine had, and at a higher one.
+the same host to the same host (:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come,
+and at a steady higher rate. A venue tells the pairs that changed all at once, so that frames come in bursts.
 """
 
 from __future__ import annotations
@@ -19,70 +20,75 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from benchmarks.common import Line, Options, line, median, say
-from benchmarks.far_link import BUS, CALL_AND_BACK, CALL_THERE, measure
+from benchmarks.far_link import BUS, CALL_AND_BACK, CALL_THERE, measure, steady
 from benchmarks.live import all_running, config
 from scripts.two_hosts import Host, TwoHosts, lacking
 
 SECONDS = 20.0
 UP_S = 120.0
-PAIRS = {"BTC-USDT": "60000", "ETH-USDT": "3000"}
+PAIRS = (2, 20)
 HIGHER_RATE = 500.0
 PERCENTILES = (50, 99)
+TOGETHER_NS = 1_000_000
+"""Frames that came so soon after another came with it."""
 NEAR, FAR = "near", "far"
-ENGINE_RATE = "engine_rate"
 
 Stamps = dict[str, list[list[int]]]
-Found = dict[str, dict[str, list[int]]]
-"""By case, by what was measured: nanoseconds."""
+Found = dict[str, list[int]]
+"""By what was measured: nanoseconds."""
 
 
 class Times(NamedTuple):
-    """Of one run, in nanoseconds."""
+    """Of one run, in nanoseconds. ``arrivals``: when each frame had come, from the first on."""
 
     near: list[int]
     far: list[int]
-    updates_per_s: float
+    arrivals: list[int]
+
+    @property
+    def per_second(self) -> float:
+        return len(self.arrivals) / self.arrivals[-1] * 1e9
 
 
 def run(options: Options) -> Iterator[Line]:
     if lack := lacking():
         say(f"far_strategy is left out: it {lack}")
         return
-    runs: list[Found] = []
-    rates = []
-    for number in range(options.times(3)):
-        say(f"far_strategy: run {number + 1}")
-        with TwoHosts() as hosts:
-            hosts.start_ray()
-            seconds = options.seconds(SECONDS)
-            times = _engine(hosts, seconds)
-            rates.append(times.updates_per_s)
-            runs.append(
-                {
-                    "engine": {NEAR: times.near, FAR: times.far},
-                    ENGINE_RATE: measure(hosts, times.updates_per_s, seconds),
-                    f"{HIGHER_RATE:g}_per_s": measure(hosts, HIGHER_RATE, seconds / 2),
-                }
-            )
+    seconds = options.seconds(SECONDS)
+    for pairs in PAIRS:
+        say(f"far_strategy: {pairs} pairs")
+        runs = [_measure(pairs, seconds) for _ in range(options.times(3))]
+        for percent in PERCENTILES:
+            yield _whole(runs, pairs, percent)
+        for percent in PERCENTILES:
+            yield _message([found for _, found in runs], f"{pairs}_pairs", percent)
+    say(f"far_strategy: {HIGHER_RATE:g} messages a second")
+    with TwoHosts() as hosts:
+        hosts.start_ray()
+        steadily = [measure(hosts, steady(HIGHER_RATE, seconds / 2)) for _ in range(options.times(3))]
     for percent in PERCENTILES:
-        yield _whole(runs, percent, median(rates))
-    for case in runs[0]:
-        if case != "engine":
-            for percent in PERCENTILES:
-                yield _message(runs, case, percent)
+        yield _message(steadily, f"{HIGHER_RATE:g}_per_s", percent)
 
 
-def _whole(runs: list[Found], percent: int, rate: float) -> Line:
+def _measure(pairs: int, seconds: float) -> tuple[Times, Found]:
+    with TwoHosts() as hosts:
+        hosts.start_ray()
+        times = _engine(hosts, pairs, seconds)
+        return times, measure(hosts, times.arrivals)
+
+
+def _whole(runs: list[tuple[Times, Found]], pairs: int, percent: int) -> Line:
     """The whole way, beside that of one message alone by Ray."""
+    times = [found for found, _ in runs]
     return line(
         "far_strategy",
-        _median(runs, "engine", FAR, percent),
+        median(percentile(found.far, percent) for found in times),
         "us",
-        {name: _median(runs, ENGINE_RATE, name, percent) for name in (CALL_THERE, CALL_AND_BACK)},
-        case=f"frame_to_strategy_p{percent}",
-        same_host=round(_median(runs, "engine", NEAR, percent), 1),
-        per_second=round(rate, 1),
-        samples=sum(len(found["engine"][FAR]) for found in runs),
+        _ray([found for _, found in runs], percent),
+        case=f"frame_to_strategy_{pairs}_pairs_p{percent}",
+        same_host=round(median(percentile(found.near, percent) for found in times), 1),
+        per_second=round(median(found.per_second for found in times), 1),
+        samples=sum(len(found.far) for found in times),
         runs=len(runs),
     )
 
@@ -90,17 +96,26 @@ def _whole(runs: list[Found], percent: int, rate: float) -> Line:
 def _message(runs: list[Found], case: str, percent: int) -> Line:
     return line(
         "far_strategy",
-        _median(runs, case, BUS, percent),
+        median(percentile(found[BUS], percent) for found in runs),
         "us",
-        {name: _median(runs, case, name, percent) for name in (CALL_THERE, CALL_AND_BACK)},
+        _ray(runs, percent),
         case=f"message_{case}_p{percent}",
-        samples=sum(len(found[case][BUS]) for found in runs),
+        samples=sum(len(found[BUS]) for found in runs),
         runs=len(runs),
     )
 
 
-def _median(runs: list[Found], case: str, name: str, percent: int) -> float:
-    return median(percentile(found[case][name], percent) for found in runs)
+def _ray(runs: list[Found], percent: int) -> dict[str, float]:
+    return {name: median(percentile(found[name], percent) for found in runs) for name in (CALL_THERE, CALL_AND_BACK)}
+
+
+def arrivals(received: Stamps) -> list[int]:
+    """When frames had come, in ns from the first on; those of one burst all at its first one's time."""
+    found: list[int] = []
+    for received_ns in sorted(row[1] for rows in received.values() for row in rows):
+        new = not found or received_ns - found[-1] > TOGETHER_NS
+        found.append(received_ns if new else found[-1])
+    return [received_ns - found[0] for received_ns in found]
 
 
 def latencies(received: Stamps, seen: Stamps) -> list[int]:
@@ -129,13 +144,14 @@ def percentile(values: list[int], percent: int) -> float:
 # ------------------------------------------------------------------------------------------------------------ ours
 
 
-def _engine(hosts: TwoHosts, seconds: float) -> Times:
-    settings = config(pairs=PAIRS, runtime="cluster")
+def _engine(hosts: TwoHosts, pairs: int, seconds: float) -> Times:
+    names = {f"C{n:02}-USDT": str(1000 + 100 * n) for n in range(pairs)}
+    settings = config(pairs=names, runtime="cluster")
     settings["connectors"]["binance"]["place"] = "beta"
     for name, place in (("near", "beta"), ("far", None)):
         settings["strategies"][name] = {
             "strategy": "benchmarks.strategies:Stamper",
-            "pairs": [f"binance/{pair}" for pair in PAIRS],
+            "pairs": [f"binance/{pair}" for pair in names],
             "params": {"file": f"/tmp/stamps.{name}"},
             **({"place": place} if place else {}),
         }
@@ -152,9 +168,7 @@ def _engine(hosts: TwoHosts, seconds: float) -> Times:
     if code or not hosts.report()["ok"]:
         raise RuntimeError(f"the engine's run was not ok:\n{_said(hosts)}")
     near, far = _stamps(hosts.beta, "near"), _stamps(hosts.alpha, "far")
-    updates = [row for rows in near.values() for row in rows]
-    span_s = (max(row[1] for row in updates) - min(row[1] for row in updates)) / 1e9
-    return Times(latencies(near, near), latencies(near, far), len(updates) / span_s)
+    return Times(latencies(near, near), latencies(near, far), arrivals(near))
 
 
 def _runs(hosts: TwoHosts) -> bool:

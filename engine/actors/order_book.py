@@ -91,6 +91,7 @@ class OrderBookActor(Actor):
         self._backoff = {pair: Backoff() for pair in self.pairs}
         self._snapshot_asked: dict[str, int] = {}
         self._received: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
         self._unsynced_since: dict[str, int] = {}
         self.closing = False
 
@@ -172,6 +173,7 @@ class OrderBookActor(Actor):
             silence_s=protocol.silence_after_s,
             keepalive=protocol.keepalive,
             on_failed=partial(self._connect_failed, plan),
+            after_read=stream.after_read,
             monotonic_ns=self.clock.monotonic_ns,
         )
         self.sockets.append(socket)
@@ -193,14 +195,33 @@ class OrderBookActor(Actor):
     # ------------------------------------------------------------------------------------------------ what happens
 
     def on_frame(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
-        """One frame of a market stream: onto the books, into shared memory, out to those who listen."""
+        """One frame of a market stream: onto the books and into shared memory. Who listens is told by
+        :meth:`announce`, once for all frames of one read: nothing leaves an actor before it has done with the read.
+        """
         result = self.feed.on_frame(plan, data, received_mono_ns)
-        self.handle(result, received_mono_ns)
+        self._carry_out(result, received_mono_ns)
         if result.send or result.reconnect:
             socket.obey(result)
 
     def handle(self, result: FeedResult, received_mono_ns: int) -> None:
-        """Carry out what the feed says."""
+        """Carry out what the feed says of something else than a frame."""
+        self._carry_out(result, received_mono_ns)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell of the books that have changed: first who is woken up on this host, then the mirrors on others."""
+        changed = self._changed
+        if not changed:
+            return
+        self._changed = {}
+        if self.books.readers:
+            for pair in changed:
+                self._wake(pair)
+        if self.levels.readers:
+            for pair in changed:
+                self._publish_levels(pair)
+
+    def _carry_out(self, result: FeedResult, received_mono_ns: int) -> None:
         for pair in result.updated:
             self._publish(pair, received_mono_ns)
         for trade in result.trades:
@@ -236,20 +257,18 @@ class OrderBookActor(Actor):
             self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
         self._received[pair] = received_mono_ns
-        if self.books.readers:
-            self._wake(pair, sync, received_mono_ns)
-        if self.levels.readers:
-            self._publish_levels(pair)
+        self._changed[pair] = None
         if self.changes.readers or pair in self._followed:
             self._publish_changes(pair, sync, received_mono_ns)
 
-    def _wake(self, pair: str, sync: BookSync, received_mono_ns: int) -> None:
+    def _wake(self, pair: str) -> None:
+        sync = self.feed.books[pair]
         self.books.publish(
             BookUpdated(
                 connector=self.context.connector,
                 pair=pair,
                 update_id=sync.update_id,
-                received_mono_ns=received_mono_ns,
+                received_mono_ns=self._received[pair],
                 state=sync.state.name.lower(),
             ),
             key=pair,
@@ -475,6 +494,13 @@ class _Stream:
             actor.context.fail(error)
         protocol = actor.feed.protocol
         return protocol.keepalive is None or len(data) > LONGEST_PONG or not protocol.is_pong(data)
+
+    def after_read(self) -> None:
+        actor = self._actor
+        try:
+            actor.announce()
+        except Exception as error:
+            actor.context.fail(error)
 
     def on_close(self, reason: str) -> None:
         actor = self._actor

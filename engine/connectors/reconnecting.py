@@ -36,8 +36,8 @@ class ReconnectingWebSocket:
     attempt, as does every other error of the engine's own). Its ``opening`` texts are sent before
     ``on_open`` is called. A connection without a data frame for ``silence_s`` is cut (pings and pongs do not
     count, nor do frames of which the handler says that they are no data; 0: never), one that lasted
-    ``stable_s`` resets the back-off. ``keepalive``: a text sent every so many seconds. ``monotonic_ns``: the
-    clock that silence and frames are timed by.
+    ``stable_s`` resets the back-off. ``keepalive``: a text sent every so many seconds. ``after_read``: see
+    :func:`~engine.connectors.websocket.connect`. ``monotonic_ns``: the clock that silence and frames are timed by.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class ReconnectingWebSocket:
         stable_s: float = 10.0,
         keepalive: tuple[float, str] | None = None,
         on_failed: Callable[[str, float], None] | None = None,
+        after_read: Callable[[], None] | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._plan = plan
@@ -61,6 +62,7 @@ class ReconnectingWebSocket:
         self._stable_s = stable_s
         self._keepalive = keepalive
         self._on_failed = on_failed
+        self._after_read = after_read
         self._monotonic_ns = monotonic_ns
         self._connection: WebSocketConnection | None = None
         self._opening: tuple[str, ...] = ()
@@ -121,6 +123,7 @@ class ReconnectingWebSocket:
             self._handler,
             self._options,
             before_open=self._opened,
+            after_read=self._after_read,
             monotonic_ns=self._monotonic_ns,
         )
         opened = self._now()

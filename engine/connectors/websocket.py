@@ -75,11 +75,13 @@ async def connect(
     options: WebSocketOptions | None = None,
     *,
     before_open: Callable[[WebSocketConnection], None] | None = None,
+    after_read: Callable[[], None] | None = None,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> WebSocketConnection:
     """Open a connection; it is open, and ``on_open`` was called, when this returns.
 
-    ``before_open`` gets the open connection right before ``on_open``, to send what comes first.
+    ``before_open`` gets the open connection right before ``on_open``, to send what comes first. ``after_read`` is
+    called when all messages of one read were handed on: what is sent from within a read leaves after it anyway.
 
     TransportError if it cannot be opened in time or the venue refuses the upgrade. ConfigError for a bad
     address.
@@ -90,7 +92,7 @@ async def connect(
     except InvalidURI as error:
         raise ConfigError(f"{url!r} is not a WebSocket address: {error}") from error
     tls = client_context(options.ca) if uri.secure else None
-    connection = WebSocketConnection(uri, handler, options, before_open, monotonic_ns)
+    connection = WebSocketConnection(uri, handler, options, before_open, after_read, monotonic_ns)
     try:
         async with asyncio.timeout(options.open_timeout_s):
             await asyncio.get_running_loop().create_connection(
@@ -126,6 +128,7 @@ class WebSocketConnection(asyncio.Protocol):
         handler: WebSocketHandler,
         options: WebSocketOptions,
         before_open: Callable[[WebSocketConnection], None] | None = None,
+        after_read: Callable[[], None] | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -135,6 +138,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._loop = loop
         self._handler = handler
         self._before_open = before_open
+        self._after_read = after_read
         self._options = options
         self._monotonic_ns = monotonic_ns
         extensions = [ClientPerMessageDeflateFactory()] if options.compression else None
@@ -224,6 +228,8 @@ class WebSocketConnection(asyncio.Protocol):
                 self._feed_protocol(data, now)
             else:
                 self._read_head(data, now)
+            if self._after_read is not None:
+                self._after_read()
         except Exception as error:
             # A consumer's mistake: it must not go unseen, and this connection is no longer to be trusted.
             self._give_up(f"the handler failed: {error!r}")

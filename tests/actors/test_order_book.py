@@ -29,8 +29,8 @@ class Socket:
 
     made: list = []  # noqa: RUF012 - of one test
 
-    def __init__(self, plan, handler, *, options=None, silence_s=0.0, keepalive=None, on_failed=None, **more):
-        self.plan, self.handler, self.on_failed = plan, handler, on_failed
+    def __init__(self, plan, handler, *, after_read, silence_s=0.0, keepalive=None, on_failed=None, **more):
+        self.plan, self.handler, self.after_read, self.on_failed = plan, handler, after_read, on_failed
         self.silence_s, self.keepalive = silence_s, keepalive
         self.is_open = self.started = self.closed = False
         self.connects = 0
@@ -49,8 +49,11 @@ class Socket:
         self.is_open = False
         self.handler.on_close(reason)
 
-    def frame(self, data=b"frame", at=0):
-        return self.handler.on_frame(data, at)
+    def frame(self, data=b"frame", at=0, more_to_come=False):
+        is_data = self.handler.on_frame(data, at)
+        if not more_to_come:
+            self.after_read()
+        return is_data
 
     def send(self, text):
         self.sent.append(text)
@@ -203,9 +206,9 @@ def book_world(run, fakes, monkeypatch):
                     books = self.actor.feed.books
                     return books[pair].state.name.lower() if pair in books else ""
 
-                def diff(self, first, last=None, bids=(), asks=(), pair=PAIR):
+                def diff(self, first, last=None, bids=(), asks=(), pair=PAIR, more_to_come=False):
                     self.protocol.events = (DepthDiff(pair, first, last or first, None, bids, asks, 0),)
-                    self.sockets[pair].frame(at=world.clock.monotonic_ns())
+                    self.sockets[pair].frame(at=world.clock.monotonic_ns(), more_to_come=more_to_come)
 
                 def reader(self, pair=PAIR):
                     return BookReader(str(world.folder / "shm" / f"box.{pair}.book"), stale_after_ns=10**12)
@@ -226,6 +229,50 @@ async def listen(world, stream, keys=None):
     bus.subscribe(NAME, stream, lambda message, number: heard.append(message), keys=keys)
     await world.until(lambda: bus.peer_incarnation(NAME) is not None)
     return heard
+
+
+def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
+    other = "ETH-USDT"
+
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.sockets[other].open()
+        await world.until(lambda: desk.state(other) == "synced")
+        told = []
+        bus = await world.bus("strategy.reader")
+        for stream in ("book", "levels"):
+            bus.subscribe(NAME, stream, lambda message, number: told.append(message))
+        await world.until(lambda: actor.books.readers and actor.levels.readers)
+        told.clear()
+        for update in (2, 3, 4):
+            desk.diff(update, bids=[("100.50", str(update))], more_to_come=True)
+        assert desk.reader().read_best(world.clock.monotonic_ns()).bid_size == 4
+        desk.diff(2, bids=[("100.25", "7")], pair=other)
+        await world.until(lambda: len(told) >= 4)
+        seen = [(type(message).__name__, message.pair, message.update_id) for message in told]
+        assert seen == [(kind, *row) for kind in ("BookUpdated", "BookLevels") for row in ((PAIR, 4), (other, 2))]
+        desk.socket.after_read()
+        desk.diff(5, bids=[("100.50", "5")])
+        await world.until(lambda: len(told) > 4)
+        assert (told[4].pair, told[4].update_id) == (PAIR, 5)
+
+    book_world(body, pairs=(PAIR, other))
+
+
+def test_an_error_while_readers_are_told_ends_the_actor(book_world, monkeypatch):
+    async def body(world, desk):
+        actor = await desk.synced()
+        await listen(world, "book")
+        await world.until(lambda: actor.books.readers)
+
+        def fail(*arguments, **more):
+            raise RuntimeError("on purpose")
+
+        monkeypatch.setattr(actor.books, "publish", fail)
+        desk.diff(2, bids=[("100.50", "3")])
+        assert "on purpose" in str(actor.context.failed.result())
+
+    book_world(body)
 
 
 def test_levels_for_other_hosts_are_cells_and_strings_where_sizes_do_not_fit(book_world):

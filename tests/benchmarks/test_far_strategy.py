@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.common import Options
-from benchmarks.far_strategy import latencies, percentile, run
+from benchmarks.far_link import steady
+from benchmarks.far_strategy import arrivals, latencies, percentile, run
 
 
 def test_a_frame_is_there_when_a_book_with_it_or_a_later_one_is_read() -> None:
@@ -33,3 +34,15 @@ def test_without_root_it_is_left_out_and_that_is_said(
     monkeypatch.setattr("benchmarks.far_strategy.lacking", lambda: "needs root")
     assert list(run(Options(quick=True))) == []
     assert capsys.readouterr().err == "far_strategy is left out: it needs root\n"
+
+
+def test_frames_of_a_burst_have_come_together():
+    stamps = {
+        "a/X": [[1, 5_000_000_000, 0], [2, 5_100_000_000, 0]],
+        "a/Y": [[7, 5_000_004_000, 0], [8, 5_102_000_000, 0]],
+    }
+    assert arrivals(stamps) == [0, 0, 100_000_000, 102_000_000]
+
+
+def test_a_steady_rate():
+    assert steady(4, 1) == [0, 250_000_000, 500_000_000, 750_000_000]

@@ -163,6 +163,44 @@ def test_a_frame_that_its_consumer_calls_no_data_leaves_the_connection_silent(ru
     run(work())
 
 
+def test_the_end_of_a_read_is_told_after_all_that_came_in_it(run: Any, raw_server: Any) -> None:
+    async def work() -> None:
+        listener = Listener()
+        reads: list[list[bytes]] = []
+
+        def after_read() -> None:
+            reads.append(list(listener.frames))
+
+        sent = frame(Opcode.TEXT, b"one") + frame(Opcode.PING, b"p") + frame(Opcode.TEXT, b"two")
+        async with raw_server(sent + frame(Opcode.TEXT, b"half")[:-1]) as url:
+            options = WebSocketOptions(close_timeout_s=0.05)
+            connection = await connect(url, listener, options, after_read=after_read)
+            await listener.until(lambda: len(listener.frames) == 2)
+            await connection.close()
+        assert reads[0] == [b"one", b"two"]
+        assert reads[-1] == [b"one", b"two"]
+
+    run(work())
+
+
+def test_an_error_at_the_end_of_a_read_ends_the_connection(run: Any, raw_server: Any) -> None:
+    async def work() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+        def after_read() -> None:
+            raise RuntimeError("on purpose")
+
+        listener = Listener()
+        async with raw_server(frame(Opcode.TEXT, b"one")) as url:
+            await connect(url, listener, after_read=after_read)
+            await listener.until(lambda: bool(listener.reasons))
+        assert "on purpose" in listener.reasons[0]
+        assert "on purpose" in str(told[0]["exception"])
+
+    run(work())
+
+
 def test_fragments_are_put_together_around_control_frames(run: Any, raw_server: Any) -> None:
     async def work() -> None:
         parts = frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.PING, b"p")

@@ -202,8 +202,10 @@ def test_two_engines_on_one_host_do_not_touch_each_other(launch: Launch) -> None
 def test_after_a_crash_of_everything_the_next_run_recovers(launch: Launch) -> None:
     engine = launch("configs/demo.yml", *FAST)
     engine.wait("open orders", lambda s: len(s["open_orders"]) >= 2 and s["fills"] > 0)
-    for pid in [*engine.pids().values(), fork_server_of(engine.process.pid)]:
-        os.kill(pid, signal.SIGKILL)
+    everyone = [*engine.pids().values(), fork_server_of(engine.process.pid)]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in everyone:
+            os.kill(pid, number)
     engine.process.wait(10)
     again = Engine(ROOT / "configs" / "demo.yml", engine.state, *FAST)
     try:
