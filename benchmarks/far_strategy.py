@@ -63,7 +63,7 @@ def run(options: Options) -> Iterator[Line]:
         for percent in PERCENTILES:
             yield _message([found for _, found in runs], f"{pairs}_pairs", percent)
     say(f"far_strategy: {HIGHER_RATE:g} messages a second")
-    with TwoHosts() as hosts:
+    with TwoHosts(one_clock=True) as hosts:
         hosts.start_ray()
         steadily = [measure(hosts, steady(HIGHER_RATE, seconds / 2)) for _ in range(options.times(3))]
     for percent in PERCENTILES:
@@ -71,7 +71,7 @@ def run(options: Options) -> Iterator[Line]:
 
 
 def _measure(pairs: int, seconds: float) -> tuple[Times, Found]:
-    with TwoHosts() as hosts:
+    with TwoHosts(one_clock=True) as hosts:
         hosts.start_ray()
         times = _engine(hosts, pairs, seconds)
         return times, measure(hosts, times.arrivals)

@@ -3,9 +3,9 @@
 ``python scripts/two_hosts.py --for 30`` runs ``configs/two_hosts.yml`` across them and prints the report's summary, and
 the report as one JSON object in the last line. It needs root.
 
-A host is a network, mount, process-id and host-name namespace with its own ``/tmp`` (its state folder is in there) and
-``/dev/shm``; a pair of virtual Ethernet devices is the cable between the two. Killing a host's first process kills all
-of it.
+A host is a network, mount, process-id, time and host-name namespace with its own ``/tmp`` (its state folder is in
+there), ``/dev/shm``, monotonic clock and boot id; a pair of virtual Ethernet devices is the cable between the two.
+Killing a host's first process kills all of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ STATE = "/tmp/state"
 REPORT = "/tmp/report.json"
 PORT = 6379
 RAY_START_S = 90.0
+BETA_UP_S = 40_000
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -40,6 +42,7 @@ mount --make-rprivate /
 mkdir -p "$HOLD" && mount --bind "$ROOT" "$HOLD"
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+echo "$BOOT_ID" > /tmp/boot_id && mount --bind /tmp/boot_id /proc/sys/kernel/random/boot_id && rm /tmp/boot_id
 mkdir -p "$ROOT" && { mountpoint -q "$ROOT" || mount --bind "$HOLD" "$ROOT"; }
 hostname "$NAME"
 ip link set lo up
@@ -53,20 +56,25 @@ def lacking() -> str:
     if os.geteuid() != 0:
         return "needs root"
     missing = [tool for tool in ("ip", "nsenter", "unshare", "mount", "hostname") if shutil.which(tool) is None]
-    return f"needs {', '.join(missing)}" if missing else ""
+    if missing:
+        return f"needs {', '.join(missing)}"
+    return "" if Path("/proc/self/ns/time").exists() else "needs a kernel with time namespaces"
 
 
 class Host:
-    """One host. ``pid`` is its first process, seen from outside."""
+    """One host. ``pid`` is its first process, seen from outside. ``up_s``: for how much longer than this machine it has
+    been up, by its monotonic clock.
+    """
 
-    def __init__(self, name: str, netns: str, address: str) -> None:
+    def __init__(self, name: str, netns: str, address: str, up_s: int = 0) -> None:
         self.name, self.netns, self.address = name, netns, address
         hold = f"/mnt/{netns}"
         command = ["ip", "netns", "exec", netns]
         command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
+        command += ["--time", "--monotonic", str(up_s), "--boottime", str(up_s)]
         self._outer = subprocess.Popen(
             [*command, "sh", "-c", _BIRTH],
-            env={**os.environ, "ROOT": str(ROOT), "HOLD": hold, "NAME": name},
+            env={**os.environ, "ROOT": str(ROOT), "HOLD": hold, "NAME": name, "BOOT_ID": str(uuid.uuid4())},
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -86,7 +94,7 @@ class Host:
         return Path(f"/proc/{self.pid}/root{inside}")
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--net", "--uts"]
+        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--net", "--uts", "--time"]
         return [*enter, f"--wdns={ROOT}", *arguments]
 
     def start(self, arguments: Sequence[str], env: dict[str, str], output: str) -> subprocess.Popen[bytes]:
@@ -135,9 +143,13 @@ class Host:
 
 
 class TwoHosts:
-    """``alpha``, where the engine is started and the cluster's head is, and ``beta``; use with ``with``."""
+    """``alpha``, where the engine is started and the cluster's head is, and ``beta``; use with ``with``.
 
-    def __init__(self) -> None:
+    ``one_clock``: their monotonic clocks read the same, for measuring between them; otherwise beta's is hours ahead.
+    """
+
+    def __init__(self, *, one_clock: bool = False) -> None:
+        self._beta_up_s = 0 if one_clock else BETA_UP_S
         self.tag = f"eng{os.getpid() % 100_000}"
         self.hosts: list[Host] = []
         self.token = secrets.token_hex(32)
@@ -189,7 +201,7 @@ class TwoHosts:
     def revive_beta(self) -> None:
         """Another host in the place of one that was killed: nothing that it had is left."""
         self.beta.close()
-        self.hosts[1] = Host(self.beta.name, self.beta.netns, self.beta.address)
+        self.hosts[1] = Host(self.beta.name, self.beta.netns, self.beta.address, self._beta_up_s)
 
     def _start_node(self, host: Host, *arguments: str) -> None:
         output = "/tmp/ray.out"
@@ -243,12 +255,13 @@ class TwoHosts:
         for name in (first, second):
             _do("ip", "netns", "add", name)
         _do("ip", "link", "add", "cable", "netns", first, "type", "veth", "peer", "name", "cable", "netns", second)
-        for index, (name, netns) in enumerate((("alpha", first), ("beta", second)), start=1):
+        made = (("alpha", first, 0), ("beta", second, self._beta_up_s))
+        for index, (name, netns, up_s) in enumerate(made, start=1):
             address = f"10.77.0.{index}"
             _do("ip", "-n", netns, "address", "add", f"{address}/24", "dev", "cable")
             _do("ip", "-n", netns, "link", "set", "cable", "up")
             _do("ip", "-n", netns, "route", "add", "default", "dev", "cable")
-            self.hosts.append(Host(name, netns, address))
+            self.hosts.append(Host(name, netns, address, up_s))
 
     def _link(self, state: str) -> None:
         _do("ip", "-n", self._netns()[1], "link", "set", "cable", state)

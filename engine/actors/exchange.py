@@ -237,7 +237,8 @@ class ExchangeActor(Actor):
             check_balance=self.check_balance and self.reconciler.stream_up,
         )
         if any(isinstance(effect, Send) for effect in decision.effects):
-            self.requests.created(command.client_order_id, command.created_mono_ns)
+            # Of a strategy on another host that is another clock's.
+            self.requests.created(command.client_order_id, command.created_mono_ns if caller.same_host else 0)
         elif not self.gate.idle:
             self.gate.take_back(command)
         return self._answer(decision)

@@ -167,7 +167,13 @@ class Context:
     registry: PeerRegistry = field(default_factory=PeerRegistry)
 
     def hello(self) -> Hello:
-        return Hello(engine_id=self.engine_id, name=self.name, incarnation=self.incarnation, host=self.host)
+        return Hello(
+            engine_id=self.engine_id,
+            name=self.name,
+            incarnation=self.incarnation,
+            host=self.host,
+            mono_ns=self.clock.monotonic_ns(),
+        )
 
     def mismatch(self, theirs: Hello) -> str | None:
         """Why this bus cannot talk to the sender of ``theirs``; None when it can."""

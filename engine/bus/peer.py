@@ -18,6 +18,7 @@ from engine.bus.endpoints import Directory, Endpoint
 from engine.bus.link import Link
 from engine.bus.subscription import EventHandler, StateHandler, Subscription
 from engine.bus.wire import (
+    ClockMoved,
     Command,
     Envelope,
     Event,
@@ -59,12 +60,16 @@ class _Unsent:
 
 @dataclass(slots=True)
 class _Pending:
-    """A request or command without an answer yet. ``settle`` is called once, with the answer or why there is none."""
+    """A request or command without an answer yet. ``settle`` is called once, with the answer or why there is none.
+
+    A command may be late from ``expires_mono_ns`` on.
+    """
 
     what: str
     settle: Settle
     timers: list[Timer]
     command_id: str | None = None
+    expires_mono_ns: int = 0
 
 
 class Peer:
@@ -173,13 +178,16 @@ class Peer:
         pending = self._open(number, message, timeout, settle)
         pending.command_id = command_id
         expiry_ns = int(expires_in * 1e9)
+        sent_ns = self._context.clock.monotonic_ns()
+        pending.expires_mono_ns = sent_ns + expiry_ns
         command = Command(
             number,
             command_id,
             to_incarnation,
-            self._context.clock.monotonic_ns() + expiry_ns,
+            sent_ns + expiry_ns,
             self._context.clock.time_ns() + expiry_ns,
             msgspec.Raw(encode_body(message)),
+            sent_ns,
         )
         try:
             self._ask(number, pending, command)
@@ -325,7 +333,16 @@ class Peer:
         except msgspec.DecodeError as error:
             self._stats.unknown_bodies += 1
             answer = RemoteError(f"{self.name} answered {pending.what} with what this version cannot read: {error}")
+        if isinstance(answer, Refused) and answer.reason is Reason.EXPIRED:
+            self._called_late(pending)
         pending.settle(answer)
+
+    def _called_late(self, pending: _Pending) -> None:
+        """If it cannot have been, the two hosts' clocks have moved against each other: one stood still for a while."""
+        now_ns = self._context.clock.monotonic_ns()
+        if now_ns < pending.expires_mono_ns:
+            log.warning("clocks_moved", bus=self._context.name, peer=self.name)
+            self._control(ClockMoved(now_ns))
 
     def _failure(self, failure: Failure) -> None:
         self._fail(failure.id, RemoteError(f"{self.name}: {failure.error}"))

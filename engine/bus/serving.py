@@ -14,6 +14,7 @@ import msgspec
 from engine.bus.context import Channel, Context, SessionError, Timer, log
 from engine.bus.streams import Outlet, Stream
 from engine.bus.wire import (
+    ClockMoved,
     Command,
     Envelope,
     Failure,
@@ -32,17 +33,21 @@ from engine.bus.wire import (
     encode_body,
     encode_frame,
 )
+from engine.clock import Lateness
 from engine.messages import Message, Reason, Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. A command has an id, and an expiry on this host's monotonic clock."""
+    """Who asks. A command has an id, and an expiry on this host's monotonic clock. ``same_host``: the caller reads that
+    clock, too.
+    """
 
     name: str
     incarnation: int
     command_id: str | None = None
     expires_mono_ns: int | None = None
+    same_host: bool = True
 
 
 Answer = Message | Awaitable[Message | None] | None
@@ -103,6 +108,7 @@ class ServerSession:
         self._channel: Channel | None = None
         self._hello: Hello | None = None
         self._caller = Caller("", 0)
+        self._lateness = Lateness()
         self._timer: Timer | None = None
         self._ending = False
         self._handlers: dict[type[Envelope], Callable[[Any], None]] = {
@@ -112,6 +118,7 @@ class ServerSession:
             Probe: self._probe,
             Request: self._request,
             Command: self._command,
+            ClockMoved: self._clock_moved,
             Tell: self._tell,
         }
 
@@ -197,7 +204,10 @@ class ServerSession:
             self.end()
             return
         self._hello = envelope
-        self._caller = Caller(envelope.name, envelope.incarnation)
+        same_host = envelope.host == self._context.host
+        self._caller = Caller(envelope.name, envelope.incarnation, same_host=same_host)
+        if envelope.mono_ns:
+            self._lateness.of(envelope.mono_ns, self._context.clock.monotonic_ns())
         if self._timer is not None:
             self._timer.cancel()
         self._send(self._context.hello())
@@ -258,10 +268,7 @@ class ServerSession:
 
     def _command(self, command: Command) -> None:
         now = self._context.clock.monotonic_ns()
-        if self._hello is not None and self._hello.host == self._context.host:
-            expires = command.expires_mono_ns
-        else:
-            expires = now + command.expires_wall_ns - self._context.clock.time_ns()
+        expires = self._expiry(command, now)
         if command.to_incarnation not in (None, self._context.incarnation):
             self._stats.refused_other_incarnation += 1
             detail = f"meant for incarnation {command.to_incarnation}, this is {self._context.incarnation}"
@@ -269,8 +276,22 @@ class ServerSession:
         elif now >= expires:
             self._expired(command, now - expires)
         else:
-            name, incarnation = self._caller.name, self._caller.incarnation
-            self._handle(command, Caller(name, incarnation, command.command_id, expires))
+            known = self._caller
+            caller = Caller(known.name, known.incarnation, command.command_id, expires, known.same_host)
+            self._handle(command, caller)
+
+    def _expiry(self, command: Command, now: int) -> int:
+        """By this host's monotonic clock. Of another host's command that is known but for the shortest way here."""
+        if self._caller.same_host:
+            return command.expires_mono_ns
+        if command.sent_mono_ns:
+            lifetime = command.expires_mono_ns - command.sent_mono_ns
+            return now + lifetime - self._lateness.of(command.sent_mono_ns, now)
+        return now + command.expires_wall_ns - self._context.clock.time_ns()
+
+    def _clock_moved(self, moved: ClockMoved) -> None:
+        self._lateness = Lateness()
+        self._lateness.of(moved.mono_ns, self._context.clock.monotonic_ns())
 
     def _tell(self, tell: Tell) -> None:
         message = self._decode(tell.body)

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.messages import PROTOCOL_MAJOR, AnyMessage, Message
 
-PROTOCOL_MINOR: Final = 0
+PROTOCOL_MINOR: Final = 1
 HEADER_BYTES: Final = 4
 _LENGTH = struct.Struct("<I")
 
@@ -24,7 +24,9 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
 
 
 class Hello(Envelope, tag=0):
-    """First frame each way. ``host`` names the monotonic clock that the sender reads ("": unknown)."""
+    """First frame each way. ``host`` names the monotonic clock that the sender reads ("": unknown), ``mono_ns`` is what
+    it reads (0: not told).
+    """
 
     engine_id: str
     name: str
@@ -32,6 +34,7 @@ class Hello(Envelope, tag=0):
     major: int = PROTOCOL_MAJOR
     minor: int = PROTOCOL_MINOR
     host: str = ""
+    mono_ns: int = 0
 
 
 class Rejected(Envelope, tag=1):
@@ -73,7 +76,9 @@ class Request(Envelope, tag=6):
 
 
 class Command(Envelope, tag=7):
-    """A request that goes stale. ``expires_mono_ns`` counts where both ends read one clock."""
+    """A request that goes stale. ``expires_mono_ns`` and ``sent_mono_ns`` are the sender's monotonic clock's; one that
+    does not tell when it was sent (0) expires by the wall clock on another host.
+    """
 
     id: int
     command_id: str
@@ -81,6 +86,7 @@ class Command(Envelope, tag=7):
     expires_mono_ns: int
     expires_wall_ns: int
     body: msgspec.Raw
+    sent_mono_ns: int = 0
 
 
 class Tell(Envelope, tag=8):
@@ -138,6 +144,14 @@ class Failure(Envelope, tag=15):
     error: str
 
 
+class ClockMoved(Envelope, tag=16):
+    """From a caller whose command was called late though it was not: its monotonic clock reads so now, and what was
+    known of it before holds no more.
+    """
+
+    mono_ns: int
+
+
 _ENVELOPES = (
     Hello
     | Rejected
@@ -155,6 +169,7 @@ _ENVELOPES = (
     | StreamClosed
     | Reply
     | Failure
+    | ClockMoved
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from engine.bus import Caller, Limits, PeerEvent
+from engine.bus import peer as peer_module
 from engine.bus.wire import Command, Request, encode_body, encode_frame
 from engine.clock import VirtualClock
 from engine.errors import BusError, PeerLost, ProtocolMismatch, RemoteError, RequestTimeout
@@ -306,7 +307,69 @@ def test_a_step_of_the_wall_clock_does_not_expire_commands_of_the_same_host(run)
     run(body)
 
 
-def test_between_hosts_expiry_is_by_the_wall_clock(run):
+async def two_hosts(world, apart_ns=0):
+    """A server and a client on hosts of their own, and the clocks there."""
+    server_clock, client_clock = VirtualClock(10**18), VirtualClock(10**18 + apart_ns)
+    client_clock.advance(3_000_000_000)
+    server = await world.bus("server", clock=server_clock)
+    client = await world.bus("client", clock=client_clock)
+    client._context.host = "another host"
+    return server, client, server_clock, client_clock
+
+
+@pytest.mark.parametrize("apart_s", [-3600, -1, 0, 1, 3600])
+def test_between_hosts_no_wall_clock_says_when_a_command_expires(run, apart_s):
+    async def body(world):
+        server, client, server_clock, client_clock = await two_hosts(world, apart_s * 10**9)
+        seen = []
+        server.serve(lambda caller, message: seen.append((caller.expires_mono_ns, caller.same_host)) or YES)
+        assert await client.command("server", ASK, command_id="x", expires_in=1.0) == YES
+        client_clock.step_wall(-(10**12))
+        assert await client.command("server", ASK, command_id="y", expires_in=1.0) == YES
+        assert seen == [(1_000_000_000, False)] * 2
+        server_clock.advance(300_000_000)
+        assert await client.command("server", ASK, command_id="z", expires_in=1.0) == YES
+        assert seen[2] == (server_clock.monotonic_ns() + 700_030_000, False), "300 ms on its way, of which 30 µs drift"
+
+    run(body)
+
+
+def test_between_hosts_a_command_that_was_held_up_is_refused_again_and_again(run):
+    async def body(world):
+        server, client, server_clock, client_clock = await two_hosts(world)
+        handled = []
+        server.serve(lambda caller, message: handled.append(caller.command_id) or YES)
+        assert await client.command("server", ASK, command_id="first") == YES
+        for number in range(3):
+            answer = asyncio.ensure_future(
+                client.command("server", ASK, command_id=f"late {number}", expires_in=1.0, timeout=60)
+            )
+            await asyncio.sleep(0)
+            server_clock.advance(1_500_000_000)
+            client_clock.advance(1_500_000_000)
+            assert (await answer).reason is Reason.EXPIRED
+        assert handled == ["first"]
+        assert await client.command("server", ASK, command_id="in time") == YES
+
+    run(body)
+
+
+def test_between_hosts_a_clock_that_stood_still_costs_one_command(run):
+    async def body(world):
+        server, client, server_clock, _ = await two_hosts(world)
+        server.serve(lambda caller, message: YES)
+        assert await client.command("server", ASK, command_id="x") == YES
+        server_clock.advance(10_000_000_000)
+        assert (await client.command("server", ASK, command_id="y")).reason is Reason.EXPIRED
+        for number in range(3):
+            assert await client.command("server", ASK, command_id=str(number)) == YES
+
+    run(body)
+
+
+def test_a_caller_of_another_host_that_does_not_say_when_it_sent_goes_by_the_wall_clock(run, monkeypatch):
+    monkeypatch.setattr(peer_module, "Command", lambda *fields: Command(*fields[:6]))
+
     async def body(world):
         server_clock, client_clock = VirtualClock(10**18), VirtualClock(10**18)
         server = await world.bus("server", clock=server_clock)

@@ -57,14 +57,14 @@ def test_an_event_built_by_hand_is_what_the_decoder_reads(subscription, number, 
 
 
 ENVELOPES = [
-    wire.Hello("e", "a", 3, host="h"),
+    wire.Hello("e", "a", 3, host="h", mono_ns=4),
     wire.Rejected("no"),
     wire.Subscribe(1, "s", ["k"], 2, 3),
     wire.SetKeys(1, None),
     wire.Unsubscribe(1),
     wire.Probe(1),
     wire.Request(1, msgspec.Raw(b"\x01")),
-    wire.Command(1, "c", None, 5, 6, msgspec.Raw(b"\x01")),
+    wire.Command(1, "c", None, 5, 6, msgspec.Raw(b"\x01"), 4),
     wire.Tell(msgspec.Raw(b"\x01")),
     wire.Subscribed(1, 2, 3, True, False, 4, (1, 2)),
     wire.Event(1, 2, msgspec.Raw(b"\x01")),
@@ -73,6 +73,7 @@ ENVELOPES = [
     wire.StreamClosed(1),
     wire.Reply(1, msgspec.Raw(b"\x01")),
     wire.Failure(1, "e"),
+    wire.ClockMoved(1),
 ]
 
 

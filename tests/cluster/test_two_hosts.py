@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.bus.sockets import host_id
 from engine.messages import OrderEvent
 from engine.orders.journal import Journal
 from engine.orders.strategy_postgres import SharedStrategyStore
@@ -93,6 +94,14 @@ def test_neither_a_book_nor_a_socket_of_the_other_host_can_be_opened(hosts: TwoH
             owner.path(file).unlink()
         seen = owner.run(["python", "-c", python], hosts.environment)
         assert seen.stdout.split()[0] == owner.name, seen.stderr
+
+
+def test_a_host_has_a_boot_and_a_monotonic_clock_of_its_own(hosts: TwoHosts) -> None:
+    python = "import time; from engine.bus.sockets import host_id; print(host_id(), time.monotonic_ns())"
+    seen = [host.run(["python", "-c", python], hosts.environment).stdout.split() for host in (hosts.alpha, hosts.beta)]
+    (alpha, alpha_ns), (beta, beta_ns) = seen
+    assert len({alpha, beta, host_id()}) == 3
+    assert int(beta_ns) - int(alpha_ns) > 10_000 * 10**9
 
 
 def test_one_engine_on_two_hosts_whatever_dies_and_whatever_is_cut(
