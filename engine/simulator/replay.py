@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from engine.pairs import split_symbol
 from engine.simulator.amounts import ONE, parse_amount
 from engine.simulator.binance import params as read
 from engine.simulator.binance.errors import bad_symbol
@@ -28,7 +29,6 @@ from engine.simulator.config import PairConfig
 
 LEAD_SECONDS = 0.25
 _YIELD_EVERY = 64
-_QUOTES = ("FDUSD", "USDT", "BUSD", "USDC", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "BRL", "USD", "DAI")
 
 Level = tuple[str, str]
 
@@ -305,8 +305,8 @@ def pairs_of(capture: Capture) -> list[PairConfig]:
 
 
 def _guess(symbol: str) -> _Named:
-    quote = next((q for q in _QUOTES if symbol.endswith(q) and len(symbol) > len(q)), "")
-    return _Named(symbol, symbol.removesuffix(quote) if quote else "", quote)
+    base, _, quote = (split_symbol(symbol) or "").partition("-")
+    return _Named(symbol, base, quote)
 
 
 def _precision(body: bytes) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.connectors.symbols import SymbolMap, split_symbol
+from engine.connectors.symbols import SymbolMap
 from engine.errors import ConfigError
 from engine.messages import TradingRule
 
@@ -32,35 +32,3 @@ def test_pairs_are_spelled_by_habit_until_the_venue_says_otherwise() -> None:
 def test_what_is_no_pair_says_so(wrong: str) -> None:
     with pytest.raises(ConfigError, match="BASE-QUOTE"):
         SymbolMap(lambda base, quote: base + quote, [wrong])
-
-
-@pytest.mark.parametrize(
-    ("symbol", "pair"),
-    [
-        ("ETHUSDT", "ETH-USDT"),
-        ("ethusd", "ETH-USD"),
-        ("BCHUSD", "BCH-USD"),
-        ("BNBUSD", "BNB-USD"),
-        ("BNBBUSD", "BNB-BUSD"),
-        ("DOTUSD", "DOT-USD"),
-        ("USDTUSD", "USDT-USD"),
-        ("SHIBUSD", "SHIB-USD"),
-        ("OMGBUSD", "OMG-BUSD"),
-        ("yfihusd", "YFI-HUSD"),
-        ("ethhusd", "ETH-HUSD"),
-        ("ADAEUR", "ADA-EUR"),
-        ("GALAEUR", "GALA-EUR"),
-        ("BTCAEUR", "BTC-AEUR"),
-        ("BTCFDUSD", "BTC-FDUSD"),
-        ("USDTIDR", "USDT-IDR"),
-        ("BTCU", "BTC-U"),
-        ("fil3susdt", "FIL3S-USDT"),
-        ("NEWCOINTUSD", "NEWCOIN-TUSD"),
-        ("币安人生USDT", "币安人生-USDT"),
-        ("USDT", None),
-        ("", None),
-        ("NOTHING", None),
-    ],
-)
-def test_a_symbol_is_split_where_its_base_most_likely_ends(symbol: str, pair: str | None) -> None:
-    assert split_symbol(symbol) == pair

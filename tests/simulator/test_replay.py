@@ -172,6 +172,15 @@ def test_frames_of_raw_connections_find_their_stream(tmp_path: Path) -> None:
     assert [pair.pair for pair in pairs_of(capture)] == ["ABC-USDT"]
 
 
+def test_without_the_venue_s_list_symbols_are_split_as_everywhere_else(tmp_path: Path) -> None:
+    lines = [
+        {"t": 1, "kind": "http", "url": f"{HOST}/depth?symbol={symbol}", "data": json.dumps(SNAPSHOT)}
+        for symbol in ("BNBUSD", "OMGBUSD", "LTCU")
+    ]
+    path = write(tmp_path / "pairs.jsonl", [*lines, *records()])
+    assert [pair.pair for pair in pairs_of(read_capture(path))] == ["BNB-USD", "OMG-BUSD", "LTC-U", "ABC-USDT"]
+
+
 @pytest.mark.parametrize("content", ["", "nonsense\n", '{"t":1,"kind":"ws_in","conn":1,"data":"{}"}\n'])
 def test_a_file_that_is_no_capture_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.jsonl"

@@ -12,9 +12,9 @@ from engine.connectors.binance.market_data import BinanceMarketData
 from engine.connectors.binance.public import BinancePublic
 from engine.connectors.binance.user_data import BinanceUserData
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
-from engine.connectors.symbols import split_symbol
 from engine.errors import ConfigError
 from engine.messages import FeeSchema
+from engine.pairs import split_symbol
 
 
 class BinanceConnector(Connector):

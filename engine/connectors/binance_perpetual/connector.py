@@ -9,7 +9,7 @@ from engine.connectors.binance_perpetual import constants
 from engine.connectors.binance_perpetual.market_data import BinancePerpetualMarketData
 from engine.connectors.market_only import MarketDataConnector
 from engine.connectors.settings import Endpoints
-from engine.connectors.symbols import split_symbol
+from engine.pairs import split_symbol
 
 
 class BinancePerpetualConnector(MarketDataConnector):

@@ -9,7 +9,7 @@ from engine.connectors.htx import constants
 from engine.connectors.htx.market_data import HtxMarketData
 from engine.connectors.market_only import MarketDataConnector
 from engine.connectors.settings import Endpoints
-from engine.connectors.symbols import split_symbol
+from engine.pairs import split_symbol
 
 
 class HtxConnector(MarketDataConnector):
