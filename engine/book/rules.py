@@ -92,7 +92,8 @@ class PreviousIdRule:
     may begin before it.
 
     ``resets``: ids may begin anew in the middle of a stream (OKX, after maintenance), so a smaller id does not
-    make a diff old: what does not connect is a gap. ``timed``: diffs without a previous id are applied as they
+    make a diff old: what does not connect is a gap, but for one that leads to where the book stands, which is the
+    last one once more. ``timed``: diffs without a previous id are applied as they
     come (OKX before 2023), and only the checksum can show a loss.
     """
 
@@ -125,7 +126,7 @@ class PreviousIdRule:
             return Verdict.APPLY
         if previous_id is None:
             return Verdict.APPLY if self.timed else Verdict.GAP
-        if not self.resets and diff.last_id <= update_id:
+        if diff.last_id == update_id or (not self.resets and diff.last_id < update_id):
             return Verdict.DROP
         return Verdict.GAP
 

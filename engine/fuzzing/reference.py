@@ -37,6 +37,7 @@ from engine.fuzzing.strict import (
     obj,
     one_of,
     pairs,
+    pairs_or_early,
     parse,
     refuse,
     text,
@@ -103,7 +104,7 @@ def _binance_rare(frame: dict[str, Any], pair_of: PairOf) -> Events:
     code, words = field(frame, "code", nullable(integer()), None), field(frame, "msg", text, "")
     number, last = field(frame, "id", _ANY_ID, None), field(frame, "lastUpdateId", nullable(integer()), None)
     if stream:
-        return _binance_named(stream.partition("@")[2], frame, pair_of)
+        return _binance_named("bookTicker" if stream == "!bookTicker" else stream.partition("@")[2], frame, pair_of)
     if kind == "depthUpdate":
         return _binance_depth(frame, pair_of)
     if kind == "trade":
@@ -147,7 +148,10 @@ def _shutdown(kind: str) -> Events:
 def _binance_depth(event: dict[str, Any], pair_of: PairOf) -> Events:
     at, symbol = field(event, "E", millis_or_micros), field(event, "s", text)
     first, last = field(event, "U", ident), field(event, "u", ident)
-    bids, asks = field(event, "b", pairs), field(event, "a", pairs)
+    bids, asks = field(event, "b", pairs_or_early), field(event, "a", pairs_or_early)
+    lengths = {len(level) for side in ("b", "a") for level in event[side]}
+    if len(lengths) > 1:
+        refuse("levels of two kinds")
     pair = pair_of(symbol)
     if pair is not None and last < first:
         refuse("a range that ends before it begins")
@@ -445,11 +449,11 @@ def _iso(value: str | None) -> int:
 def kucoin(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     frame = obj(parse(data))
     kind, topic = field(frame, "type", text), field(frame, "topic", text, "")
-    field(frame, "subject", text, "")
+    subject = field(frame, "subject", text, "")
     number = field(frame, "id", _ANY_ID, None)
     code = field(frame, "code", _ANY_ID, None)
     if kind == "message":
-        return _kucoin_message(topic, frame.get("data"), pair_of)
+        return _kucoin_message(topic, subject, frame.get("data"), pair_of)
     if kind == "ack":
         return [Ack(number)]
     if kind == "error":
@@ -457,7 +461,7 @@ def kucoin(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     return [] if kind in ("welcome", "pong", "notice", "command") else refuse("no such type")
 
 
-def _kucoin_message(topic: str, data: Any, pair_of: PairOf) -> Events:
+def _kucoin_message(topic: str, subject: str, data: Any, pair_of: PairOf) -> Events:
     if not topic:
         refuse("no topic")
     channel, _, symbol = topic.partition(":")
@@ -466,7 +470,7 @@ def _kucoin_message(topic: str, data: Any, pair_of: PairOf) -> Events:
     if channel == "/market/match" and ":" in topic:
         return _kucoin_match(obj(data), pair_of)
     if channel == "/market/ticker" and ":" in topic:
-        return _kucoin_quote(obj(data), pair_of(symbol))
+        return _kucoin_quote(obj(data), pair_of(subject if symbol == "all" else symbol))
     return []
 
 

@@ -20,6 +20,9 @@ SAMPLES: dict[str, list[str]] = {
         '"q":"0.1","f":100,"l":105,"T":1700000000124123,"m":true,"M":true}}',
         '{"e":"depthUpdate","E":1700000000123456,"s":"BTCUSDT","U":161,"u":161,"b":[],"a":[["60000.02","0"]]}',
         '{"u":161,"s":"BTCUSDT","b":"60000.01","B":"1.5","a":"60000.03","A":"2"}',
+        '{"stream":"btcusdt@depth","data":{"e":"depthUpdate","E":1532949473542,"s":"BTCUSDT","U":161,"u":162,'
+        '"b":[["0.0024","10",[]]],"a":[["0.0026","100",[]]]}}',
+        '{"stream":"!bookTicker","data":{"u":161,"s":"BTCUSDT","b":"60000.01","B":"1.5","a":"60000.03","A":"2"}}',
         '{"result":null,"id":1}',
         '{"error":{"code":2,"msg":"Invalid request: unknown variant"},"id":7}',
         '{"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":1,"x":false}}}',
@@ -110,6 +113,8 @@ SAMPLES: dict[str, list[str]] = {
         '{"topic":"/market/ticker:BTC-USDT","type":"message","subject":"trade.ticker","data":{"bestAsk":"67218.7",'
         '"bestAskSize":"1.92318539","bestBid":"67218.6","bestBidSize":"0.01045638","price":"67220",'
         '"sequence":"14691455768","size":"0.00004316","time":1729757723612}}',
+        '{"topic":"/market/ticker:all","type":"message","subject":"BTC-USDT","data":{"bestAsk":"67218.7",'
+        '"bestAskSize":"1.9","bestBid":"67218.6","bestBidSize":"0.01","price":"67220","sequence":"14691455768"}}',
         '{"topic":"/market/candles:BTC-USDT_1min","type":"message","subject":"trade.candles.update","data":{}}',
         '{"id":"hQvf8jkno","type":"welcome"}',
         '{"id":"1545910660739","type":"ack"}',

@@ -172,3 +172,15 @@ millis_text = matching(r"[0-9]{1,12}|[0-8][0-9]{12}")
 def pairs(value: Any) -> list[tuple[str, str]]:
     """Levels of just two texts."""
     return [(text(level[0]), text(level[1])) if len(array(level)) == 2 else refuse("no pair") for level in array(value)]
+
+
+def pairs_or_early(value: Any) -> list[tuple[str, str]]:
+    """Levels of just two texts, or of two texts and a list."""
+    if any(len(array(level)) == 3 for level in array(value)):
+        return [(price, size) for price, size, _ in map(_early, value)]
+    return pairs(value)
+
+
+def _early(level: list[Any]) -> tuple[str, str, list[Any]]:
+    price, size, ignored = level if len(level) == 3 else refuse("no early level")
+    return text(price), text(size), array(ignored)

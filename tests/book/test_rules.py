@@ -64,11 +64,12 @@ def test_previous_id_rule_at_100(message: DepthDiff, on_snapshot: Verdict, follo
         (diff(100, 100, 100), APPLY),
         (diff(3, 3, 100), APPLY),
         (diff(90, 90, 89), GAP),
+        (diff(100, 100, 95), DROP),
         (diff(102, 102, 101), GAP),
         (diff(77, 77), APPLY),
     ],
 )
-def test_ids_that_may_begin_anew_are_judged_by_the_one_before_alone(message: DepthDiff, verdict: Verdict) -> None:
+def test_ids_that_may_begin_anew_are_judged_by_the_one_before(message: DepthDiff, verdict: Verdict) -> None:
     rule = PreviousIdRule(replacing=True, resets=True, timed=True)
     assert rule.first(100, message) is verdict
     assert rule.following(100, message) is verdict

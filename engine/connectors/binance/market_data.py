@@ -33,8 +33,12 @@ from engine.connectors.symbols import SymbolMap
 from engine.messages import Side
 
 _STREAMS = ("depth@100ms", "bookTicker", "trade")
+_ALL_QUOTES = "!bookTicker"
+"""The best quotes of all symbols, a stream that was ended in 2023."""
 _NOTHING: tuple[MarketEvent, ...] = ()
 _Levels = list[tuple[str, str]]
+_EarlyLevels = list[tuple[str, str, list[msgspec.Raw]]]
+"""With an empty list behind each, which the documentation of the time says is to be ignored."""
 _COMBINED = b'{"stream":"'
 _DEPTH_MARKS = (b"@depth@", b'@depth"')
 """Not ``@depth5`` and the like, which are the best levels and no diffs."""
@@ -118,6 +122,30 @@ class _Snapshot(msgspec.Struct, rename="camel"):
     asks: _Levels
 
 
+class _EarlyDepth(msgspec.Struct, gc=False):
+    """As the venue wrote it until 2019."""
+
+    E: Instant
+    s: str
+    U: Id
+    u: Id
+    b: _EarlyLevels
+    a: _EarlyLevels
+
+    def today(self) -> _Depth:
+        return _Depth(self.E, self.s, self.U, self.u, _plain(self.b), _plain(self.a))
+
+
+class _EarlyDepthFrame(msgspec.Struct, gc=False):
+    data: _EarlyDepth
+
+
+class _EarlySnapshot(msgspec.Struct, rename="camel"):
+    last_update_id: Id
+    bids: _EarlyLevels
+    asks: _EarlyLevels
+
+
 _depth_frame = msgspec.json.Decoder(_DepthFrame).decode
 _quote_frame = msgspec.json.Decoder(_QuoteFrame).decode
 _trade_frame = msgspec.json.Decoder(_TradeFrame).decode
@@ -129,6 +157,9 @@ _other = msgspec.json.Decoder(_Other).decode
 _events = msgspec.json.Decoder(list[_Kind]).decode
 _kind = msgspec.json.Decoder(_Kind).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
+_early_depth_frame = msgspec.json.Decoder(_EarlyDepthFrame).decode
+_early_bare_depth = msgspec.json.Decoder(_EarlyDepth).decode
+_early_snapshot = msgspec.json.Decoder(_EarlySnapshot).decode
 
 
 class BinanceMarketData(MarketDataProtocol):
@@ -163,7 +194,7 @@ class BinanceMarketData(MarketDataProtocol):
                 if raw.find(b'"', 11, mark) >= 0:
                     mark = len(raw)  # not in the stream's name
                 if raw.startswith(_DEPTH_MARKS, mark):
-                    return self._depth(_depth_frame(raw).data)
+                    return self._depth(_read_framed(raw))
                 if raw.startswith(b'@bookTicker"', mark):
                     return self._quote(_quote_frame(raw).data)
                 if raw.startswith(b'@trade"', mark):
@@ -187,7 +218,7 @@ class BinanceMarketData(MarketDataProtocol):
 
     def parse_snapshot(self, pair: str, body: bytes | str) -> DepthSnapshot:
         try:
-            reply = _snapshot(body)
+            reply = _read_snapshot(body)
         except UNREADABLE as error:
             raise MalformedReply(f"snapshot of {pair}: {error}") from error
         return DepthSnapshot(pair, reply.last_update_id, reply.bids, reply.asks)
@@ -251,7 +282,7 @@ class BinanceMarketData(MarketDataProtocol):
             return self._all_symbols(data)
         frame = _other(data)
         if frame.stream:
-            return self._named(frame.stream.partition("@")[2], bytes(frame.data), data)
+            return self._named(frame.stream, bytes(frame.data), data)
         if frame.e or frame.u is not None:
             return self._bare(frame.e, data)
         if frame.error is not None:
@@ -266,10 +297,11 @@ class BinanceMarketData(MarketDataProtocol):
             return _NOTHING  # the best levels, bare
         raise MalformedFrame("neither an event nor an answer", data)
 
-    def _named(self, stream: str, event: bytes, data: bytes) -> Sequence[MarketEvent]:
+    def _named(self, name: str, event: bytes, data: bytes) -> Sequence[MarketEvent]:
         """A combined frame that is not written as the venue does, or is of another stream."""
+        stream = "bookTicker" if name == _ALL_QUOTES else name.partition("@")[2]
         if stream == "depth" or stream.startswith("depth@"):
-            return self._depth(_bare_depth(event))
+            return self._depth(_read_bare(event))
         if stream == "bookTicker":
             return self._quote(_bare_quote(event))
         if stream == "trade":
@@ -280,7 +312,7 @@ class BinanceMarketData(MarketDataProtocol):
 
     def _bare(self, kind: str, data: bytes) -> Sequence[MarketEvent]:
         if kind == "depthUpdate":
-            return self._depth(_bare_depth(data))
+            return self._depth(_read_bare(data))
         if kind == "trade":
             return self._trade(_bare_trade(data))
         if kind == "aggTrade":
@@ -309,6 +341,32 @@ class BinanceMarketData(MarketDataProtocol):
             for number, at in enumerate(range(0, len(names), constants.SUBSCRIBE_CHUNK), 1)
         )
         return ConnectionPlan(url=f"{self._ws}/stream", opening=opening, pairs=tuple(pairs))
+
+
+def _read_framed(raw: bytes) -> _Depth:
+    try:
+        return _depth_frame(raw).data
+    except msgspec.ValidationError:
+        return _early_depth_frame(raw).data.today()
+
+
+def _read_bare(raw: bytes) -> _Depth:
+    try:
+        return _bare_depth(raw)
+    except msgspec.ValidationError:
+        return _early_bare_depth(raw).today()
+
+
+def _read_snapshot(body: bytes | str) -> _Snapshot:
+    try:
+        return _snapshot(body)
+    except msgspec.ValidationError:
+        early = _early_snapshot(body)
+        return _Snapshot(early.last_update_id, _plain(early.bids), _plain(early.asks))
+
+
+def _plain(levels: _EarlyLevels) -> _Levels:
+    return [(price, size) for price, size, _ in levels]
 
 
 def _snapshot_weight(depth: int) -> int:

@@ -170,7 +170,8 @@ class KucoinMarketData(MarketDataProtocol):
         if frame.topic.startswith(_MATCH):
             return self._on_match(_match(frame.data))
         if frame.topic.startswith(_TICKER):
-            return self._on_quote(frame.topic.removeprefix(_TICKER), _quote(frame.data))
+            symbol = frame.topic.removeprefix(_TICKER)
+            return self._on_quote(frame.subject if symbol == "all" else symbol, _quote(frame.data))
         if not frame.topic:
             raise MalformedFrame("a message of no topic", bytes(frame.data))
         return _NOTHING

@@ -57,6 +57,22 @@ def test_frames_of_combined_and_of_raw_streams(stream: str, data: dict[str, Any]
         assert list(protocol.feed(frame.decode())) == [event]
 
 
+def test_levels_of_the_first_years_have_an_empty_list_behind_them() -> None:
+    protocol = make()
+    early = {**DEPTH, "b": [["1.0", "2", []]], "a": [["3.0", "0.0", []]]}
+    for frame in (combined("btcusdt@depth", early), json.dumps(early).encode()):
+        assert list(protocol.feed(frame)) == [DIFF]
+    body = json.dumps({"lastUpdateId": 7, "bids": [["1.0", "2", []]], "asks": []})
+    assert protocol.parse_snapshot("BTC-USDT", body) == DepthSnapshot("BTC-USDT", 7, [("1.0", "2")], [])
+    for levels in ([["1.0", "2", 3]], [["1.0", "2", []], ["1.1", "2"]], [["1.0", 2, []]]):
+        with pytest.raises(MalformedFrame):
+            protocol.feed(combined("btcusdt@depth", {**early, "b": levels}))
+
+
+def test_the_stream_of_all_symbols_quotes_is_read() -> None:
+    assert list(make().feed(combined("!bookTicker", QUOTE))) == [BEST]
+
+
 def test_times_may_be_in_microseconds() -> None:
     (diff,) = make().feed(combined("btcusdt@depth", {**DEPTH, "E": 1_700_000_000_123_456}))
     assert isinstance(diff, DepthDiff)

@@ -38,6 +38,13 @@ def test_changes_are_put_in_the_order_of_their_numbers(protocol: MarketDataProto
     assert isinstance(protocol.sequence_rule(), RangeRule)
 
 
+def test_of_all_symbols_tickers_the_subject_says_whose_it_is(protocol: MarketDataProtocol) -> None:
+    data = {"sequence": "17", "bestBid": "1", "bestBidSize": "2", "bestAsk": "3", "bestAskSize": "4"}
+    frame = {"type": "message", "topic": "/market/ticker:all", "subject": "BTC-USDT", "data": data}
+    assert list(protocol.feed(json.dumps(frame))) == [BestQuote("BTC-USDT", 17, "1", "2", "3", "4")]
+    assert list(protocol.feed(json.dumps({**frame, "subject": "NO-ONE"}))) == []
+
+
 def test_a_change_at_price_zero_only_counts(protocol: MarketDataProtocol) -> None:
     update = {
         "symbol": "BTC-USDT",
