@@ -53,6 +53,16 @@ class Record(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(Record).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _read(line: bytes) -> Record:
+    """A field that is null is one that is not there."""
+    try:
+        return _decode(line)
+    except msgspec.ValidationError:
+        fields = _decode_fields(line)
+        return msgspec.convert({name: value for name, value in fields.items() if value is not None}, Record)
 
 
 def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -> Iterator[Record]:
@@ -70,7 +80,7 @@ def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -
                     on_progress(file.tell())
                 if not line.strip():
                     continue
-                record = _decode(line)
+                record = _read(line)
                 known = known or record.kind in KINDS
                 yield record
     except (msgspec.MsgspecError, UnicodeError) as error:

@@ -19,6 +19,7 @@ import msgspec
 from engine.book import BestQuote, BookSync, DepthDiff, DepthSnapshot, OrderBook, SyncState, exponent_of
 from engine.captures import Record, read_capture
 from engine.connectors.base import ConnectionPlan, MarketEvent, PublicTrade
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import MalformedReply
 from engine.connectors.feed import FeedResult, MarketDataFeed
 from engine.connectors.registry import create
@@ -83,6 +84,8 @@ class Replay:
         elif record.kind == "ws_open":
             self._close(record.conn)
             self._open(record)
+        elif record.kind == "ws_out":
+            self._on_sent(self._connection(record), record.payload)
         elif record.kind == "ws_close":
             self._close(record.conn)
 
@@ -110,7 +113,7 @@ class Replay:
 
     def _open(self, record: Record) -> None:
         connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
-        connection.brings_best_levels = self.protocol.brings_best_levels(record.url)
+        connection.best_levels = self.protocol.best_levels_of(record.url, ())
         for pair in self.protocol.pairs_of(record.url):
             rule = self.rules.get(pair)
             book = self.feed.books.get(pair)
@@ -127,6 +130,12 @@ class Replay:
         if connection is None:
             connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
         return connection
+
+    def _on_sent(self, connection: _Connection, text: bytes) -> None:
+        """Kept only where it may say what the connection is to bring: keep-alives are sent for ever."""
+        if b"SUBSCRIBE" in text:
+            connection.sent.append(text.decode(errors="replace"))
+            connection.best_levels = self.protocol.best_levels_of(connection.plan.url, connection.sent)
 
     def _close(self, conn: int | str) -> None:
         """Its pairs are out of sync, but for those whose depth another connection carries as well."""
@@ -151,7 +160,7 @@ class Replay:
         try:
             reply = self.protocol.parse_recorded(url, body)
         except MalformedReply:
-            self.unread_replies += 1
+            self.unread_replies += not _is_refusal(body)
             return
         self.rules.update(reply.rules or {})
         if reply.snapshot is None:
@@ -203,7 +212,8 @@ class _Connection:
     def __init__(self, plan: ConnectionPlan) -> None:
         self.plan = plan
         self.pairs: dict[str, None] = {}
-        self.brings_best_levels = False
+        self.sent: list[str] = []
+        self.best_levels: frozenset[str] = frozenset()
 
     def begin(self, pair: str, book: BookSync) -> None:
         """The pair's depth is to come here, and its book out of sync until then."""
@@ -238,7 +248,7 @@ class _LearningFeed(MarketDataFeed):
     def _begun(self, event: DepthDiff | DepthSnapshot) -> bool:
         """Whether the event's book is to have it; makes the book, and lets it begin."""
         current = self.current
-        if current.brings_best_levels and isinstance(event, DepthDiff):
+        if event.pair in current.best_levels and isinstance(event, DepthDiff):
             return False
         book = self._session.book_for(event)
         if book.state is SyncState.UNSYNCED:
@@ -273,6 +283,28 @@ class _GuessedSymbols(SymbolMap):
             return None
         self._guessed[symbol] = guess
         return guess
+
+
+class _Refusal(msgspec.Struct, rename={"error_code": "err-code"}):
+    """How venues say no, in a reply whose status the recording may lack."""
+
+    code: int | str | None = None
+    message: str = ""
+    error: list[str] = []
+    error_code: str = ""
+
+
+_ALL_WELL = (None, 0, 200, "0", "200", "200000")
+_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether a reply says what is wrong, so that it is no snapshot and no list."""
+    try:
+        said = _refusal(body)
+    except UNREADABLE:
+        return False
+    return said.code not in _ALL_WELL or bool(said.message or said.error or said.error_code)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -114,8 +114,9 @@ def test_a_recording_may_begin_in_the_middle_of_a_connection_without_an_address(
 def test_what_cannot_be_read_is_counted_and_costs_nothing_else() -> None:
     broken = {"t": 1.0, "kind": "ws_in", "conn": 1, "data": "{"}
     failed = snapshot(99, status=429)
-    odd = {**snapshot(99), "data": '{"code":-1003,"msg":"too many"}'}
-    report = replayed([*STORY, broken, failed, odd, {"t": 3.0, "kind": "note", "data": "hello"}])
+    said = {**snapshot(99), "data": '{"code":-1003,"msg":"too many"}'}
+    odd = {**snapshot(99), "data": '{"lastUpdateId":99}'}
+    report = replayed([*STORY, broken, failed, said, odd, {"t": 3.0, "kind": "note", "data": "hello"}])
     assert (report["unparsed"], report["pairs"]["BTC-USDT"]["synced"]) == (2, True)
 
 

@@ -98,6 +98,30 @@ def test_bare_best_levels_of_a_contract_are_no_changes(stream: str, updates: int
     assert (pairs["BTC-USDT"]["updates"], pairs["BTC-USDT"]["synced"]) == (updates, bool(updates))
 
 
+@pytest.mark.parametrize(
+    ("asked", "updates"),
+    [
+        (["btcusdt@depth20@100ms"], 0),
+        (["ethusdt@depth", "btcusdt@depth5"], 0),
+        (["btcusdt@depth5", "btcusdt@depth@100ms"], 2),
+        (["btcusdt@aggTrade"], 2),
+    ],
+)
+def test_bare_best_levels_are_also_told_by_what_was_subscribed_to(asked: list[str], updates: int) -> None:
+    book = {**snapshot(10), "url": "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000"}
+    url = "wss://fstream.binance.com/ws"
+    texts = [
+        {"method": "SUBSCRIBE", "params": ["btcusdt@depth"], "id": 1},
+        {"method": "UNSUBSCRIBE", "params": ["btcusdt@depth"]},
+    ]
+    texts = [*texts, {"method": "SUBSCRIBE", "params": asked, "id": 2}]
+    sent = [{"kind": "ws_out", "conn": 1, "data": json.dumps(text)} for text in texts]
+    broken = {"kind": "ws_out", "conn": 1, "data": "SUBSCRIBE"}
+    records = [opened(1, url), *sent, broken, depth(9, 10, pu=8), book, depth(11, 12, pu=10), depth(13, 13, pu=12)]
+    pairs = replayed([*records, frame({"e": "trade"} | TRADE, 2)], "binance_perpetual")
+    assert (pairs["BTC-USDT"]["updates"], pairs["BTC-USDT"]["synced"]) == (updates, bool(updates))
+
+
 def test_without_numbers_a_book_follows_the_connection_that_its_snapshot_came_by() -> None:
     def book(conn: int, bid: str) -> dict[str, Any]:
         levels = {"bids": [[bid, "1"]], "asks": [["100", "1"]]}
@@ -237,4 +261,38 @@ def test_a_time_that_is_none_is_no_capture(t: float, tmp_path: Any) -> None:
     path = tmp_path / "x"
     path.write_text(json.dumps({**depth(1, 2), "t": t}))
     with pytest.raises(ConfigError, match=r"record 1: t .* is no time"):
+        replay(path, "binance")
+
+
+@pytest.mark.parametrize(
+    ("venue", "path", "body"),
+    [
+        ("binance", "/api/v3/depth?symbol=BTCUSDT", '{"code":-1121,"msg":"Invalid symbol."}'),
+        ("binance_perpetual", "/fapi/v1/depth?symbol=BTCUSDT", '{"code":-1003,"msg":"Too many requests"}'),
+        ("kraken_v1", "/0/public/AssetPairs", '{"error":["EGeneral:Too many requests"]}'),
+        ("coinbase_exchange", "/products", '{"message":"Public rate limit exceeded"}'),
+        (
+            "kucoin",
+            "/api/v1/market/orderbook/level2_100?symbol=BTC-USDT",
+            '{"code":"429000","msg":"Too Many Requests"}',
+        ),
+        (
+            "htx",
+            "/v1/common/symbols",
+            '{"status":"error","err-code":"gateway-internal-error","err-msg":"x","data":null}',
+        ),
+    ],
+)
+def test_a_reply_that_says_no_without_a_status_is_read(venue: str, path: str, body: str) -> None:
+    assert replayed([{"kind": "http", "url": f"https://venue.example{path}", "data": body}], venue) == {}
+
+
+def test_fields_that_are_null_are_not_there(tmp_path: Any) -> None:
+    bare = dict.fromkeys(("conn", "url", "data", "data64", "status", "method", "sent"))
+    path = tmp_path / "nulls.jsonl"
+    path.write_text("".join(json.dumps({**bare, "t": 1, **record}) + "\n" for record in SYNCED))
+    pair = replay(path, "binance")["pairs"]["BTC-USDT"]
+    assert (pair["sequence"], pair["synced"]) == (12, True)
+    path.write_text(json.dumps({**bare, "t": None, "kind": "ws_open"}))
+    with pytest.raises(ConfigError, match="line 1"):
         replay(path, "binance")

@@ -241,11 +241,11 @@ class MarketDataProtocol(ABC):
     def pairs_of(self, url: str) -> tuple[str, ...]:
         """The pairs whose depth a recorded connection's address names; empty if it names none."""
 
-    def brings_best_levels(self, url: str) -> bool:
-        """Whether the changes that come by a recorded connection of this address are none, but the best levels, which
-        say the same of themselves.
+    def best_levels_of(self, url: str, sent: Sequence[str]) -> frozenset[str]:
+        """The pairs whose changes are none but the best levels, which say the same of themselves, on a recorded
+        connection of this address on which these texts were sent.
         """
-        return False
+        return frozenset()
 
     @abstractmethod
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:

@@ -8,7 +8,7 @@ bare event. Times are in milliseconds, or in microseconds where the address asks
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -378,4 +378,4 @@ def _stream_names(url: str) -> Iterator[str]:
     for streams in parse_qs(parts.query).get("streams", []):
         yield from streams.split("/")
     if "/ws/" in parts.path:
-        yield from parts.path.partition("/ws/")[2].split("/")
+        yield from unquote(parts.path.partition("/ws/")[2]).split("/")

@@ -6,8 +6,8 @@ order book correctly". Each depth event names the last id of the one before it (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -103,6 +103,11 @@ class _Snapshot(msgspec.Struct):
     T: Millis = 0
 
 
+class _Request(msgspec.Struct):
+    method: str = ""
+    params: list[str] = []
+
+
 _frame = msgspec.json.Decoder(_Frame).decode
 _events = msgspec.json.Decoder(list[_Kind]).decode
 _kind = msgspec.json.Decoder(_Kind).decode
@@ -111,6 +116,7 @@ _quote = msgspec.json.Decoder(_Quote).decode
 _aggregate = msgspec.json.Decoder(_Aggregate).decode
 _trade = msgspec.json.Decoder(_Trade).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
+_request = msgspec.json.Decoder(_Request).decode
 
 
 class BinancePerpetualMarketData(MarketDataProtocol):
@@ -167,13 +173,15 @@ class BinancePerpetualMarketData(MarketDataProtocol):
         return DepthSnapshot(pair, reply.lastUpdateId, reply.bids, reply.asks, reply.T * _MS)
 
     def pairs_of(self, url: str) -> tuple[str, ...]:
-        found = (self._symbols.pair(name.upper()) for name in _symbols_of(url))
+        found = (self._symbols.pair(symbol.upper()) for symbol in _with_depth(_names_of(url)))
         return tuple(dict.fromkeys(pair for pair in found if pair is not None))
 
-    def brings_best_levels(self, url: str) -> bool:
+    def best_levels_of(self, url: str, sent: Sequence[str]) -> frozenset[str]:
         """Bare frames of ``depth5`` and the like, without the stream's name that tells them apart."""
-        path = urlsplit(url).path
-        return "/ws/" in path and "@depth" in path and not any(_symbols_of(url))
+        names = [*_names_of(url), *_subscribed(sent)]
+        best = {symbol for symbol, _, stream in (name.partition("@") for name in names) if stream.startswith("depth")}
+        found = (self._symbols.pair(symbol.upper()) for symbol in best - set(_with_depth(names)))
+        return frozenset(pair for pair in found if pair is not None)
 
     def parse_recorded(self, url: str, body: bytes | str) -> RecordedReply:
         parts = urlsplit(url)
@@ -272,13 +280,31 @@ def _snapshot_weight(depth: int) -> int:
     return 2 if depth <= 50 else 5 if depth <= 100 else 10 if depth <= 500 else 20
 
 
-def _symbols_of(url: str) -> Iterator[str]:
-    """Symbols whose depth a connection's address names."""
+def _names_of(url: str) -> list[str]:
+    """Streams that a connection's address names."""
     parts = urlsplit(url)
     names = [name for streams in parse_qs(parts.query).get("streams", []) for name in streams.split("/")]
-    if "/ws/" in parts.path:
-        names += parts.path.partition("/ws/")[2].split("/")
+    return names + unquote(parts.path.partition("/ws/")[2]).split("/") if "/ws/" in parts.path else names
+
+
+def _with_depth(names: Iterable[str]) -> Iterator[str]:
+    """Symbols whose changes are among the streams."""
     for name in names:
         symbol, _, stream = name.partition("@")
         if stream == "depth" or stream.startswith("depth@"):
             yield symbol
+
+
+def _subscribed(sent: Iterable[str]) -> list[str]:
+    """Streams that a client asked for, and did not cancel."""
+    names: dict[str, None] = {}
+    for text in sent:
+        try:
+            request = _request(text)
+        except UNREADABLE:
+            continue
+        if request.method == "SUBSCRIBE":
+            names |= dict.fromkeys(request.params)
+        elif request.method == "UNSUBSCRIBE":
+            names = {name: None for name in names if name not in request.params}
+    return list(names)
