@@ -1,34 +1,20 @@
-"""Recordings of real traffic: reading the file.
+"""Recordings of real traffic: what a client of this venue can be served from one.
 
-A capture is JSON lines, plain or compressed with gzip or zstd, in order of receipt. ``http`` records hold a body and
-its URL, ``ws_in`` records what a connection received, ``ws_open`` and ``ws_out`` how it was opened and what it asked.
+``http`` records hold a body and its URL, ``ws_in`` records what a connection received, ``ws_open`` and ``ws_out`` how
+it was opened and what it asked.
 """
 
 from __future__ import annotations
 
-import gzip
-import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from engine.captures import Record
+from engine.captures import read_capture as read_records
 from engine.errors import ConfigError
-
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
-
-class _Record(msgspec.Struct):
-    t: float
-    kind: str
-    url: str = ""
-    conn: int = 0
-    data: str = ""
-    method: str = "GET"
-    status: int = 200
 
 
 class _Combined(msgspec.Struct):
@@ -86,30 +72,26 @@ class Capture:
 
 def read_capture(path: str) -> Capture:
     """Read a file; :class:`ConfigError` when it is absent, damaged, or holds no market frames."""
-    capture, asked = Capture(), dict[int, list[str]]()
-    number = 0
-    try:
-        for line in _lines(Path(path)):
-            number += 1
-            _add(capture, asked, msgspec.json.decode(line, type=_Record))
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"capture {path} cannot be read: {error}") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"capture {path}, line {number}: {error}") from error
+    capture, asked = Capture(), dict[int | str, list[str]]()
+    for number, record in enumerate(read_records(Path(path)), 1):
+        try:
+            _add(capture, asked, record)
+        except ValueError as error:
+            raise ConfigError(f"capture {path}, record {number}: {error}") from error
     if not capture.frames:
         raise ConfigError(f"capture {path} holds no market frames in this venue's form")
     return capture
 
 
-def _add(capture: Capture, asked: dict[int, list[str]], record: _Record) -> None:
+def _add(capture: Capture, asked: dict[int | str, list[str]], record: Record) -> None:
     if record.kind == "http" and record.method == "GET" and record.status == 200:
         url = urlsplit(record.url)
         symbol = parse_qs(url.query).get("symbol", [""])[0]
-        capture.items.append(Body(record.t, url.path, symbol, record.data.encode()))
+        capture.items.append(Body(record.t, url.path, symbol, record.payload))
     elif record.kind == "ws_open":
         asked[record.conn] = _streams_of(record.url)
     elif record.kind == "ws_out":
-        asked.setdefault(record.conn, []).extend(_subscribed(record.data))
+        asked.setdefault(record.conn, []).extend(_subscribed(record.payload))
     elif record.kind == "ws_in":
         frame = _frame(record, asked.get(record.conn, []))
         if frame is None:
@@ -120,8 +102,8 @@ def _add(capture: Capture, asked: dict[int, list[str]], record: _Record) -> None
         capture.frames += 1
 
 
-def _frame(record: _Record, asked: list[str]) -> Frame | None:
-    raw = record.data.encode()
+def _frame(record: Record, asked: list[str]) -> Frame | None:
+    raw = record.payload
     try:
         combined = msgspec.json.decode(raw, type=_Combined)
     except msgspec.MsgspecError:
@@ -161,33 +143,9 @@ def _streams_of(url: str) -> list[str]:
     return [name for name in text.split("/") if name]
 
 
-def _subscribed(text: str) -> list[str]:
+def _subscribed(text: bytes) -> list[str]:
     try:
         request = msgspec.json.decode(text, type=_Asked)
     except msgspec.MsgspecError:
         return []
     return request.params if request.method == "SUBSCRIBE" else []
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        with _decompressed(path, file, start) as lines:
-            for line in lines:
-                if line.strip():
-                    yield line
-
-
-def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
-    if start.startswith(_GZIP):
-        return cast(IO[bytes], gzip.open(file))
-    if not start.startswith(_ZSTD):
-        return file
-    for module in ("compression.zstd", "zstandard"):
-        try:
-            opened: IO[bytes] = importlib.import_module(module).open(file, "rb")
-        except ModuleNotFoundError:
-            continue
-        return opened
-    raise ConfigError(f"capture {path} is compressed with zstd: install the Python package 'zstandard' to read it")

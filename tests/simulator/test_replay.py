@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from engine.errors import ConfigError
 from engine.simulator.capture import read_capture
@@ -187,6 +188,26 @@ def test_a_file_that_is_no_capture_is_named(tmp_path: Path, content: str) -> Non
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"bad\.jsonl"):
         read_capture(str(path))
+
+
+def test_a_damaged_file_is_named_whatever_is_broken(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(record) + "\n" for record in records()).encode()
+    packed = bytearray(gzip.compress(lines))
+    packed[20] ^= 0xFF
+    path = tmp_path / "damaged.jsonl"
+    for content in (bytes(packed), gzip.compress(lines)[:-9], lines.replace(b"abcusdt", b"abc\xffsdt", 1)):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"damaged\.jsonl"):
+            read_capture(str(path))
+
+
+def test_all_of_a_file_that_was_compressed_in_parts_is_read(tmp_path: Path) -> None:
+    lines = [json.dumps(record).encode() + b"\n" for record in records()]
+    path = tmp_path / "parts.jsonl.zst"
+    path.write_bytes(b"".join(zstandard.compress(line) for line in lines))
+    assert read_capture(str(path)).frames == 3
+    path.write_bytes(b"".join(gzip.compress(line) for line in lines))
+    assert read_capture(str(path)).frames == 3
 
 
 @pytest.mark.capture
