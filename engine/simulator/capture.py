@@ -16,6 +16,16 @@ from engine.captures import Record
 from engine.captures import read_capture as read_records
 from engine.errors import ConfigError
 
+Level = tuple[str, str]
+
+
+class Snapshot(msgspec.Struct, rename="camel"):
+    """A recorded depth reply."""
+
+    last_update_id: int
+    bids: list[Level]
+    asks: list[Level]
+
 
 class _Combined(msgspec.Struct):
     stream: str
@@ -87,7 +97,8 @@ def _add(capture: Capture, asked: dict[int | str, list[str]], record: Record) ->
     if record.kind == "http" and record.method == "GET" and record.status == 200:
         url = urlsplit(record.url)
         symbol = parse_qs(url.query).get("symbol", [""])[0]
-        capture.items.append(Body(record.t, url.path, symbol, record.payload))
+        if not url.path.endswith("/depth") or _is_snapshot(record.payload):
+            capture.items.append(Body(record.t, url.path, symbol, record.payload))
     elif record.kind == "ws_open":
         asked[record.conn] = _streams_of(record.url)
     elif record.kind == "ws_out":
@@ -100,6 +111,15 @@ def _add(capture: Capture, asked: dict[int | str, list[str]], record: Record) ->
         capture.items.append(frame)
         capture.streams.add(frame.stream)
         capture.frames += 1
+
+
+def _is_snapshot(body: bytes) -> bool:
+    """Whether it is a book, and not the venue's refusal to give one, whose status was not recorded."""
+    try:
+        msgspec.json.decode(body, type=Snapshot)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def _frame(record: Record, asked: list[str]) -> Frame | None:

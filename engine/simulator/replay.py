@@ -24,19 +24,11 @@ from engine.simulator.amounts import ONE, parse_amount
 from engine.simulator.binance import params as read
 from engine.simulator.binance.errors import bad_symbol
 from engine.simulator.binance.streams import Hub, Listener, wrap
-from engine.simulator.capture import Body, Capture, Frame
+from engine.simulator.capture import Body, Capture, Frame, Level, Snapshot
 from engine.simulator.config import PairConfig
 
 LEAD_SECONDS = 0.25
 _YIELD_EVERY = 64
-
-Level = tuple[str, str]
-
-
-class _Snapshot(msgspec.Struct, rename="camel"):
-    last_update_id: int
-    bids: list[Level]
-    asks: list[Level]
 
 
 class _Diff(msgspec.Struct):
@@ -57,7 +49,7 @@ class ReplayedBook:
 
     def reset(self, body: bytes) -> None:
         """Begin anew from a snapshot, unless it is older than what is known."""
-        snapshot = msgspec.json.decode(body, type=_Snapshot)
+        snapshot = msgspec.json.decode(body, type=Snapshot)
         if self.body and snapshot.last_update_id < self.last:
             return
         self.body, self.last, self.moved = body, snapshot.last_update_id, False
@@ -311,7 +303,7 @@ def _guess(symbol: str) -> _Named:
 
 def _precision(body: bytes) -> tuple[str, str, str]:
     """A price of the book, and the finest price and size increments that the book's levels show."""
-    snapshot = msgspec.json.decode(body, type=_Snapshot)
+    snapshot = msgspec.json.decode(body, type=Snapshot)
     levels = snapshot.bids + snapshot.asks
     if not levels:
         return "1", "0.00000001", "0.00000001"

@@ -190,6 +190,17 @@ def test_a_file_that_is_no_capture_is_named(tmp_path: Path, content: str) -> Non
         read_capture(str(path))
 
 
+def test_a_recorded_refusal_is_no_book(tmp_path: Path) -> None:
+    refused = {
+        "t": 1,
+        "kind": "http",
+        "url": f"{HOST}/depth?symbol=XYZUSDT",
+        "data": '{"code":-1121,"msg":"Invalid symbol."}',
+    }
+    capture = read_capture(write(tmp_path / "refused.jsonl", [refused, *records()]))
+    assert [pair.pair for pair in pairs_of(capture)] == ["ABC-USDT"]
+
+
 def test_a_damaged_file_is_named_whatever_is_broken(tmp_path: Path) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records()).encode()
     packed = bytearray(gzip.compress(lines))
