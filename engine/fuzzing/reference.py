@@ -249,10 +249,18 @@ def kraken_v1(data: bytes, pair_of: PairOf, memory: Memory) -> Events:
     channel, symbol = text(items[-2]), text(items[-1])
     book = re.fullmatch(r"book-([0-9]{1,4})", channel)
     if book:
-        return _kraken_book([_kraken_part(item) for item in items[1:-2]], pair_of(symbol), int(book[1]))
+        events = _kraken_book([_kraken_part(item) for item in items[1:-2]], pair_of(symbol), int(book[1]))
+        return _kraken_kept(symbol, channel, events, memory)
     if channel == "trade" and len(items) == 4:
         return _kraken_trades(items[1], pair_of(symbol))
     return [] if re.fullmatch(r"ticker|spread|ohlc(-[0-9]+)?", channel) else refuse("no such channel")
+
+
+def _kraken_kept(symbol: str, channel: str, events: Events, memory: Memory) -> Events:
+    depth = str(int(channel.removeprefix("book-")))
+    if events and isinstance(events[0], DepthSnapshot):
+        memory[symbol] = depth
+    return events if memory.get(symbol, depth) == depth else []
 
 
 def _kraken_said(frame: dict[str, Any]) -> Events:

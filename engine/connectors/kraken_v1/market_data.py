@@ -89,6 +89,7 @@ class KrakenV1MarketData(MarketDataProtocol):
         self._ws = ws.rstrip("/")
         self._symbols = symbols
         self._depth = depth
+        self._kept: dict[str, int] = {}
         self.audit_levels = min(depth, constants.AUDIT_LEVELS)
 
     def connections(self, pairs: Sequence[str]) -> list[ConnectionPlan]:
@@ -172,12 +173,16 @@ class KrakenV1MarketData(MarketDataProtocol):
         raise MalformedFrame(f"no channel is named {channel!r}", data)
 
     def _on_book(self, parts: list[_Book], symbol: str, depth: int) -> Sequence[MarketEvent]:
+        """Of several depths of a pair the book is the one whose snapshot came last."""
         pair = self._symbols.pair(symbol)
         if parts[0].snapshot_asks is not None or parts[0].snapshot_bids is not None:
             asks = [level for part in parts for level in part.snapshot_asks or ()]
             bids = [level for part in parts for level in part.snapshot_bids or ()]
             time_ns = _latest(asks, bids)
-            return _NOTHING if pair is None else (DepthSnapshot(pair, 0, bids, asks, time_ns, depth=depth),)
+            if pair is None:
+                return _NOTHING
+            self._kept[pair] = depth
+            return (DepthSnapshot(pair, 0, bids, asks, time_ns, depth=depth),)
         if not all(part.a is not None or part.b is not None for part in parts):
             raise ValueError("a book payload with neither bids nor asks")
         asks = [level for part in parts for level in part.a or ()]
@@ -185,7 +190,9 @@ class KrakenV1MarketData(MarketDataProtocol):
         sums = [part.c for part in parts if part.c is not None]
         time_ns = _latest(asks, bids)
         checksum = int(sums[-1]) if sums else None
-        return _NOTHING if pair is None else (DepthDiff(pair, 0, 0, None, bids, asks, time_ns, checksum),)
+        if pair is None or self._kept.get(pair, depth) != depth:
+            return _NOTHING
+        return (DepthDiff(pair, 0, 0, None, bids, asks, time_ns, checksum),)
 
     def _on_trades(self, trades: list[_Trade], symbol: str) -> Sequence[MarketEvent]:
         pair = self._symbols.pair(symbol)

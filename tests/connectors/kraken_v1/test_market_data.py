@@ -40,6 +40,16 @@ def test_updates_of_one_side_and_of_both(protocol: MarketDataProtocol) -> None:
     assert event == DepthDiff("BTC-USD", 0, 0, None, [[*BID, "r"]], [ASK], 1_534_614_248_765_567_000, 7)
 
 
+def test_of_several_depths_the_book_is_the_one_whose_snapshot_came_last(protocol: MarketDataProtocol) -> None:
+    snapshots = {channel: book({"as": [ASK], "bs": [BID]}, channel=channel) for channel in ("book-10", "book-1000")}
+    updates = {channel: book({"a": [ASK], "c": "1"}, channel=channel) for channel in snapshots}
+    assert protocol.feed(updates["book-10"]), "until there is a snapshot, any"
+    for kept, other in (("book-10", "book-1000"), ("book-1000", "book-10")):
+        assert protocol.feed(snapshots[kept])
+        assert protocol.feed(updates[kept])
+        assert not protocol.feed(updates[other])
+
+
 def test_trades_without_ids_have_their_time_and_place(protocol: MarketDataProtocol) -> None:
     trades = [
         ["5541.20000", "0.15850568", "1534614057.321597", "s", "l", ""],
