@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from engine.book import BestQuote, BookSync, DepthDiff, DepthSnapshot, OrderBook, SyncState, exponent_of
+from engine.book import BestQuote, BookSync, DepthDiff, DepthSnapshot, OrderBook, SyncState, Verdict, exponent_of
 from engine.captures import Record, read_capture
 from engine.connectors.base import ConnectionPlan, MarketEvent, PublicTrade
 from engine.connectors.decoding import UNREADABLE
@@ -66,6 +66,7 @@ class Replay:
         self.protocol = connector.market_data()
         self.rules: dict[str, TradingRule] = {}
         self.trades: Counter[tuple[str, bool]] = Counter()  # by pair, and whether aggregated
+        self.unheard: set[str] = set()  # pairs whose book has had a snapshot, and no diff since its connection
         self.unread_replies = 0
         self.problems: Counter[str] = Counter()
         self.feed = _LearningFeed(self)
@@ -168,6 +169,8 @@ class Replay:
         pair = reply.snapshot.pair
         book = self.feed.books.get(pair)
         if book is not None and book.awaiting_snapshot:
+            if not book.buffered:
+                self.unheard.add(pair)
             self._note(self.feed.on_snapshot(pair, body))
         elif book is None or book.state is SyncState.UNSYNCED or reply.snapshot.update_id > book.update_id:
             self._kept[pair] = reply.snapshot.update_id, body
@@ -251,7 +254,7 @@ class _LearningFeed(MarketDataFeed):
         if event.pair in current.best_levels and isinstance(event, DepthDiff):
             return False
         book = self._session.book_for(event)
-        if book.state is SyncState.UNSYNCED:
+        if book.state is SyncState.UNSYNCED or self._is_too_old_for(event, book):
             current.begin(event.pair, book)
         if not book.rule.replacing:
             current.pairs[event.pair] = None
@@ -263,6 +266,15 @@ class _LearningFeed(MarketDataFeed):
             self._followed[event.pair] = current
             current.pairs[event.pair] = None
         return self._followed.get(event.pair, current) is current
+
+    def _is_too_old_for(self, event: DepthDiff | DepthSnapshot, book: BookSync) -> bool:
+        """Whether the snapshot that a book has is of before its connection's first diff: nothing is lost then, the
+        recording has not brought the right snapshot yet.
+        """
+        if event.pair not in self._session.unheard:
+            return False
+        self._session.unheard.discard(event.pair)
+        return isinstance(event, DepthDiff) and book.rule.first(book.update_id, event) is Verdict.GAP
 
 
 class _GuessedSymbols(SymbolMap):

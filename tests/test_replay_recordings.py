@@ -149,6 +149,20 @@ def test_a_snapshot_recorded_between_a_loss_and_the_diff_that_shows_it_is_used()
     assert (pair["sequence"], pair["synced"], pair["gaps"], pair["resyncs"]) == (16, True, 1, 1)
 
 
+def test_a_snapshot_of_before_its_stream_is_no_loss_in_it() -> None:
+    """The old one once more, recorded after the next connection's opening and before its first diff."""
+    again = opened(2, f"{STREAMS}/stream?streams=btcusdt@depth@100ms")
+    late = [*SYNCED, closed(1), again, snapshot(10), depth(20, 21, 2)]
+    pair = replayed(late)["BTC-USDT"]
+    assert (pair["synced"], pair["gaps"]) == (False, 0)
+    pair = replayed([*late, snapshot(21), depth(22, 22, 2)])["BTC-USDT"]
+    assert (pair["synced"], pair["sequence"], pair["gaps"]) == (True, 22, 0)
+    pair = replayed([*late, snapshot(21), depth(24, 24, 2)])["BTC-USDT"]
+    assert (pair["synced"], pair["gaps"]) == (False, 1), "what is missing behind the first diff is lost"
+    pair = replayed([*SYNCED, closed(1), again, snapshot(19), depth(20, 21, 2), depth(23, 23, 2)])["BTC-USDT"]
+    assert (pair["synced"], pair["gaps"]) == (False, 1)
+
+
 def test_a_snapshot_that_nobody_needs_changes_nothing() -> None:
     pair = replayed([*SYNCED, snapshot(11), snapshot(12), depth(13, 13)])["BTC-USDT"]
     assert (pair["sequence"], pair["synced"], pair["updates"], pair["gaps"]) == (13, True, 2, 0)
