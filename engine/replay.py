@@ -70,7 +70,7 @@ class Replay:
         self.unread_replies = 0
         self.problems: Counter[str] = Counter()
         self.feed = _LearningFeed(self)
-        self._connections: dict[int | str, _Connection] = {}
+        self.connections: dict[int | str, _Connection] = {}
         self._kept: dict[str, tuple[int, bytes]] = {}
 
     def on_record(self, record: Record) -> None:
@@ -113,7 +113,7 @@ class Replay:
     # ----------------------------------------------------------------------------------------------- records
 
     def _open(self, record: Record) -> None:
-        connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
+        connection = self.connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
         connection.best_levels = self.protocol.best_levels_of(record.url, ())
         for pair in self.protocol.pairs_of(record.url):
             rule = self.rules.get(pair)
@@ -127,9 +127,9 @@ class Replay:
 
     def _connection(self, record: Record) -> _Connection:
         """A recording that begins in the middle of a connection has no record of its opening."""
-        connection = self._connections.get(record.conn)
+        connection = self.connections.get(record.conn)
         if connection is None:
-            connection = self._connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
+            connection = self.connections[record.conn] = _Connection(ConnectionPlan(url=record.url))
         return connection
 
     def _on_sent(self, connection: _Connection, text: bytes) -> None:
@@ -140,10 +140,10 @@ class Replay:
 
     def _close(self, conn: int | str) -> None:
         """Its pairs are out of sync, but for those whose depth another connection carries as well."""
-        connection = self._connections.pop(conn, None)
+        connection = self.connections.pop(conn, None)
         if connection is None:
             return
-        others = {pair for other in self._connections.values() for pair in other.pairs}
+        others = {pair for other in self.connections.values() for pair in other.pairs}
         pairs = tuple(pair for pair in connection.pairs if pair not in others)
         self.feed.on_close(msgspec.structs.replace(connection.plan, pairs=pairs))
 
@@ -260,9 +260,8 @@ class _LearningFeed(MarketDataFeed):
             current.pairs[event.pair] = None
             return True
         if isinstance(event, DepthSnapshot):
-            followed = self._followed.get(event.pair)
-            if followed is not None and followed is not current:
-                followed.pairs.pop(event.pair, None)
+            for connection in self._session.connections.values():
+                connection.pairs.pop(event.pair, None)
             self._followed[event.pair] = current
             current.pairs[event.pair] = None
         return self._followed.get(event.pair, current) is current

@@ -139,6 +139,10 @@ def test_without_numbers_a_book_follows_the_connection_that_its_snapshot_came_by
     assert (pair["synced"], pair["resyncs"]) == (False, 1)
     pair = replayed([*records, closed(2), opened(3), book(3, "65")], "coinbase_exchange")["BTC-USD"]
     assert (pair["bids"][0][0], pair["synced"]) == ("65", True)
+    # A connection that brings changes while the book waits for a snapshot does not keep it in sync later on.
+    waiting = [*records, closed(2), update(1, "71"), opened(3), book(3, "65"), closed(3), update(1, "72")]
+    pair = replayed(waiting, "coinbase_exchange")["BTC-USD"]
+    assert (pair["synced"], pair["resyncs"]) == (False, 2)
 
 
 # --------------------------------------------------------------------------------------------------- snapshots
