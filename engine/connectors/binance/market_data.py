@@ -8,7 +8,7 @@ bare event. Times are in milliseconds, or in microseconds where the address asks
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
@@ -212,7 +212,7 @@ class BinanceMarketData(MarketDataProtocol):
     def snapshot_request(self, pair: str) -> HttpRequest:
         return HttpRequest(
             path=constants.PATH_DEPTH,
-            query=f"symbol={self._symbols.symbol(pair)}&limit={self._snapshot_depth}",
+            query=f"symbol={quote(self._symbols.symbol(pair))}&limit={self._snapshot_depth}",
             weight=_snapshot_weight(self._snapshot_depth),
         )
 

@@ -7,7 +7,7 @@ order book correctly". Each depth event names the last id of the one before it (
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
@@ -161,7 +161,7 @@ class BinancePerpetualMarketData(MarketDataProtocol):
     def snapshot_request(self, pair: str) -> HttpRequest:
         return HttpRequest(
             path=constants.PATH_DEPTH,
-            query=f"symbol={self._symbols.symbol(pair)}&limit={self._snapshot_depth}",
+            query=f"symbol={quote(self._symbols.symbol(pair))}&limit={self._snapshot_depth}",
             weight=_snapshot_weight(self._snapshot_depth),
         )
 

@@ -69,6 +69,15 @@ def test_levels_of_the_first_years_have_an_empty_list_behind_them() -> None:
             protocol.feed(combined("btcusdt@depth", {**early, "b": levels}))
 
 
+@pytest.mark.parametrize("venue", ["binance", "binance_perpetual"])
+def test_a_symbol_in_other_letters_is_asked_for_percent_encoded(venue: str) -> None:
+    protocol = create(ConnectorSettings(connector="b", venue=venue, pairs=("币安人生-USDT",))).market_data()
+    request = protocol.snapshot_request("币安人生-USDT")
+    assert request is not None
+    assert request.query.startswith("symbol=%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT&limit=")
+    assert protocol.pairs_of("wss://x/ws/%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9Fusdt@depth") == ("币安人生-USDT",)
+
+
 def test_the_stream_of_all_symbols_quotes_is_read() -> None:
     assert list(make().feed(combined("!bookTicker", QUOTE))) == [BEST]
 
