@@ -194,7 +194,8 @@ class RiskGate:
             return None
         moved = _sum(map(_rest, same_side), order.size)
         after = EXACT.add(view.position, moved if order.side is Side.BUY else moved.copy_negate())
-        if after.copy_abs() > limit and after.copy_abs() > view.position.copy_abs():
+        nearer = after.copy_abs() <= view.position.copy_abs() and after.is_signed() == view.position.is_signed()
+        if after.copy_abs() > limit and not nearer:
             return Violation(
                 Reason.POSITION_LIMIT, f"{order.pair} could come to {after:f}; the limit is {limit:f} either way"
             )

@@ -69,6 +69,8 @@ CASES = [
     (RiskLimits(max_position={"BTC-USDT": D(2)}), order(), view("100", "1", resting()), Reason.POSITION_LIMIT),
     (RiskLimits(max_position={"BTC-USDT": D(2)}), order(Side.SELL), view("100", "5"), None),
     (RiskLimits(max_position={"BTC-USDT": D(2)}), order(Side.SELL), view("100", "-1.5"), Reason.POSITION_LIMIT),
+    (RiskLimits(max_position={"BTC-USDT": D(2)}), order(Side.SELL, "7"), view("100", "5"), None),
+    (RiskLimits(max_position={"BTC-USDT": D(2)}), order(Side.SELL, "9"), view("100", "5"), Reason.POSITION_LIMIT),
     (RiskLimits(price_collar_bps=D(50)), order(price="100.5"), view(), None),
     (RiskLimits(price_collar_bps=D(50)), order(price="100.51"), view(), Reason.PRICE_COLLAR),
     (RiskLimits(price_collar_bps=D(50)), order(price="50"), view(), None),
