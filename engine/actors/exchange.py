@@ -136,7 +136,7 @@ class ExchangeActor(Actor):
             trading = Trading(state=TradingState.HALTED, reason=str(halted))
         self.gate = RiskGate(msgspec.convert(params.get("risk", {}), RiskLimits), trading.state, trading.reason)
         mids = Mids(Path(context.spec.shm_dir), {name: pairs}, int(params.get("stale_after_ns", 500_000_000)))
-        self.exposure = Exposure(name, pairs, self.core, self.journal, mids, self.clock)
+        self.exposure = Exposure(name, pairs, self.core, self.journal, mids, self.clock, self.client.time.now_ns)
         self.numbers = AccountNumbers(name, self.core, self.journal, self.run_id, recovered)
         self.care = JournalCare(context, self.journal, settings, self._do_one, tenure)
         desk = Desk(context, self.client, self.core, self.journal, pairs, self._do)
@@ -317,6 +317,7 @@ class ExchangeActor(Actor):
             case JournalWrite(writes):
                 self.journal.record(writes)
                 self.numbers.wrote(writes)
+                self.exposure.wrote(writes)
             case Publish(event):
                 self._publish(event)
             case PublishBalance(event):
@@ -337,7 +338,6 @@ class ExchangeActor(Actor):
         self.orders.publish(event, number=event.number)
         self.metrics.count("order_events")
         self.numbers.add(event)
-        self.exposure.add(event)
         if event.order.reason:
             self.log.info(
                 "order ended",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from engine.actors.mids import Mids
 from engine.actors.takings import Takings
 from engine.clock import Clock
-from engine.messages import OrderEvent, Side
+from engine.messages import OrderFill, Side
 from engine.orders.account import Account
 from engine.orders.journal import Journal
+from engine.orders.records import Write, WriteFill
 from engine.orders.risk import RiskView
 from engine.orders.rules import EXACT
 
@@ -17,10 +19,21 @@ DAY_NS = 86_400_000_000_000
 
 
 class Exposure:
-    """An account's positions and takings of the day, by the journal and from then on by its events."""
+    """An account's positions and takings of the day, by the journal and from then on by what is written to it.
+
+    Not by its events: these are told once their commit is durable, and what the journal was asked for in between has
+    their fills already. ``venue_now_ns``: the venue's wall clock, by which its fills are dated and days begin.
+    """
 
     def __init__(
-        self, connector: str, pairs: list[str], core: Account, journal: Journal, mids: Mids, clock: Clock
+        self,
+        connector: str,
+        pairs: list[str],
+        core: Account,
+        journal: Journal,
+        mids: Mids,
+        clock: Clock,
+        venue_now_ns: Callable[[], int],
     ) -> None:
         self._connector = connector
         self._pairs = pairs
@@ -28,6 +41,7 @@ class Exposure:
         self._journal = journal
         self._mids = mids
         self._clock = clock
+        self._venue_now_ns = venue_now_ns
         self._positions: dict[str, Decimal] | None = None
         self._takings = Takings()
         self._last_mids: dict[str, Decimal] = {}
@@ -60,18 +74,22 @@ class Exposure:
         found = {pair: self.mid(pair) for pair in self._pairs}
         return {pair: mid for pair, mid in found.items() if mid is not None}
 
-    def add(self, event: OrderEvent) -> None:
-        """Count an event's fill, if it has one."""
-        if event.fill is None:
-            return
-        order = event.order
-        self._takings.add(order.strategy, order.pair, order.side, event.fill)
+    def wrote(self, writes: Iterable[Write]) -> None:
+        """Count the fills that the journal took."""
+        for write in writes:
+            if isinstance(write, WriteFill):
+                self._add(write.fill)
+
+    def _add(self, of: OrderFill) -> None:
+        # What is learned today of another day's trading is no loss of today's, as it would not be after a restart.
+        if of.fill.time_ns // DAY_NS >= self._day:
+            self._takings.add(of.strategy, of.pair, of.side, of.fill)
         if self._positions is not None:
-            signed = event.fill.size if order.side is Side.BUY else event.fill.size.copy_negate()
-            self._positions[order.pair] = EXACT.add(self._positions.get(order.pair, Decimal(0)), signed)
+            signed = of.fill.size if of.side is Side.BUY else of.fill.size.copy_negate()
+            self._positions[of.pair] = EXACT.add(self._positions.get(of.pair, Decimal(0)), signed)
 
     def _begin_day(self) -> None:
-        day = self._clock.time_ns() // DAY_NS
+        day = self._venue_now_ns() // DAY_NS
         if day != self._day:
             self._day = day
             self._takings = Takings(self._journal.fills(day * DAY_NS, limit=1_000_000))

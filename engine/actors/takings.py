@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from engine.messages import Fill, OrderFill, Side
+from engine.orders.fees import convert
 from engine.orders.rules import EXACT
 
 
@@ -41,9 +42,11 @@ class Takings:
     def gains(self, mids: Mapping[str, Decimal | None]) -> dict[str, Decimal]:
         """What all of it is worth by quote asset: cash, plus base at these mids, less fees.
 
-        A pair without a mid is left out, unless its cash alone says it: nothing of it is held any more. So is a fee in
-        an asset that is neither of the pair's.
+        A pair without a mid is left out, unless its cash alone says it: nothing of it is held any more. A fee in an
+        asset that is neither of the pair's counts at these mids too, and is left out where none leads to the quote
+        asset.
         """
+        known = {pair: mid for pair, mid in mids.items() if mid is not None}
         held: dict[str, Decimal] = {}
         cash: dict[str, Decimal] = {}
         for (strategy, pair), base in self._base.items():
@@ -51,6 +54,9 @@ class Takings:
             fees = self._fees.get((strategy, pair), {})
             gained = EXACT.subtract(base, fees.get(base_asset, Decimal(0)))
             paid = EXACT.subtract(self._quote[strategy, pair], fees.get(quote_asset, Decimal(0)))
+            for asset, fee in fees.items():
+                if asset not in (base_asset, quote_asset):
+                    paid = EXACT.subtract(paid, convert(fee, asset, quote_asset, known) or Decimal(0))
             held[pair] = EXACT.add(held.get(pair, Decimal(0)), gained)
             cash[pair] = EXACT.add(cash.get(pair, Decimal(0)), paid)
         sums: dict[str, Decimal] = {}

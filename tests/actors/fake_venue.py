@@ -83,17 +83,18 @@ class FakeVenue:
     def unsubscribed(self):
         self.stream.publish(UserStreamState(connected=False, session=self.session))
 
-    def trade(self, client_order_id, size, *, told=True, price=None):
+    def trade(self, client_order_id, size, *, told=True, price=None, fee="0.01 USDT", time_ns=None):
         """An execution; told on the stream or not."""
+        commission, fee_asset = fee.split()
         order = self.orders[client_order_id]
         trade = Fill(
             trade_id=str(next(self._ids)),
             price=order.price if price is None else Decimal(price),
             size=Decimal(size),
-            fee=Decimal("0.01"),
-            fee_asset="USDT",
+            fee=Decimal(commission),
+            fee_asset=fee_asset,
             is_maker=True,
-            time_ns=self.clock.time_ns(),
+            time_ns=self.clock.time_ns() if time_ns is None else time_ns,
         )
         filled = order.filled + trade.size
         state = OrderState.FILLED if filled == order.size else OrderState.PARTIALLY_FILLED

@@ -116,6 +116,33 @@ def test_with_power_an_account_is_not_shown_ahead_of_its_disk(exchange_world, or
     exchange_world(body)
 
 
+def test_with_power_a_fill_that_waits_for_the_disk_is_in_the_position_once(exchange_world, order, disk):
+    """Positions are summed up from the journal when the first order of a life is judged, which may be just then."""
+
+    async def body(world, venue):
+        running = await world.exchange(**POWER)
+        await ask(world, order("e-1"))
+        await world.until(lambda: "e-1" in venue.orders and not running.actor.care.behind)
+        await running.kill()
+        running = await world.exchange(**POWER, risk={"max_position": {"BTC-USDT": "3"}})
+        await world.until(lambda: not running.actor.care.behind)
+        bus = await world.bus("strategy.other")
+        before = running.actor.core.last_number
+        disk.free.clear()
+        venue.trade("e-1", "1")
+        await world.until(lambda: running.actor.core.last_number > before)
+        judged = asyncio.create_task(ask(world, order("e-2", price="99"), bus=bus))
+        await world.until(lambda: running.actor.core.order("e-2"))
+        disk.free.set()
+        assert isinstance(await judged, Accepted)
+        assert running.actor.exposure.view("BTC-USDT").position == 1
+        assert isinstance(await ask(world, order("e-3", price="98"), bus=bus), Accepted)
+        refused = await ask(world, order("e-4", price="97"), bus=bus)
+        assert refused.reason is Reason.POSITION_LIMIT
+
+    exchange_world(body)
+
+
 def test_a_disk_that_fails_ends_the_actor_before_anything_is_sent(exchange_world, order, disk):
     async def body(world, venue):
         running = await world.exchange(**POWER)

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from engine.actors import risk as module
@@ -30,14 +31,15 @@ class SteppedClock(WallClock):
 class Book:
     """A book in shared memory, in the test's hand."""
 
-    def __init__(self, world):
+    def __init__(self, world, pair="BTC-USDT"):
         self.clock = world.clock
+        self.pair = pair
         (world.folder / "shm").mkdir(exist_ok=True)
-        self.writer = BookWriter(world.folder / "shm" / "box.BTC-USDT.book", "BTC-USDT", -2, -4)
+        self.writer = BookWriter(world.folder / "shm" / f"box.{pair}.book", pair, -2, -4)
         self.updates = 0
 
     def mid(self, price):
-        book = OrderBook("BTC-USDT", -2, -4)
+        book = OrderBook(self.pair, -2, -4)
         book.apply_snapshot([(str(price - 1), "1")], [(str(price + 1), "1")])
         self.updates += 1
         self.writer.publish(book, self.updates, 0, self.clock.monotonic_ns(), SyncState.SYNCED)
@@ -63,8 +65,14 @@ async def traded(world, venue, order, *names):
     return bus
 
 
-async def watch(world, clock=None, max_loss="15"):
-    accounts = [{"exchange": NAME, "connector": "box", "pairs": ["BTC-USDT"]}]
+async def restarted(world, running, **params):
+    """The next life of the exchange actor."""
+    await running.kill()
+    return await world.exchange(**params)
+
+
+async def watch(world, clock=None, max_loss="15", pairs=("BTC-USDT",)):
+    accounts = [{"exchange": NAME, "connector": "box", "pairs": list(pairs)}]
     params = {
         "risk": {"accounts": accounts, "max_loss": {"USDT": max_loss}, "stale_after_ns": 3_600_000_000_000},
     }
@@ -140,6 +148,76 @@ def test_a_days_loss_does_not_go_away_with_its_book(exchange_world, order):
         book.lost()
         assert running.actor.exposure.mid("BTC-USDT") is None
         assert (await bus.request(NAME, order("e-3"), timeout=3.0)).reason is Reason.DAILY_LOSS
+        book.close()
+
+    exchange_world(body)
+
+
+def test_fees_in_an_asset_of_their_own_count_as_losses_of_the_day(exchange_world, order, quick):
+    """Binance takes BNB: as long as a book of it is followed, a day of fees alone reaches a limit."""
+
+    async def body(world, venue):
+        venue.rules["BNB-USDT"] = msgspec.structs.replace(world.rule, pair="BNB-USDT", symbol="BNBUSDT", base="BNB")
+        book, of_fees = Book(world), Book(world, "BNB-USDT")
+        book.mid(100)
+        running = await world.exchange(risk={"max_daily_loss": {"USDT": "15"}}, stale_after_ns=3_600_000_000_000)
+        bus = await world.bus("strategy.maker")
+        await bus.request(NAME, order("e-1"), timeout=3.0)
+        await world.until(lambda: "e-1" in venue.orders)
+        venue.trade("e-1", "1", fee="0.03 BNB")
+        await world.until(lambda: not running.actor.core.open_orders())
+        assert isinstance(await bus.request(NAME, order("e-2"), timeout=3.0), Accepted)
+        of_fees.mid(600)
+        assert (await bus.request(NAME, order("e-3"), timeout=3.0)).reason is Reason.DAILY_LOSS
+        risk = await watch(world, pairs=["BTC-USDT", "BNB-USDT"])
+        await world.until(lambda: risk.actor.trading.state is TradingState.HALTED)
+        assert "18.00 USDT" in risk.actor.trading.reason
+        book.close()
+        of_fees.close()
+
+    exchange_world(body)
+
+
+def test_what_is_learned_today_of_yesterdays_trading_is_no_loss_of_today(exchange_world, order):
+    """A fill of before midnight that comes after it: in the position, and in the loss of the day that it was made on,
+    in this life of the actor as in the next.
+    """
+
+    async def body(world, venue):
+        book = Book(world)
+        book.mid(80)
+        limits = {"max_daily_loss": {"USDT": "15"}, "max_position": {"BTC-USDT": "2"}}
+        running = await world.exchange(risk=limits, stale_after_ns=3_600_000_000_000)
+        bus = await world.bus("strategy.maker")
+        await bus.request(NAME, order("e-1"), timeout=3.0)
+        await world.until(lambda: "e-1" in venue.orders)
+        venue.trade("e-1", "1", time_ns=venue.clock.time_ns() - DAY_NS)
+        await world.until(lambda: not running.actor.core.open_orders())
+        for life in (running, await restarted(world, running, risk=limits, stale_after_ns=3_600_000_000_000)):
+            seen = life.actor.exposure.view("BTC-USDT")
+            assert (seen.position, seen.daily_loss.get("USDT", 0)) == (1, 0)
+        assert isinstance(await bus.request(NAME, order("e-2"), timeout=3.0), Accepted)
+        assert (await bus.request(NAME, order("e-3"), timeout=3.0)).reason is Reason.POSITION_LIMIT
+        book.close()
+
+    exchange_world(body)
+
+
+@pytest.mark.parametrize("ahead_h", [26, -26])
+def test_days_are_the_venues_on_a_host_whose_clock_is_a_day_off(exchange_world, order, ahead_h):
+    async def body(world, venue):
+        venue.time.lead_ns = -ahead_h * 3600 * 10**9
+        book = Book(world)
+        book.mid(80)
+        limits = {"max_daily_loss": {"USDT": "15"}}
+        running = await world.exchange(risk=limits, stale_after_ns=3_600_000_000_000)
+        bus = await world.bus("strategy.maker")
+        await bus.request(NAME, order("e-1"), timeout=3.0)
+        await world.until(lambda: "e-1" in venue.orders)
+        venue.trade("e-1", "1", time_ns=venue.time.now_ns())
+        await world.until(lambda: not running.actor.core.open_orders())
+        await restarted(world, running, risk=limits, stale_after_ns=3_600_000_000_000)
+        assert (await bus.request(NAME, order("e-2"), timeout=3.0)).reason is Reason.DAILY_LOSS
         book.close()
 
     exchange_world(body)

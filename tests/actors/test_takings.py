@@ -98,3 +98,13 @@ def test_without_a_mid_what_is_held_is_left_out_and_what_was_closed_is_not():
     assert Takings([*closed, fill(Side.BUY, "1", "1", pair="ETH-USDT")]).gains({"ETH-USDT": None}) == {"USDT": -20}
     assert Takings([*closed, fill(Side.BUY, "90", "0.1")]).gains({}) == {}
     assert Takings(closed).gains({"BTC-USDT": Decimal(1)}) == {"USDT": -20}
+
+
+def test_a_fee_in_a_third_asset_counts_where_a_mid_leads_from_it():
+    traded = [fill(Side.BUY, "100", "1", "0.02", "BNB"), fill(Side.SELL, "100", "1", "0.03", "BNB")]
+    known = {"BNB-USDT": Decimal(600), "BTC-USDT": None}
+    assert Takings(traded).gains(known) == {"USDT": -30}
+    assert Takings(traded).gains({"BNB-BTC": Decimal("0.01"), "BTC-USDT": Decimal(60_000)}) == {"USDT": -30}
+    assert Takings(traded).gains({"BNB-USDT": None}) == {"USDT": 0}
+    rebate = [fill(Side.BUY, "100", "1", "-0.02", "BNB"), fill(Side.SELL, "100", "1")]
+    assert Takings(rebate).gains(known) == {"USDT": 12}
