@@ -80,8 +80,11 @@ class UserStreamActor(Actor):
         self.metrics.counters["connects"] = self.socket.connects
 
     async def _plan(self) -> ConnectionPlan:
-        """A fresh protocol and a fresh signature for each connection, dated on the venue's clock."""
+        """A fresh protocol and a fresh signature for each connection, dated on the venue's clock. While the venue wants
+        silence there is none.
+        """
         await self.client.start()
+        await self.client.admit_stream()
         self.protocol = self.connector.user_data()
         opening = self.protocol.opening(self.client.time.now_ms())
         return ConnectionPlan(url=self.protocol.url, opening=tuple(opening))
@@ -127,10 +130,12 @@ class UserStreamActor(Actor):
                 self.metrics.network = NetworkStatus.CONNECTED
                 self.log.info("user stream subscribed", session=self.session)
                 self._tell_state("")
-            case UserRefused(reason=reason, clock=clock):
+            case UserRefused(reason=reason, clock=clock, silence_s=silence_s):
                 self.log.error("the venue refused the user stream", reason=reason)
                 if clock:
                     self.client.time.forget()
+                if silence_s:
+                    self.client.silence(silence_s)
                 self.socket.restart(f"refused: {reason}")
             case UserTerminated(reason=reason):
                 self.socket.restart(f"terminated by the venue: {reason}")

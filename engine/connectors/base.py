@@ -260,11 +260,14 @@ class UserSubscribed(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserRefused(msgspec.Struct, frozen=True, gc=False):
-    """The venue refused the subscription. Not ``retryable``: the key or its permissions are wrong."""
+    """The venue refused the subscription. Not ``retryable``: the key or its permissions are wrong. ``silence_s``: it
+    asked for so much silence, whatever is sent.
+    """
 
     reason: str
     retryable: bool
     clock: bool = False
+    silence_s: float = 0.0
 
 
 class UserTerminated(msgspec.Struct, frozen=True, gc=False):
@@ -372,6 +375,17 @@ class PublicClient(MarketDataClient):
     @abstractmethod
     async def server_time_ms(self) -> int:
         """The venue's time, milliseconds since the epoch."""
+
+    async def admit_stream(self) -> None:
+        """Count a connection that is about to be opened, and the subscription on it, where the venue counts them.
+
+        Waits a while for room; RateLimited (``local``) if none comes, as while the venue wants silence.
+        """
+        return
+
+    def silence(self, seconds: float) -> None:
+        """The venue asked for silence, on a stream: no request goes out for so long."""
+        return
 
 
 class ExchangeClient(PublicClient):

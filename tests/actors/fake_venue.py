@@ -193,6 +193,7 @@ class FakeClient(ExchangeClient):
         self.venue = venue
         self.time = venue.time
         self.closed = 0
+        self.silences = []
 
     @property
     def acceptance_horizon_ns(self):
@@ -206,6 +207,12 @@ class FakeClient(ExchangeClient):
 
     async def server_time_ms(self):
         return self.time.now_ms()
+
+    async def admit_stream(self):
+        await self.venue.call("admit_stream", None, lambda: None)
+
+    def silence(self, seconds):
+        self.silences.append(seconds)
 
     async def trading_rules(self, pairs=None):
         return await self.venue.call("rules", pairs, lambda: dict(self.venue.rules))

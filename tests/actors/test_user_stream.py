@@ -7,7 +7,7 @@ import pytest
 from engine.actors import user_stream as module
 from engine.actors.user_stream import UserStreamActor
 from engine.connectors.base import Send, UserDataProtocol, UserRefused, UserSubscribed, UserTerminated, VenueNotice
-from engine.connectors.errors import MalformedFrame, TransportError
+from engine.connectors.errors import MalformedFrame, RateLimited, TransportError
 from engine.messages import (
     Balance,
     NetworkStatus,
@@ -236,6 +236,19 @@ def test_a_refused_subscription_is_tried_again(stream_world, clock):
         assert len(socket.restarts) == 1
         assert world.venue.time.forgotten == (1 if clock else 0)
         assert not running.actor.subscribed
+
+    stream_world(body)
+
+
+def test_a_silence_that_the_venue_asks_for_holds_for_all_and_for_the_next_connection(stream_world):
+    async def body(world, running, socket, heard):
+        await socket.open()
+        feed(socket, UserRefused("Way too many requests", retryable=True, silence_s=120.0))
+        assert (world.client.silences, len(socket.restarts)) == ([120.0], 1)
+        world.venue.next("admit_stream", before=RateLimited("local", "silence", 120.0, local=True))
+        with pytest.raises(RateLimited):
+            await socket.open()
+        assert len(socket.openings) == 1
 
     stream_world(body)
 

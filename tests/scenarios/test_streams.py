@@ -177,6 +177,21 @@ def test_W8_what_happened_while_the_stream_was_away_is_found_when_it_comes_back(
     stage(body)
 
 
+def test_W8_while_the_venue_wants_silence_the_stream_does_not_knock(stage):
+    """Every attempt during a ban makes it longer. The ban was told to somebody else, by REST."""
+
+    async def body(world):
+        await world.exchange()
+        stream = await world.user_stream(subscribed=True)
+        before = stream.actor.socket.connects
+        stream.actor.client.throttler.silence(600.0)
+        world.inflict("disconnect_user")
+        await world.until(lambda: stream.actor.metrics.counters.get("connect_failures", 0) >= 3)
+        assert stream.actor.socket.connects == before
+
+    stage(body)
+
+
 def test_W7_whatever_comes_late_or_twice_each_thing_is_told_once_and_no_order_comes_back(stage):
     async def body(world):
         trader = await world.trading()

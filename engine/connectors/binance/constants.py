@@ -65,6 +65,8 @@ QUOTE_OVERDUE_S = 2.0
 RECV_WINDOW_MS = 5000
 CONNECT_WEIGHT = 2
 """What opening a WebSocket API connection costs."""
+SUBSCRIBE_WEIGHT = 2
+"""What ``userDataStream.subscribe.signature`` costs."""
 TIMESTAMP_LEAD_MS = 1000
 """A request is accepted iff ``timestamp < serverTime + 1000 && serverTime - timestamp <= recvWindow``."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from engine.connectors.binance import constants
-from engine.connectors.decoding import UNREADABLE, retry_after_s
+from engine.connectors.decoding import UNREADABLE, Millis, retry_after_s
 from engine.connectors.errors import (
     AuthError,
     Banned,
@@ -60,6 +60,26 @@ class ErrorBody(msgspec.Struct):
 
     code: int
     msg: str = ""
+
+
+class _Wait(msgspec.Struct, rename="camel"):
+    server_time: Millis = 0
+    retry_after: Millis = 0
+
+
+class FrameError(ErrorBody):
+    """The same in an answer of the WebSocket API, where ``data`` says how long to wait."""
+
+    data: _Wait | None = None
+
+    def retry_after_s(self, now_ms: int = 0) -> float | None:
+        """How long to wait: ``retryAfter`` is an instant of the venue's clock (ms). ``now_ms``: that clock, for answers
+        that do not show it; without it, None for these.
+        """
+        if self.data is None or not self.data.retry_after:
+            return None
+        now_ms = self.data.server_time or now_ms
+        return max(0.0, (self.data.retry_after - now_ms) / 1000) if now_ms else None
 
 
 _decode = msgspec.json.Decoder(ErrorBody).decode

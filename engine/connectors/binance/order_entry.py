@@ -15,8 +15,8 @@ import msgspec
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import Clock, ConnectionPlan, OnSent
 from engine.connectors.binance import constants
-from engine.connectors.binance.errors import ErrorBody, from_status
-from engine.connectors.decoding import UNREADABLE, Millis
+from engine.connectors.binance.errors import FrameError, from_status
+from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import RateLimited, TransportError, UnknownOutcome
 from engine.connectors.reconnecting import PlanFactory, ReconnectingWebSocket
 from engine.connectors.rest import RestReply
@@ -38,15 +38,6 @@ class NotOpenError(TransportError):
         super().__init__("the order connection is not open", sent=False)
 
 
-class _ErrorData(msgspec.Struct, rename="camel"):
-    server_time: Millis = 0
-    retry_after: Millis = 0
-
-
-class _Error(ErrorBody):
-    data: _ErrorData | None = None
-
-
 class _Usage(msgspec.Struct, rename="camel"):
     rate_limit_type: str
     interval: str
@@ -62,7 +53,7 @@ class _Frame(msgspec.Struct, rename="camel"):
     id: int | str | None = None
     status: int = 0
     result: msgspec.Raw = msgspec.Raw()
-    error: _Error | None = None
+    error: FrameError | None = None
     rate_limits: list[_Usage] = []
     event: _Event | None = None
 
@@ -286,16 +277,11 @@ class OrderEntry:
         """The error of a reply. What it says of limits is obeyed, whomever it is for."""
         if frame.error is None and 200 <= frame.status < 300:
             return None
-        error = from_status(frame.status, frame.error, self._retry_after_s(frame.error))
+        wait_s = None if frame.error is None else frame.error.retry_after_s(self._venue_now_ms())
+        error = from_status(frame.status, frame.error, wait_s)
         if isinstance(error, RateLimited):
             self._throttler.silence(error.retry_after_s, error.limits)
         return error
-
-    def _retry_after_s(self, error: _Error | None) -> float | None:
-        """``retryAfter`` is an instant of the venue's clock (ms); how far away that is."""
-        if error is None or error.data is None or not error.data.retry_after:
-            return None
-        return max(0.0, (error.data.retry_after - (error.data.server_time or self._venue_now_ms())) / 1000)
 
     def _told(self, event: _Event) -> None:
         """The venue announces that it will end this connection: send nothing more here, wait for what is out."""

@@ -115,6 +115,13 @@ class BinancePublic(PublicClient):
         self.throttler.close()
         await self._rest.close()
 
+    async def admit_stream(self) -> None:
+        costs = {constants.WEIGHT: constants.CONNECT_WEIGHT + constants.SUBSCRIBE_WEIGHT}
+        await self.throttler.acquire(costs, Priority.QUERY, self._patience())
+
+    def silence(self, seconds: float) -> None:
+        self.throttler.silence(seconds)
+
     async def server_time_ms(self) -> int:
         # Not by ``read``, nor after a wait: a sample whose request took long tells a time that may be far off.
         reply = await self._rest.send("GET", constants.PATH_TIME, costs={constants.WEIGHT: 1}, priority=Priority.QUERY)

@@ -23,9 +23,9 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import reports
 from engine.connectors.binance.auth import signed_params
-from engine.connectors.binance.errors import ErrorBody, from_code
+from engine.connectors.binance.errors import FrameError, from_status
 from engine.connectors.decoding import UNREADABLE
-from engine.connectors.errors import AuthError, ClockError, MalformedFrame, MalformedReply
+from engine.connectors.errors import AuthError, ClockError, MalformedFrame, MalformedReply, RateLimited
 from engine.connectors.settings import Credentials
 from engine.connectors.symbols import SymbolMap
 from engine.messages import VenueBalanceUpdate
@@ -39,7 +39,7 @@ _IGNORED = frozenset({"balanceUpdate", "listStatus", "externalLockUpdate"})
 class _Frame(msgspec.Struct):
     id: str | int | None = None
     status: int | None = None
-    error: ErrorBody | None = None
+    error: FrameError | None = None
     event: msgspec.Raw = msgspec.Raw()
     e: str = ""
 
@@ -120,14 +120,15 @@ class BinanceUserData(UserDataProtocol):
         if frame.id != _SUBSCRIBE_ID and not (frame.id is None and not succeeded):
             if succeeded:
                 return Ack(frame.id)
-            error = frame.error or ErrorBody(code=frame.status or 0)
+            error = frame.error or FrameError(code=frame.status or 0)
             return VenueNotice(str(error.code), error.msg)
         if succeeded:
             return UserSubscribed()
-        error = frame.error or ErrorBody(code=frame.status or 0)
-        meaning = from_code(error.code, error.msg)
+        error = frame.error or FrameError(code=frame.status or 0)
+        meaning = from_status(frame.status or 0, error, error.retry_after_s())
         return UserRefused(
             f"{error.msg} (code {error.code})",
             retryable=not isinstance(meaning, AuthError),
             clock=isinstance(meaning, ClockError),
+            silence_s=meaning.retry_after_s if isinstance(meaning, RateLimited) else 0.0,
         )

@@ -161,7 +161,27 @@ def test_answers(protocol: UserDataProtocol) -> None:
 def test_refused_subscriptions(protocol: UserDataProtocol, code: int, retryable: bool, clock: bool) -> None:
     frame = {"id": "subscribe", "status": 400, "error": {"code": code, "msg": "because"}}
     (refused,) = protocol.feed(json.dumps(frame))
-    assert refused == UserRefused(f"because (code {code})", retryable=retryable, clock=clock)
+    silence_s = 10.0 if code == -1003 else 0.0
+    assert refused == UserRefused(f"because (code {code})", retryable=retryable, clock=clock, silence_s=silence_s)
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "silence_s"),
+    [
+        (418, {"serverTime": 1_700_000_000_000, "retryAfter": 1_700_000_300_000}, 300.0),
+        (429, {"serverTime": 1_700_000_000_000, "retryAfter": 1_700_000_007_500}, 7.5),
+        (418, {"retryAfter": 1_700_000_300_000}, 120.0),
+        (418, None, 120.0),
+        (429, None, 10.0),
+    ],
+)
+def test_a_refused_subscription_says_how_long_the_venue_wants_silence(
+    protocol: UserDataProtocol, status: int, data: dict[str, int] | None, silence_s: float
+) -> None:
+    error = {"code": -1003, "msg": "Way too many requests; IP banned."} | ({"data": data} if data else {})
+    (refused,) = protocol.feed(json.dumps({"id": "subscribe", "status": status, "error": error}))
+    assert isinstance(refused, UserRefused)
+    assert (refused.silence_s, refused.retryable) == (silence_s, True)
 
 
 def test_a_refusal_that_names_no_request_is_the_subscriptions(protocol: UserDataProtocol) -> None:
