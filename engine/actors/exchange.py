@@ -29,6 +29,7 @@ from engine.actors.venue_requests import VenueRequests
 from engine.bus import Caller, Overload
 from engine.errors import BusError, JournalError
 from engine.messages import (
+    AccountSnapshot,
     BalanceEvent,
     CancelAll,
     CancelOrder,
@@ -204,7 +205,8 @@ class ExchangeActor(Actor):
             case GetAccount():
                 if not self.ready:
                     return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
-                return self._when_durable(self.core.snapshot())
+                snapshot = self.core.snapshot()
+                return self._account_when_durable(snapshot) if self.care.behind else snapshot
             case GetOrders():
                 rows = self.journal.orders(message.since_ns, message.open_only, _most(message.limit), message.offset)
                 return Orders(orders=rows)
@@ -289,6 +291,13 @@ class ExchangeActor(Actor):
     async def _answer_durable(self, message: Message) -> Message:
         await self.care.durable()
         return message
+
+    async def _account_when_durable(self, snapshot: AccountSnapshot) -> Message:
+        """The account as of its durable commits; but balances as of now, since the stream may have told of these, and
+        what is told last counts.
+        """
+        await self.care.durable()
+        return msgspec.structs.replace(snapshot, balances=self.core.snapshot().balances)
 
     def _on_user_event(self, message: Message, number: int) -> None:
         match message:

@@ -14,10 +14,12 @@ from engine.messages import (
     AccountSnapshot,
     Balance,
     GetAccount,
+    GetOrders,
     OrderState,
     Reason,
     Refused,
     StreamPosition,
+    VenueBalanceUpdate,
 )
 from engine.orders.journal import Journal
 from engine.orders.rotation import Rotation
@@ -112,6 +114,33 @@ def test_with_power_an_account_is_not_shown_ahead_of_its_disk(exchange_world, or
         found = await snapshot
         assert isinstance(found, AccountSnapshot)
         assert found.number == running.actor.orders.last
+
+    exchange_world(body)
+
+
+def test_with_power_an_account_that_was_asked_for_shows_no_older_balance_than_the_stream(exchange_world, order, disk):
+    """The answer waits for the disk, and comes after the balances that the stream told of meanwhile."""
+
+    async def body(world, venue):
+        running = await world.exchange(**POWER)
+        bus = await world.bus("strategy.maker")
+        await ask(world, order("e-1"), bus=bus)
+        await world.until(lambda: running.actor.core.last_number == 1 and not running.actor.care.behind)
+        told = {}
+        bus.subscribe(NAME, "balances", lambda event, number: told.update(event.balances))
+        disk.free.clear()
+        venue.trade("e-1", "0.5")
+        await world.until(lambda: running.actor.care.behind)
+        asked = asyncio.create_task(ask(world, GetAccount(), bus=bus))
+        # Answered in the order in which they were asked: this one does not wait for the disk.
+        await ask(world, GetOrders(), bus=bus)
+        now = Balance(total=Decimal("10.5"), available=Decimal("10.5"))
+        venue.balance["BTC"] = now
+        venue.stream.publish(VenueBalanceUpdate(balances={"BTC": now}, venue_time_ns=venue.clock.time_ns()))
+        await world.until(lambda: running.actor.core.balance("BTC") == now)
+        disk.free.set()
+        assert (await asked).balances["BTC"] == now
+        await world.until(lambda: told.get("BTC") == now)
 
     exchange_world(body)
 
