@@ -252,7 +252,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         start = self._start_of(reply)
         return PlaceResult(
             update=reports.order_update(report, self._symbols, client_order_id=order.client_order_id),
-            fills=reports.immediate_fills(report),
+            fills=reports.immediate_fills(report, order.pair),
             requested_ns=start.requested_ns,
             requested_mono_ns=start.requested_mono_ns,
             venue_ns=start.venue_ns,

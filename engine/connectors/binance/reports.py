@@ -19,6 +19,7 @@ from engine.connectors.symbols import SymbolMap
 from engine.messages import Balance, Fill, OrderState, OrderType, Reason, Side, VenueOrderUpdate
 
 MS = 1_000_000
+_NOTHING = Decimal(0)
 _EXACT = Context(prec=100)
 """Wide enough for the sum of any two amounts of 40 digits each way."""
 
@@ -51,7 +52,7 @@ class ImmediateFill(msgspec.Struct, rename="camel"):
     price: Decimal
     qty: Decimal
     commission: Decimal
-    commission_asset: str
+    commission_asset: str | None
     trade_id: int
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class TradeReport(msgspec.Struct, rename="camel"):
     price: Decimal
     qty: Decimal
     commission: Decimal
-    commission_asset: str
+    commission_asset: str | None
     time: Millis
     is_buyer: bool
     is_maker: bool
@@ -139,12 +140,12 @@ class ExecutionReport(msgspec.Struct):
     t: int = -1
     C: str = ""
     r: str = "NONE"
-    n: Decimal = Decimal(0)
+    n: Decimal | None = None
     N: str | None = None
     m: bool = False
 
     def __post_init__(self) -> None:
-        require_amounts(self.q, self.p, self.l, self.z, self.L, self.n)
+        require_amounts(self.q, self.p, self.l, self.z, self.L, self.n or _NOTHING)
 
 
 class _StreamAsset(msgspec.Struct):
@@ -185,7 +186,7 @@ def order_update(report: OrderReport, symbols: SymbolMap, *, client_order_id: st
     )
 
 
-def immediate_fills(report: OrderReport) -> tuple[Fill, ...]:
+def immediate_fills(report: OrderReport, pair: str) -> tuple[Fill, ...]:
     """What a new order took at once. All of it as taker, at the time of the transaction."""
     return tuple(
         Fill(
@@ -193,7 +194,7 @@ def immediate_fills(report: OrderReport) -> tuple[Fill, ...]:
             price=fill.price,
             size=fill.qty,
             fee=fill.commission,
-            fee_asset=fill.commission_asset,
+            fee_asset=_fee_asset(fill.commission_asset, fill.commission, pair),
             is_maker=False,
             time_ns=report.transact_time * MS,
         )
@@ -212,7 +213,7 @@ def venue_fill(trade: TradeReport, pair: str) -> VenueFill:
             price=trade.price,
             size=trade.qty,
             fee=trade.commission,
-            fee_asset=trade.commission_asset,
+            fee_asset=_fee_asset(trade.commission_asset, trade.commission, pair),
             is_maker=trade.is_maker,
             time_ns=trade.time * MS,
         ),
@@ -225,10 +226,11 @@ def stream_update(report: ExecutionReport, symbols: SymbolMap) -> VenueOrderUpda
     """
     kind = _order_type(report.o)
     at_ns = (report.T or report.E) * MS
+    pair = symbols.pair(report.s) or report.s
     return VenueOrderUpdate(
         client_order_id=report.C or report.c,
         exchange_order_id=str(report.i),
-        pair=symbols.pair(report.s) or report.s,
+        pair=pair,
         side=_side(report.S),
         order_type=kind,
         size=report.q,
@@ -236,7 +238,7 @@ def stream_update(report: ExecutionReport, symbols: SymbolMap) -> VenueOrderUpda
         state=order_state(report.X),
         filled=report.z,
         venue_time_ns=at_ns,
-        fill=_stream_fill(report, at_ns) if report.x == "TRADE" else None,
+        fill=_stream_fill(report, pair, at_ns) if report.x == "TRADE" else None,
         reason=reject_reason(report.r) if report.X == "REJECTED" else Reason.NONE,
         detail=report.r if report.X == "REJECTED" else _detail(report.X, report.o),
     )
@@ -255,16 +257,25 @@ def order_state(status: str) -> OrderState:
     return state
 
 
-def _stream_fill(report: ExecutionReport, at_ns: int) -> Fill:
+def _stream_fill(report: ExecutionReport, pair: str, at_ns: int) -> Fill:
     return Fill(
         trade_id=str(report.t),
         price=report.L,
         size=report.l,
-        fee=report.n,
-        fee_asset=report.N or "",
+        fee=report.n or _NOTHING,
+        fee_asset=_fee_asset(report.N, report.n, pair),
         is_maker=report.m,
         time_ns=at_ns,
     )
+
+
+def _fee_asset(named: str | None, commission: Decimal | None, pair: str) -> str:
+    """Of a commission of nothing it does not matter which, and the venue may name none: that it is nothing is told, and
+    must not be taken for a commission that is not. "" for such a one.
+    """
+    if named or commission is None or commission:
+        return named or ""
+    return pair.partition("-")[2]
 
 
 def _order_type(name: str) -> OrderType:

@@ -169,6 +169,21 @@ def test_reading_and_cancelling_are_done_once_more_with_the_right_time(run: Any)
     run(work())
 
 
+def test_executions_whose_commission_names_no_asset_are_read(run: Any) -> None:
+    nothing = {"commission": "0.00000000", "commissionAsset": None}
+    immediate = {"price": "100", "qty": "1", "tradeId": 5, **nothing}
+    replies = {"POST": report(status="FILLED", fills=[immediate]), "GET": [{**trade(5, 1), **nothing}]}
+
+    async def work() -> None:
+        async with exchange(lambda request: replies[request.method]) as (client, _):
+            (fill,) = (await client.place(order(), lambda _at: None)).fills
+            (listed,) = (await client.fills("BTC-USDT", exchange_order_id="7")).value
+            for found in (fill, listed.fill):
+                assert (found.fee, found.fee_asset) == (0, "USDT")
+
+    run(work())
+
+
 def test_fills_are_paged_to_the_end(run: Any) -> None:
     async def work() -> None:
         began = now_ms() - 3 * DAY_MS

@@ -91,10 +91,22 @@ def test_a_trade_carries_its_fill(protocol: UserDataProtocol) -> None:
     assert (fill.fee, fill.fee_asset, fill.time_ns) == (Decimal("0.0004"), "BNB", 1499405658657 * MS)
 
 
-def test_a_trade_without_a_fee(protocol: UserDataProtocol) -> None:
-    fill = update(protocol, x="TRADE", X="FILLED", l="1", z="1", L="0.1", n="0", N=None, t=1).fill
+@pytest.mark.parametrize(
+    ("told", "asset"),
+    [
+        ({"n": "0", "N": None}, "BTC"),
+        ({"n": "0.00000000", "N": "BNB"}, "BNB"),
+        ({"n": None, "N": None}, ""),
+        ({"n": "0.1", "N": None}, ""),
+    ],
+)
+def test_a_commission_of_nothing_is_told_though_its_asset_is_not(
+    protocol: UserDataProtocol, told: dict[str, str | None], asset: str
+) -> None:
+    """On a pair without fees; of a fill whose fee is not told at all the account reckons one (asset "")."""
+    fill = update(protocol, x="TRADE", X="FILLED", l="1", z="1", L="0.1", t=1, **told).fill
     assert fill is not None
-    assert (fill.fee, fill.fee_asset) == (Decimal(0), "")
+    assert (fill.fee, fill.fee_asset) == (Decimal(told["n"] or 0), asset)
 
 
 @pytest.mark.parametrize(
