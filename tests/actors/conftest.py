@@ -94,7 +94,7 @@ def exchange_world(run, monkeypatch):
             venue = FakeVenue(world.clock)
 
             def connector_of(params):
-                return FakeConnector(client=FakeClient(venue), pairs=tuple(venue.rules))
+                return FakeConnector(client=FakeClient(venue), pairs=venue.pairs)
 
             monkeypatch.setattr(exchange_module, "connector_of", connector_of)
 

@@ -53,6 +53,7 @@ class FakeVenue:
             "BTC": Balance(total=Decimal(10), available=Decimal(10)),
             "USDT": Balance(total=Decimal(1_000_000), available=Decimal(1_000_000)),
         }
+        self.pairs = (PAIR,)
         self.rules = {PAIR: RULE}
         self.fees = {}
         self.calls = []

@@ -157,6 +157,7 @@ def test_fees_in_an_asset_of_their_own_count_as_losses_of_the_day(exchange_world
     """Binance takes BNB: as long as a book of it is followed, a day of fees alone reaches a limit."""
 
     async def body(world, venue):
+        venue.pairs = ("BTC-USDT", "BNB-USDT")
         venue.rules["BNB-USDT"] = msgspec.structs.replace(world.rule, pair="BNB-USDT", symbol="BNBUSDT", base="BNB")
         book, of_fees = Book(world), Book(world, "BNB-USDT")
         book.mid(100)
