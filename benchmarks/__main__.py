@@ -20,6 +20,7 @@ NAMES = (
     "strategy_to_wire",
     "order_rate",
     "journal_cost",
+    "journal_start",
     "journal_postgres",
     "order_memory",
     "tick_lateness",

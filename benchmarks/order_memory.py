@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.common import Line, Options, line, say
 from engine.actors.account_numbers import AccountNumbers
+from engine.actors.takings import Takings
 from engine.bus import Overload
 from engine.bus.memory import MemoryBus, MemoryNetwork
 from engine.clock import VirtualClock
@@ -106,6 +107,7 @@ class Desk:
         self.core = Account("binance", "main", {PAIR: RULE}, "e-", 5_000_000_000, recovered, self.journal)
         self.core.set_fees({PAIR: FeeSchema()})
         self.numbers = AccountNumbers("binance", self.core, self.journal, "1", recovered)
+        self.numbers.learn({}, Takings())
         self.keep_ns = keep_ns
         self.read = 0
         self._ids = ClientOrderIds("e-", "maker", 1, self.clock)

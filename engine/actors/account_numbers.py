@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from engine.actors.base import Metrics
 from engine.actors.takings import Takings
-from engine.messages import Fill, Order, OrderEvent
+from engine.messages import Fill, Order, OrderEvent, OrderState
 from engine.orders.account import Account
 from engine.orders.journal import Journal
 from engine.orders.records import RecoveredState, Write
@@ -20,15 +20,24 @@ RECENT_FILLS = 20
 
 
 class AccountNumbers:
-    """How this run's orders and fills stand, counted from the journal at the start and by what is written since."""
+    """How this run's orders and fills stand: by what the journal had at the start, which is learned later, and by what
+    is written since.
+    """
 
     def __init__(self, connector: str, core: Account, journal: Journal, run_id: str, recovered: RecoveredState) -> None:
         self._connector = connector
         self._core = core
-        self._takings = Takings(journal.run_fills(run_id))
-        self._tally = _count_run(journal, run_id, recovered)
+        self._takings = Takings()
+        self._tally = Tally({}, _open_of_run(journal, run_id, recovered))
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_FILLS)
+        self._known = False
         self._dirty = True
+
+    def learn(self, counts: Mapping[str, int], takings: Takings) -> None:
+        """How the run stood when this was made; until that is known the sums are not shown."""
+        self._tally.add(counts)
+        self._takings.merge(takings)
+        self._known = self._dirty = True
 
     def wrote(self, writes: Iterable[Write]) -> None:
         """Count what the journal took."""
@@ -45,7 +54,7 @@ class AccountNumbers:
     def collect(self, metrics: Metrics) -> None:
         """Bring the gauges up to date."""
         gauges = metrics.gauges
-        if self._dirty:
+        if self._dirty and self._known:
             self._dirty = False
             gauges["orders"] = self._tally.counts()
             gauges["fills"] = self._takings.fills
@@ -59,15 +68,12 @@ class AccountNumbers:
             metrics.counters[name] = count
 
 
-def _count_run(journal: Journal, run_id: str, recovered: RecoveredState) -> Tally:
-    """How this run's orders stood when the journal was last written."""
-    of_run = {order.client_order_id for order in journal.run_orders(run_id)}
-    still_open = [
-        (stored.order.client_order_id, stored.order.state, stored.acknowledged)
-        for stored in recovered.orders
-        if stored.order.client_order_id in of_run
-    ]
-    return Tally(journal.counts(run_id), still_open)
+def _open_of_run(journal: Journal, run_id: str, recovered: RecoveredState) -> Iterator[tuple[str, OrderState, bool]]:
+    """The open orders of this run, as the journal has them."""
+    of_run = journal.run_open(run_id)
+    for stored in recovered.orders:
+        if stored.order.client_order_id in of_run:
+            yield stored.order.client_order_id, stored.order.state, stored.acknowledged
 
 
 def _order_row(connector: str, order: Order) -> dict[str, Any]:

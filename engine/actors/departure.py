@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
 
 from engine.actors.desk import Desk
 from engine.actors.reconciler import Reconciler
 from engine.errors import VenueError
 from engine.messages import CancelAll, CancelAllResult, OrderFill, OrderState
 from engine.orders.audit import audit
+from engine.orders.journal_past import JournalPast
+from engine.runtime.offload import offload
+
+T = TypeVar("T")
 
 CANCEL_ALL_TIMEOUT_S = 10.0
 AUDIT_TIMEOUT_S = 4.0
@@ -66,15 +73,16 @@ class Departure:
     async def audit(self, run_id: str) -> None:
         """Ask the venue for the trades of this run's orders, compare them with the journal, and learn what is left."""
         desk = self._desk
-        orders = desk.journal.run_orders(run_id)
-        pairs = sorted({order.pair for order in orders})
         since_ns = int(run_id) + desk.client.time.lead_ns - 60_000_000_000
         try:
             async with asyncio.timeout(AUDIT_TIMEOUT_S):
                 if self._core.open_orders():
                     await self._reconciler.make_pass()
+                orders = await offload(_read, desk.journal.past(), JournalPast.run_orders, run_id)
+                pairs = sorted({order.pair for order in orders})
                 found = [fill for pair in pairs for fill in (await desk.client.fills(pair, since_ns=since_ns)).value]
                 await self._reconciler.ask_balances()
+                journaled = await offload(_read, desk.journal.past(), JournalPast.run_fills, run_id)
         except (VenueError, TimeoutError) as error:
             self._log.warning("the venue could not be asked for this run's trades", error=str(error))
             return
@@ -90,7 +98,7 @@ class Departure:
             for fill in found
             if (order := ours.get((fill.pair, fill.exchange_order_id))) is not None and fill.fill.size > 0
         ]
-        missed, duplicated = audit(desk.journal.run_fills(run_id), told)
+        missed, duplicated = audit(journaled, told)
         gauges = desk.context.metrics.gauges
         gauges["fills_missed"] = len(missed)
         gauges["fills_duplicated"] = len(duplicated)
@@ -119,3 +127,9 @@ class Departure:
                     await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _read(past: JournalPast, question: Callable[[JournalPast, str], T], run_id: str) -> T:
+    """For a thread: a long run has many orders."""
+    with closing(past):
+        return question(past, run_id)

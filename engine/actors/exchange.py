@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from engine.actors.account_numbers import AccountNumbers
+from engine.actors.account_past import check, read_exposure, read_run
 from engine.actors.base import RISK, Actor, ActorContext
 from engine.actors.departure import AUDIT_TIMEOUT_S, Departure
 from engine.actors.desk import Desk
@@ -68,12 +70,16 @@ from engine.orders.effects import (
 from engine.orders.estimated import BalanceView
 from engine.orders.halt import Trading, read_trading
 from engine.orders.journal import Journal
+from engine.orders.journal_past import JournalPast
 from engine.orders.risk import RiskGate, RiskLimits, TradingState
 from engine.orders.rules import Violation
+from engine.runtime.offload import offload
 
 Answer = Message | Awaitable[Message]
 
 MOST_ROWS = 10_000
+LEARN_LAST_S = 0.5
+"""How long a report waits for what the run had before this life of the actor."""
 
 
 class ExchangeActor(Actor):
@@ -145,6 +151,7 @@ class ExchangeActor(Actor):
         self.requests = VenueRequests(desk, self.care, self.gate, self.reconciler.soon, tenure)
         self.departure = Departure(desk, self.reconciler)
         self._now = desk.now
+        self._learned = asyncio.Event()
         self._lives: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -155,10 +162,20 @@ class ExchangeActor(Actor):
 
     @property
     def ready(self) -> bool:
-        """Whether the venue was reached and the account is known: from here on orders are taken."""
+        """Whether the venue was reached and the account is known."""
         return self.reconciler.up
 
+    @property
+    def _lacks(self) -> str:
+        """What has to be known before orders are taken; empty once it is."""
+        if not self.ready:
+            return "the venue was not reached yet"
+        if self.journal.unchecked:
+            return "the journal is still being checked"
+        return "" if self.exposure.known or self.gate.idle else "what was traded so far is still being added up"
+
     async def start(self) -> dict[str, Any]:
+        self.context.run(self._learn_past(self.journal.past()), "past")
         self.context.run(self.reconciler.run(), "venue")
         self.care.start()
         self.bus.subscribe(self.user_stream, "events", self._on_user_event, on_state=self.reconciler.on_link)
@@ -171,6 +188,9 @@ class ExchangeActor(Actor):
             if self.ready:
                 await self.departure.audit(self.run_id)
             await self.care.settled()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEARN_LAST_S):
+                    await self._learned.wait()
         finally:
             await self.client.close()
 
@@ -181,6 +201,19 @@ class ExchangeActor(Actor):
             await self.care.settled()
         finally:
             await self.client.close()
+
+    async def _learn_past(self, past: JournalPast) -> None:
+        """First what orders are judged by, then what is only told."""
+        try:
+            if self.journal.unchecked:
+                await offload(check, past)
+                self.journal.unchecked = False
+            self.exposure.learn(*await offload(read_exposure, past, self.exposure.since_ns))
+            self.numbers.learn(*await offload(read_run, past, self.run_id))
+        except asyncio.CancelledError:
+            past.give_up()
+            raise
+        self._learned.set()
 
     def abandon(self) -> None:
         self.journal.abandon()
@@ -203,8 +236,8 @@ class ExchangeActor(Actor):
                 by_risk_alone(caller)
                 return self.set_trading(message)
             case GetAccount():
-                if not self.ready:
-                    return ControlReply(ok=False, error=f"{self.context.name} has not reached its venue yet")
+                if lacks := self._lacks:
+                    return ControlReply(ok=False, error=f"{self.context.name}: {lacks}")
                 snapshot = self.core.snapshot()
                 return self._account_when_durable(snapshot) if self.care.behind else snapshot
             case GetOrders():
@@ -223,9 +256,8 @@ class ExchangeActor(Actor):
             return self._answer(self.core.refuse(command, Reason.OTHER_INCARNATION, detail, now_ns))
         if self.stopping:
             return self._answer(self.core.refuse(command, Reason.STOPPING, "the engine is stopping", now_ns))
-        if not self.ready:
-            detail = "the venue has not been reached yet"
-            return self._answer(self.core.refuse(command, Reason.NOT_READY, detail, now_ns))
+        if lacks := self._lacks:
+            return self._answer(self.core.refuse(command, Reason.NOT_READY, lacks, now_ns))
         if self.tenure is not None and (lacking := self.tenure.refusal(self.client.acceptance_horizon_ns)):
             return self._no_lease(command, lacking)
         violation = None if self.gate.idle else self._violation(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
 from engine.actors.mids import Mids
@@ -19,7 +19,7 @@ DAY_NS = 86_400_000_000_000
 
 
 class Exposure:
-    """An account's positions and takings of the day, by the journal and from then on by what is written to it.
+    """An account's positions and takings of the day, by the journal's past and by what is written to it.
 
     Not by its events: these are told once their commit is durable, and what the journal was asked for in between has
     their fills already. ``venue_now_ns``: the venue's wall clock, by which its fills are dated and days begin.
@@ -42,19 +42,31 @@ class Exposure:
         self._mids = mids
         self._clock = clock
         self._venue_now_ns = venue_now_ns
-        self._positions: dict[str, Decimal] | None = None
+        self._positions: dict[str, Decimal] = {}
         self._takings = Takings()
         self._last_mids: dict[str, Decimal] = {}
-        self._day = 0
-        self._begin_day()
+        self._day = self._began = venue_now_ns() // DAY_NS
+        self.known = False
+        """Whether the past is known; before that nothing can be judged."""
+
+    @property
+    def since_ns(self) -> int:
+        """The midnight from which on the past's takings are wanted."""
+        return self._began * DAY_NS
+
+    def learn(self, positions: Mapping[str, Decimal], takings: Takings) -> None:
+        """What the journal had when this was made: positions of all time, takings since that day's midnight."""
+        for pair, base in positions.items():
+            self._move(pair, base)
+        if self._day == self._began:
+            self._takings.merge(takings)
+        self.known = True
 
     def view(self, pair: str) -> RiskView:
-        """For an order of that pair; positions are summed up from the journal when they are first needed.
+        """For an order of that pair.
 
         The day's loss counts a pair without a fresh mid with the last one known: it does not go away with its book.
         """
-        if self._positions is None:
-            self._positions = self._journal.positions()
         self._begin_day()
         fresh = self.mids()
         self._last_mids.update(fresh)
@@ -84,12 +96,14 @@ class Exposure:
         # What is learned today of another day's trading is no loss of today's, as it would not be after a restart.
         if of.fill.time_ns // DAY_NS >= self._day:
             self._takings.add(of.strategy, of.pair, of.side, of.fill)
-        if self._positions is not None:
-            signed = of.fill.size if of.side is Side.BUY else of.fill.size.copy_negate()
-            self._positions[of.pair] = EXACT.add(self._positions.get(of.pair, Decimal(0)), signed)
+        self._move(of.pair, of.fill.size if of.side is Side.BUY else of.fill.size.copy_negate())
+
+    def _move(self, pair: str, base: Decimal) -> None:
+        self._positions[pair] = EXACT.add(self._positions.get(pair, Decimal(0)), base)
 
     def _begin_day(self) -> None:
+        """Another day's fills are asked for at its beginning, when there are few."""
         day = self._venue_now_ns() // DAY_NS
         if day != self._day:
-            self._day = day
+            self._day, self._began = day, -1
             self._takings = Takings(self._journal.fills(day * DAY_NS, limit=1_000_000))

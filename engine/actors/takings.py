@@ -32,6 +32,17 @@ class Takings:
             fees = self._fees.setdefault(key, {})
             fees[fill.fee_asset] = EXACT.add(fees.get(fill.fee_asset, Decimal(0)), fill.fee)
 
+    def merge(self, other: Takings) -> None:
+        """Count what another has counted."""
+        self.fills += other.fills
+        for key, base in other._base.items():
+            self._base[key] = EXACT.add(self._base.get(key, Decimal(0)), base)
+            self._quote[key] = EXACT.add(self._quote.get(key, Decimal(0)), other._quote[key])
+        for key, fees in other._fees.items():
+            mine = self._fees.setdefault(key, {})
+            for asset, fee in fees.items():
+                mine[asset] = EXACT.add(mine.get(asset, Decimal(0)), fee)
+
     def position(self, pair: str) -> Decimal:
         """Base gained in a pair, over all strategies."""
         total = Decimal(0)

@@ -27,6 +27,7 @@ from engine.messages import Accepted, Refused
 from engine.metrics import Histogram
 from engine.orders.database import explained, transaction, verify
 from engine.orders.front_log import FrontLog, front_of, read_front
+from engine.orders.journal_past import JournalPast
 from engine.orders.journal_reader import JournalReader
 from engine.orders.journal_rows import INSERT_ORDER, Gathered, order_row
 from engine.orders.records import Write, WriteEvent, WriteFill, WriteIntent, WriteOrder, WriteRefusal
@@ -41,6 +42,9 @@ CHECKPOINT_COMMITS = 500
 
 LOG_MOST_COMMITS = 10_000
 """After so many the writer moves it itself, inline: whoever was to do it on a thread has not."""
+
+CHECKED_AT_ONCE: Final = 64_000_000
+"""A file of so many bytes is looked through as it is opened, in a quarter of a second; a larger one by its past."""
 
 MOST_NS: Final = 2**63 - 1
 """The latest time that a row can have."""
@@ -164,6 +168,11 @@ class Journal(JournalReader):
         if len(self._pending) >= MOST_PENDING:
             self.flush()
 
+    def past(self) -> JournalPast:
+        """All that was committed so far, for a thread to read, which is to check it first if it is ``unchecked``."""
+        self.flush()
+        return JournalPast(self.path)
+
     @property
     def pending(self) -> bool:
         """Whether some commits are not in the database yet."""
@@ -235,7 +244,9 @@ class Journal(JournalReader):
     def _open(self, path: Path) -> None:
         super().__init__(path, readonly=False)
         try:
-            verify(self._connection, self.path)
+            self.unchecked = self.path.stat().st_size > CHECKED_AT_ONCE
+            if not self.unchecked:
+                verify(self._connection, self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
             self._claim(*self._owner)
             self._incarnation = super().incarnation

@@ -31,7 +31,7 @@ _ORDER = (
     "reason, detail, created_ns, updated_ns"
 )
 _STORED = f"{_ORDER}, send_by_ns, acknowledged, cancel_requested"
-_FILL = (
+FILL = (
     "f.client_order_id, f.strategy, f.pair, f.side, f.trade_id, f.price, f.size, f.fee, f.fee_asset, f.is_maker, "
     "f.time_ns, f.fee_estimated"
 )
@@ -78,9 +78,10 @@ class JournalReader:
     What was moved to the archive is read like the rest, by a second connection on both files.
     """
 
-    def __init__(self, path: str | Path, *, readonly: bool = True) -> None:
+    def __init__(self, path: str | Path, *, readonly: bool = True, shared: bool = False) -> None:
         self.path = Path(path)
-        self._connection = open_database(self.path, SCHEMA, readonly=readonly)
+        self._shared = shared
+        self._connection = open_database(self.path, SCHEMA, readonly=readonly, shared=shared)
         self._both: sqlite3.Connection | None = None
         self._archived_last = 0
         try:
@@ -107,7 +108,7 @@ class JournalReader:
         """Look at the archive anew: something was moved there."""
         archive = archive_of(self.path)
         if self._both is None and archive.is_file():
-            self._both = _open_both(self.path, archive)
+            self._both = _open_both(self.path, archive, self._shared)
         if self._both is not None:
             with explained(archive):
                 newest = self._both.execute("SELECT ifnull(max(number), 0) FROM archive.events").fetchone()
@@ -159,9 +160,9 @@ class JournalReader:
     def fills(self, since_ns: int = 0, limit: int = 1000, offset: int = 0) -> list[OrderFill]:
         """Fills since a venue time, newest first, after the newest ``offset`` of them."""
         query = (
-            f"SELECT {_FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ? OFFSET ?"
+            f"SELECT {FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ? OFFSET ?"
         )
-        return [_fill(row) for row in self._all(query, since_ns, limit, offset)]
+        return [read_fill(row) for row in self._all(query, since_ns, limit, offset)]
 
     def positions(self) -> dict[str, Decimal]:
         """Base gained by pair, over all fills that the journal has."""
@@ -171,6 +172,11 @@ class JournalReader:
             totals[pair] = EXACT.add(totals.get(pair, Decimal(0)), amount)
         return totals
 
+    def run_open(self, run_id: str) -> set[str]:
+        """The client order ids of a run's orders that have not ended."""
+        rows = self._all("SELECT client_order_id FROM main.orders WHERE is_open AND run_id = ?", run_id)
+        return {str(row[0]) for row in rows}
+
     def run_orders(self, run_id: str) -> list[Order]:
         """All orders placed in a run, in the order of their placing."""
         query = f"SELECT {_ORDER} FROM orders WHERE run_id = ? ORDER BY rowid"
@@ -178,8 +184,8 @@ class JournalReader:
 
     def run_fills(self, run_id: str) -> list[OrderFill]:
         """All fills of the orders placed in a run."""
-        query = f"SELECT {_FILL} FROM fills f JOIN orders o USING (client_order_id) WHERE o.run_id = ? ORDER BY f.rowid"
-        return [_fill(row) for row in self._all(query, run_id)]
+        query = f"SELECT {FILL} FROM fills f JOIN orders o USING (client_order_id) WHERE o.run_id = ? ORDER BY f.rowid"
+        return [read_fill(row) for row in self._all(query, run_id)]
 
     def counts(self, run_id: str) -> dict[str, int]:
         """A run's orders: each placed one is in exactly one of filled, cancelled, expired, failed, unknown, open.
@@ -229,7 +235,7 @@ class JournalReader:
 
     def recover(self) -> RecoveredState:
         """Where the account stood when the journal was last written."""
-        opened = self._all(f"SELECT {_STORED} FROM main.orders WHERE is_open ORDER BY rowid")
+        opened = self._all(f"SELECT {_STORED} FROM main.orders INDEXED BY orders_open WHERE is_open ORDER BY rowid")
         pairs = sorted({row[2] for row in opened})
         last_trade_ns = {}
         for pair in pairs:
@@ -337,11 +343,13 @@ def refusal_values(write: WriteRefusal, run_id: str) -> tuple[object, ...]:
     return (refused.client_order_id, write.strategy, refused.reason.value, refused.detail, write.time_ns, run_id)
 
 
-def _open_both(path: Path, archive: Path) -> sqlite3.Connection:
+def _open_both(path: Path, archive: Path, shared: bool) -> sqlite3.Connection:
     """A connection for reading over a journal and its archive."""
     open_database(archive, ARCHIVE, readonly=True).close()
     with explained(archive):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S, check_same_thread=not shared
+        )
         try:
             connection.execute("ATTACH ? AS archive", (f"{archive.absolute().as_uri()}?mode=ro",))
             connection.executescript(_BOTH)
@@ -371,7 +379,8 @@ def _order(row: tuple[Any, ...]) -> Order:
     )
 
 
-def _fill(row: tuple[Any, ...]) -> OrderFill:
+def read_fill(row: tuple[Any, ...]) -> OrderFill:
+    """A fill, of the columns :data:`FILL`."""
     return OrderFill(
         client_order_id=row[0],
         strategy=row[1],

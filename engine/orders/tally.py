@@ -26,18 +26,25 @@ KEPT_FAILED = 1000
 class Tally:
     """The counts of :meth:`engine.orders.journal_reader.JournalReader.counts`, kept up to date write by write.
 
-    ``counts``: the journal's at the start. ``open_orders``: the run's orders that have not ended, by client order id,
-    with their state and whether they are known to have reached the venue; orders of other runs are not counted.
+    ``counts``: the journal's at the start, or :meth:`add` them later. ``open_orders``: the run's orders that have not
+    ended then, by client order id, with their state and whether they are known to have reached the venue; orders of
+    other runs are not counted.
     """
 
     def __init__(self, counts: Mapping[str, int], open_orders: Iterable[tuple[str, OrderState, bool]]) -> None:
-        self._counts = Counter({name: counts.get(name, 0) for name in NAMES})
+        self._counts: Counter[str] = Counter()
+        self.add(counts)
         self._open = {order_id: (state, acknowledged) for order_id, state, acknowledged in open_orders}
         self._failed: OrderedDict[str, OrderState] = OrderedDict()
 
     def __len__(self) -> int:
         """How many orders it keeps in mind."""
         return len(self._open) + len(self._failed)
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """The journal's counts of the start, where they were not known then."""
+        for name in NAMES:
+            self._counts[name] += counts.get(name, 0)
 
     def note(self, writes: Iterable[Write]) -> None:
         """Count what was just committed."""

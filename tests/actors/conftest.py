@@ -109,7 +109,7 @@ def exchange_world(run, monkeypatch):
                 }
                 running = await world.start(ExchangeActor, "exchange.box.main", connector="box", params=params)
                 if ready:
-                    await until(lambda: running.actor.ready or running.ended)
+                    await until(lambda: (running.actor.ready and running.actor.exposure.known) or running.ended)
                 return running
 
             async def candidate(line, *, held=True, at=world, **params):

@@ -113,6 +113,7 @@ def test_a_candidate_refuses_and_knows_nothing_and_takes_over_when_the_holder_is
             assert second.actor.tenure.lease.epoch == 2
             await there.until(lambda: OrderEventKind.FILL in waiting.kinds("e-1"))
             assert [number for number, _ in waiting.events] == [2]
+            await there.until(lambda: second.actor.exchange.exposure.known)
             snapshot = await waiting.ask(GetAccount())
             assert isinstance(snapshot, AccountSnapshot)
             assert [(open_.client_order_id, str(open_.filled)) for open_ in snapshot.orders] == [("e-1", "0.4")]
