@@ -71,6 +71,12 @@ _BOTH = """
 """
 """The tables with the archive's rows; one that is in both is there once, as the journal has it."""
 
+_SAME = {
+    "orders": "h.client_order_id = f.client_order_id",
+    "fills": "h.pair = f.pair AND h.trade_id = f.trade_id AND h.client_order_id = f.client_order_id",
+}
+"""When a row ``h`` of the journal is the same as a row ``f`` of the archive."""
+
 
 class JournalReader:
     """A journal opened for reading only, also while an engine writes it. Errors are :class:`JournalError`.
@@ -83,7 +89,7 @@ class JournalReader:
         self._shared = shared
         self._connection = open_database(self.path, SCHEMA, readonly=readonly, shared=shared)
         self._both: sqlite3.Connection | None = None
-        self._archived_last = 0
+        self._archived_last = self._archived_order_ns = self._archived_fill_ns = -1
         try:
             self.archive_changed()
         except BaseException:
@@ -111,8 +117,9 @@ class JournalReader:
             self._both = _open_both(self.path, archive, self._shared)
         if self._both is not None:
             with explained(archive):
-                newest = self._both.execute("SELECT ifnull(max(number), 0) FROM archive.events").fetchone()
-            self._archived_last = int(newest[0])
+                self._archived_last = _newest(self._both, "number", "events")
+                self._archived_order_ns = _newest(self._both, "created_ns", "orders")
+                self._archived_fill_ns = _newest(self._both, "time_ns", "fills")
 
     # ------------------------------------------------------------------------------------------------------ events
 
@@ -151,18 +158,36 @@ class JournalReader:
 
     def orders(self, since_ns: int = 0, open_only: bool = False, limit: int = 1000, offset: int = 0) -> list[Order]:
         """Orders created since a time, newest first, after the newest ``offset`` of them."""
-        query = (
-            f"SELECT {_ORDER} FROM orders WHERE created_ns >= ? {'AND is_open' if open_only else ''} "
-            "ORDER BY created_ns DESC, rowid DESC LIMIT ? OFFSET ?"
-        )
-        return [_order(row) for row in self._all(query, since_ns, limit, offset)]
+        if open_only:
+            query = f"SELECT {_ORDER} FROM main.orders INDEXED BY orders_open WHERE is_open AND created_ns >= ?1"
+            query += " ORDER BY created_ns DESC, rowid DESC LIMIT ?2 OFFSET ?3"
+            rows = self._all(query, since_ns, limit, offset)
+        else:
+            archived = since_ns <= self._archived_order_ns
+            rows = self._newest_first("orders", _ORDER, "created_ns", archived, since_ns, limit, offset)
+        return [_order(row) for row in rows]
 
     def fills(self, since_ns: int = 0, limit: int = 1000, offset: int = 0) -> list[OrderFill]:
         """Fills since a venue time, newest first, after the newest ``offset`` of them."""
-        query = (
-            f"SELECT {FILL} FROM fills f WHERE f.time_ns >= ? ORDER BY f.time_ns DESC, f.rowid DESC LIMIT ? OFFSET ?"
-        )
-        return [read_fill(row) for row in self._all(query, since_ns, limit, offset)]
+        archived = since_ns <= self._archived_fill_ns
+        rows = self._newest_first("fills f", FILL, "time_ns", archived, since_ns, limit, offset)
+        return [read_fill(row) for row in rows]
+
+    def _newest_first(
+        self, table: str, columns: str, at: str, archived: bool, since_ns: int, limit: int, offset: int
+    ) -> list[tuple[Any, ...]]:
+        """Rows by time and the order of their writing, the newest first, each table's by its index: what a question
+        costs does not grow with what else is there. Without ``archived`` no row of the archive is of such a time.
+        """
+        part = f"SELECT {columns}, {at} AS at, rowid AS row FROM {{}} WHERE {at} >= ?1 ORDER BY {at} DESC, rowid DESC"
+        if not archived or self._both is None:
+            return self._all(f"{part.format(f'main.{table}')} LIMIT ?2 OFFSET ?3", since_ns, limit, offset)
+        name = table.partition(" ")[0]
+        once = f"AND NOT EXISTS (SELECT 1 FROM main.{name} AS h WHERE {_SAME[name]}) ORDER BY"
+        here = f"{part.format(f'main.{table}')} LIMIT ?2 + ?3"
+        moved = f"{part.format(f'archive.{name} AS f').replace('ORDER BY', once)} LIMIT ?2 + ?3"
+        query = f"SELECT * FROM (SELECT * FROM ({here}) UNION ALL SELECT * FROM ({moved}))"
+        return self._all(f"{query} ORDER BY at DESC, row DESC LIMIT ?2 OFFSET ?3", since_ns, limit, offset)
 
     def positions(self) -> dict[str, Decimal]:
         """Base gained by pair, over all fills that the journal has."""
@@ -239,9 +264,10 @@ class JournalReader:
         pairs = sorted({row[2] for row in opened})
         last_trade_ns = {}
         for pair in pairs:
-            newest = self._one("SELECT max(time_ns) FROM fills WHERE pair = ?", pair)[0]
-            if newest is not None:
-                last_trade_ns[pair] = int(newest)
+            schemas = ["main"] if self._both is None else ["main", "archive"]
+            found = [self._one(f"SELECT max(time_ns) FROM {at}.fills WHERE pair = ?", pair)[0] for at in schemas]
+            if newest := [at_ns for at_ns in found if at_ns is not None]:
+                last_trade_ns[pair] = int(max(newest))
         return RecoveredState(
             incarnation=self.incarnation,
             last_number=self.last(),
@@ -341,6 +367,11 @@ def refusal_values(write: WriteRefusal, run_id: str) -> tuple[object, ...]:
     """A refusal's columns."""
     refused = write.refused
     return (refused.client_order_id, write.strategy, refused.reason.value, refused.detail, write.time_ns, run_id)
+
+
+def _newest(both: sqlite3.Connection, column: str, table: str) -> int:
+    """The greatest of a column in the archive; -1 where that is empty."""
+    return int(both.execute(f"SELECT ifnull(max({column}), -1) FROM archive.{table}").fetchone()[0])
 
 
 def _open_both(path: Path, archive: Path, shared: bool) -> sqlite3.Connection:

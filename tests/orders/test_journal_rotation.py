@@ -196,3 +196,60 @@ def test_the_hot_part_stays_bounded(desk: Desk, make_desk: Callable[[Path], Desk
             assert hot(desk, "orders") <= 7
     assert len(desk.journal.orders()) == 60
     assert len(desk.journal.since(0, 1000)) == desk.journal.last() == 120
+
+
+def steps(desk: Desk, question: Callable[[], Any]) -> int:
+    """What a question costs, in steps of the database's machine."""
+    counted = 0
+
+    def step() -> None:
+        nonlocal counted
+        counted += 1
+
+    connections = [desk.journal._both, desk.journal._connection]
+    for connection in connections:
+        connection.set_progress_handler(step, 1)
+    question()
+    for connection in connections:
+        connection.set_progress_handler(None, 1)
+    return counted
+
+
+def test_what_a_list_costs_does_not_grow_with_what_is_not_listed(aged: Desk) -> None:
+    """Commands and the risk actor ask the exchange actor, which does nothing else meanwhile."""
+    rotate(aged)
+    journal, since_ns = aged.journal, aged.now - DAY_NS
+    questions: dict[str, Callable[[], Any]] = {
+        "orders": lambda: journal.orders(limit=5),
+        "orders of today": lambda: journal.orders(since_ns, limit=5),
+        "open orders": lambda: journal.orders(open_only=True, limit=5),
+        "fills": lambda: journal.fills(limit=5),
+        "fills of today": lambda: journal.fills(since_ns, limit=5),
+        "recovery": journal.recover,
+    }
+
+    def traded(first: int, last: int) -> None:
+        for index in range(first, last):
+            aged.placed(f"e-more-{index}")
+            aged.tell(f"e-more-{index}", S.FILLED, "1", aged.fill(f"more-{index}"))
+        journal.flush()
+
+    traded(0, 10)
+    before = {name: steps(aged, question) for name, question in questions.items()}
+    traded(10, 300)
+    for name, question in questions.items():
+        assert steps(aged, question) < 2 * before[name], name
+
+
+@pytest.mark.parametrize("delete", [True, False])
+def test_pages_over_both_parts_leave_nothing_out(aged: Desk, delete: bool) -> None:
+    everything = aged.journal.orders(), aged.journal.fills()
+    rotate(aged, delete=delete)
+    for size in (1, 2, 3):
+        pages = [aged.journal.orders(limit=size, offset=at) for at in range(0, 6, size)]
+        assert [order for page in pages for order in page] == everything[0]
+        fills = [aged.journal.fills(limit=size, offset=at) for at in range(0, 6, size)]
+        assert [fill for page in fills for fill in page] == everything[1]
+    boundary = everything[0][-1].created_ns
+    assert aged.journal.orders(boundary) == everything[0]
+    assert aged.journal.orders(boundary + 1) == [order for order in everything[0] if order.created_ns > boundary]
