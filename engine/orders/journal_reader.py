@@ -141,8 +141,9 @@ class JournalReader:
 
     def first(self) -> int:
         """The oldest event's number; when there is none, the number that comes next."""
-        oldest = self._one("SELECT min(number) FROM events")[0]
-        return 1 if oldest is None else int(oldest)
+        schemas = ["main"] if self._both is None else ["main", "archive"]
+        found = [self._one(f"SELECT min(number) FROM {at}.events")[0] for at in schemas]
+        return min((int(number) for number in found if number is not None), default=1)
 
     def last(self) -> int:
         """The newest event's number; 0 when there was never any."""

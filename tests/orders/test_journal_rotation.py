@@ -226,6 +226,8 @@ def test_what_a_list_costs_does_not_grow_with_what_is_not_listed(aged: Desk) -> 
         "fills": lambda: journal.fills(limit=5),
         "fills of today": lambda: journal.fills(since_ns, limit=5),
         "recovery": journal.recover,
+        "the first event": journal.first,
+        "events": lambda: journal.since(0, 5),
     }
 
     def traded(first: int, last: int) -> None:
