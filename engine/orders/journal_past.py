@@ -6,8 +6,10 @@ million. An actor that waited for that would be taken for one that hangs, each t
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +48,9 @@ class JournalPast(JournalReader):
     def give_up(self) -> None:
         """From any thread: nobody waits for it any more. Whoever reads it gets a JournalError soon."""
         self._given_up = True
+        for connection in filter(None, (self._connection, self._both)):
+            with suppress(sqlite3.ProgrammingError):  # closed: it was read to its end
+                connection.interrupt()
 
     def each_run_fill(self, run_id: str) -> Iterator[OrderFill]:
         """All fills of a run's orders, in no order."""

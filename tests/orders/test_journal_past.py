@@ -102,6 +102,14 @@ def test_it_ends_soon_once_nobody_waits_for_it(traded: Desk, monkeypatch: pytest
     past.close()
 
 
+def test_a_check_that_nobody_waits_for_ends_in_the_middle(traded: Desk) -> None:
+    past = traded.journal.past()
+    past._connection.set_progress_handler(lambda: past.give_up(), 10)
+    with pytest.raises(JournalError, match="interrupted"):
+        check(past)
+    past.give_up()
+
+
 def test_another_thread_reads_it(traded: Desk) -> None:
     past, found = traded.journal.past(), []
     thread = threading.Thread(target=lambda: found.append(read_past(past, "run", 0)))
