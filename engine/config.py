@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import model_validator as _model_validator
 
+from engine.config_checks import check_box_markets, check_limits, check_venue_can
 from engine.documents import Document, Fault, KeyPath, suggest
 from engine.errors import ConfigError
 from engine.orders.lease import LeaseTerms
@@ -60,10 +61,11 @@ def _place_entry(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+_ASSET = r"^[A-Z0-9]{1,20}$"
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Pair = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$")]
-Asset = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")]
+Asset = Annotated[str, StringConstraints(pattern=_ASSET)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}$")]
 ConnectorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,23}(:[a-z0-9_]{1,12})?$")]
 VenueId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,23}(:[a-z0-9_]{1,12})?$")]
@@ -75,6 +77,7 @@ PlaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-
 Place = Annotated[tuple[PlaceName, ...], BeforeValidator(_place_entry), Field(max_length=4)]
 
 _PATTERNS = {
+    _ASSET: "an asset is written in capitals, as in USDT",
     _JOURNAL: "write postgresql://USER@HOST/DATABASE, or postgresql and put the address in the environment",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$": "a place is up to 40 letters, digits, '_', '.' and '-'",
     r"^[A-Z0-9]{1,20}-[A-Z0-9]{1,20}$": "a pair is BASE-QUOTE in capitals, as in BTC-USDT",
@@ -158,10 +161,10 @@ class VenueConfig(_Section):
 
     name: Name
     speaks: VenueId = "binance"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     pairs: list[Annotated[SimulatedPair, BeforeValidator(_pair_entry)]] = []
-    balances: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{1,20}$")], Amount] = {}
+    balances: dict[Asset, Amount] = {}
     maker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
     taker_fee: Annotated[Amount, Field(lt=1)] = Decimal("0.001")
     place: Annotated[Place, Field(max_length=1)] = ()
@@ -390,6 +393,7 @@ def _checked(document: Document) -> EngineConfig:
             _check_names,
             _check_boxes,
             _check_connectors,
+            check_limits,
             _check_places,
             _check_journals,
             _check_strategies,
@@ -449,6 +453,7 @@ def _check_boxes(config: EngineConfig) -> None:
                 raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
             if box.pairs[index].price is None and pair not in known:
                 raise Fault((*path, "pairs", str(index)), f"a box has no {pair} of its own; give its price")
+        check_box_markets(box, path)
 
 
 def _check_places(config: EngineConfig) -> None:
@@ -487,7 +492,8 @@ def _check_connectors(config: EngineConfig) -> None:
                 raise Fault((*path, "pairs", str(index)), f"{pair} is listed twice; remove one")
         if connector.at is not None:
             _check_box_of(config, connector, path)
-        elif connector.trade:
+        check_venue_can(connector, path)
+        if connector.at is None and connector.trade:
             _check_credentials(connector, path)
             other = accounts.setdefault((connector.venue, connector.account), name)
             if other != name:
@@ -528,6 +534,8 @@ def _check_strategy_pairs(config: EngineConfig, strategy: StrategyConfig, path: 
         raise Fault((*path, "place"), f"{what} there")
     for index, (connector_name, pair) in enumerate(strategy.books):
         where = (*path, "pairs", str(index))
+        if (connector_name, pair) in strategy.books[:index]:
+            raise Fault(where, f"{connector_name}/{pair} is listed twice; remove one")
         connector = config.connectors.get(connector_name)
         if connector is None:
             raise Fault(where, f"there is no connector {connector_name}{suggest(connector_name, config.connectors)}")

@@ -82,6 +82,8 @@ class Document:
             raise ConfigError(f"{place}: write KEY=VALUE, as in --set clock.interval=0.1")
         try:
             value = yaml.safe_load(raw)
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError(f"{place}: the value is not YAML: {error.problem or error.context}") from None
         except _NOT_YAML as error:
             raise ConfigError(f"{place}: the value is not YAML: {one_line(error)}") from None
         try:
@@ -194,7 +196,8 @@ def _explain(model: type[BaseModel], error: ErrorDetails, patterns: Mapping[str,
     if kind == "value_error":
         return Fault(path, str(context["error"]))
     if kind == "string_pattern_mismatch":
-        return Fault(path, f"is {_short(value)}; {patterns[context['pattern']]}")
+        pattern = context["pattern"]
+        return Fault(path, f"is {_short(value)}; {patterns.get(pattern, f'it should match {pattern}')}")
     if kind == "literal_error":
         return Fault(path, f"is {_short(value)}; write {context['expected']}")
     if kind == "too_short":
@@ -237,5 +240,7 @@ def _item_type(kind: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "empty"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

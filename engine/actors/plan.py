@@ -13,17 +13,15 @@ import msgspec
 from engine.config import (
     ConnectorConfig,
     EngineConfig,
-    SimulatedPair,
     StrategyConfig,
     VenueConfig,
     checkpoint_journal,
     journal_address,
 )
+from engine.config_checks import box_market
 from engine.connectors.credentials import credentials_from_environment
 from engine.connectors.registry import connector_class, split_venue
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
-from engine.errors import ConfigError
-from engine.simulator.config import DEFAULT_PAIRS
 
 HOME = "home"
 """What the place of those is called that name none: the host of the supervisor."""
@@ -222,24 +220,13 @@ def _box(config: EngineConfig, box: VenueConfig, state_dir: Path) -> PlannedActo
         "speed": box.speed,
     }
     if box.pairs:
-        described["pairs"] = [_market(entry) for entry in box.pairs]
+        described["pairs"] = [box_market(entry) for entry in box.pairs]
     if box.balances:
         described["balances"] = {asset: str(amount) for asset, amount in box.balances.items()}
     at_it = [connector.place for connector in config.connectors.values() if connector.at == box.name]
     place = box.place or (at_it[0] if at_it else ())
     params = {"box": described, "for_other_hosts": any(other != place for other in at_it), **_common(config)}
     return _placed(PlannedActor(venue_name(box.name), "venue", params=params), place, "")
-
-
-def _market(entry: SimulatedPair) -> dict[str, str]:
-    """A box's market: what the configuration says, and the box's own values for a pair that it knows."""
-    known = next((pair for pair in DEFAULT_PAIRS if pair.pair == entry.pair), None)
-    described: dict[str, Any] = msgspec.to_builtins(known) if known is not None else {"pair": entry.pair}
-    given = entry.model_dump(exclude_none=True, exclude={"pair"})
-    described |= {key: f"{value:f}" for key, value in given.items()}
-    if "price" not in described:
-        raise ConfigError(f"the venue in a box has no market {entry.pair} of its own; give its price")
-    return described
 
 
 def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) -> list[PlannedActor]:

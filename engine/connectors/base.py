@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.connectors.hot_path import DiffScanner
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.connectors.symbols import SymbolMap
+from engine.errors import ConfigError
 from engine.messages import (
     FeeSchema,
     Fill,
@@ -69,6 +71,9 @@ __all__ = [
     "VenueFill",
     "VenueNotice",
 ]
+
+_TIMEOUT_S = 5.0
+_LONGEST_TIMEOUT_S = 600.0
 
 T = TypeVar("T")
 OnSent = Callable[[int], None]
@@ -471,6 +476,7 @@ class Connector(ABC):
     key_names: ClassVar[tuple[str, ...]] = ("API_KEY", "API_SECRET")
     client_order_id_limit: ClassVar[int]
     capabilities: ClassVar[tuple[str, ...]] = ("market data", "trading")
+    option_names: ClassVar[tuple[str, ...]] = ("timeout_s", "ca")
     fees: ClassVar[FeeSchema] = FeeSchema()
     """What an account without a discount pays, in every pair."""
     real_time_balances: ClassVar[bool] = True
@@ -481,6 +487,30 @@ class Connector(ABC):
         self.name = settings.connector
         self.endpoints = settings.endpoints or self.domains[settings.domain]
         self.symbols = SymbolMap(self.spell, settings.pairs)
+
+    def check_options(self) -> None:
+        """Raise ConfigError for an option that the venue cannot take, or a connector that can do nothing here."""
+        _ = self.timeout_s, self.ca
+        self.market_data()
+
+    @property
+    def timeout_s(self) -> float:
+        """How long an answer by REST is waited for; ConfigError if the option is no time."""
+        value = self.settings.options.get("timeout_s", _TIMEOUT_S)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_TIMEOUT_S:
+            raise ConfigError(
+                f"connector {self.name!r}: option timeout_s must be seconds, above 0 and up to"
+                f" {_LONGEST_TIMEOUT_S:g}, not {value!r}"
+            )
+        return float(value)
+
+    @property
+    def ca(self) -> str | None:
+        """A file of certificates to trust; ConfigError if there is none such."""
+        value = self.settings.options.get("ca")
+        if value is not None and not (isinstance(value, str) and Path(value).is_file()):
+            raise ConfigError(f"connector {self.name!r}: option ca must be a file of certificates, not {value!r}")
+        return value
 
     @staticmethod
     @abstractmethod

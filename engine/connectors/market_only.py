@@ -31,17 +31,21 @@ class MarketDataConnector(Connector):
     capabilities: ClassVar[tuple[str, ...]] = ("market data",)
     rules_requests: ClassVar[tuple[HttpRequest, ...]] = ()
 
+    def check_options(self) -> None:
+        super().check_options()
+        if not self.rules_requests:
+            raise self._recordings_alone()
+
     def books(self, clock: Clock) -> MarketDataClient:
         if not self.rules_requests:
-            raise ConfigError(f"connector {self.name!r}: venue {self.venue} is read from recordings alone so far")
-        options = self.settings.options
+            raise self._recordings_alone()
         return MarketOnlyClient(
             self.endpoints.rest,
             self.market_data(),
             self.rules_requests,
             clock,
-            timeout_s=float(options.get("timeout_s", 5.0)),
-            ca=options.get("ca"),
+            timeout_s=self.timeout_s,
+            ca=self.ca,
         )
 
     def user_data(self) -> NoReturn:
@@ -52,6 +56,11 @@ class MarketDataConnector(Connector):
 
     def exchange(self, clock: Clock) -> NoReturn:
         raise self._no_trading()
+
+    def _recordings_alone(self) -> ConfigError:
+        return ConfigError(
+            f"connector {self.name!r}: venue {self.venue} is read from recordings alone so far, by engine replay"
+        )
 
     def _no_trading(self) -> ConfigError:
         return ConfigError(f"connector {self.name!r}: venue {self.venue} has no trading yet in this version")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 
+from engine.errors import ConfigError
 from engine.messages import Order, OrderEvent, OrderEventKind, OrderType, Side, Tick, TradingRule
 from engine.strategies.base import Strategy
 
 BASIS_POINT = Decimal("0.0001")
+PARAMS = ("size", "spread_bps", "step_bps", "levels", "tolerance_bps", "max_position", "skew_bps")
 
 
 class MarketMaker(Strategy):
@@ -21,17 +23,36 @@ class MarketMaker(Strategy):
         tolerance_bps: a quote is moved when it is this far from where it should be; default a quarter of the spread.
         max_position: base position at which quotes on the filling side stop; default 20 × size.
         skew_bps: how far quotes lean against a full position; default half the spread.
+
+    A param that is misspelt or no number ends it at its start, with that said: it would quote other than was meant.
     """
 
     def on_load(self) -> None:
-        self.size = Decimal(str(self.params.get("size", "0.01")))
-        self.spread = Decimal(str(self.params.get("spread_bps", 10))) * BASIS_POINT
-        self.step = Decimal(str(self.params.get("step_bps", self.params.get("spread_bps", 10)))) * BASIS_POINT
-        self.levels = int(self.params.get("levels", 1))
-        self.tolerance = Decimal(str(self.params.get("tolerance_bps", self.spread / BASIS_POINT / 4))) * BASIS_POINT
-        self.max_position = Decimal(str(self.params.get("max_position", self.size * 20)))
-        self.skew = Decimal(str(self.params.get("skew_bps", self.spread / BASIS_POINT / 2))) * BASIS_POINT
+        for name in self.params:
+            if name not in PARAMS:
+                raise ConfigError(f"params.{name}: unknown; known are {', '.join(PARAMS)}")
+        self.size = self._number("size", Decimal("0.01"))
+        spread_bps = self._number("spread_bps", Decimal(10))
+        self.spread = spread_bps * BASIS_POINT
+        self.step = self._number("step_bps", spread_bps) * BASIS_POINT
+        levels = self._number("levels", Decimal(1))
+        if levels != int(levels):
+            raise ConfigError(f"params.levels: is {levels}; it should be a whole number")
+        self.levels = int(levels)
+        self.tolerance = self._number("tolerance_bps", spread_bps / 4) * BASIS_POINT
+        self.max_position = self._number("max_position", self.size * 20)
+        self.skew = self._number("skew_bps", spread_bps / 2) * BASIS_POINT
         self.state.setdefault("position", {})
+
+    def _number(self, name: str, default: Decimal) -> Decimal:
+        value = self.params.get(name, default)
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite() or number < 0:
+            raise ConfigError(f"params.{name}: is {value!r}; it should be a number, 0 or more")
+        return number
 
     def on_start(self) -> None:
         self.log.info("market maker starts", pairs=self.pairs, position=self.state["position"])

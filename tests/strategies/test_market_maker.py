@@ -8,6 +8,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import ConfigError
 from engine.messages import (
     Balance,
     Fill,
@@ -140,6 +141,22 @@ def test_without_params_there_is_one_quote_a_side():
         (Side.BUY, Decimal(9990), Decimal("0.01")),
         (Side.SELL, Decimal(10010), Decimal("0.01")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"max_positon": "1"}, "params.max_positon: unknown; known are size, spread_bps,"),
+        ({"size": "lots"}, "params.size: is 'lots'; it should be a number, 0 or more"),
+        ({"spread_bps": -3}, "params.spread_bps: is -3; it should be a number, 0 or more"),
+        ({"skew_bps": "NaN"}, "params.skew_bps: is 'NaN'"),
+        ({"levels": 0.5}, "params.levels: is 0.5; it should be a whole number"),
+    ],
+)
+def test_a_param_that_is_misspelt_or_no_number_is_told_at_the_start(params, said):
+    with pytest.raises(ConfigError) as raised:
+        made(FakeDesk(), **params)
+    assert said in str(raised.value)
 
 
 def test_quotes_stay_while_the_mid_moves_within_the_tolerance():

@@ -28,6 +28,13 @@ class BinanceConnector(Connector):
     venue = "binance"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    option_names: ClassVar[tuple[str, ...]] = (
+        *Connector.option_names,
+        "recv_window_ms",
+        "snapshot_depth",
+        "order_entry",
+        "shared_limits",
+    )
     fees: ClassVar[FeeSchema] = FeeSchema(maker=Decimal("0.001"), taker=Decimal("0.001"), buy_from_returns=True)
 
     def __init__(self, settings: ConnectorSettings) -> None:
@@ -35,8 +42,8 @@ class BinanceConnector(Connector):
         self._recv_window_ms = self._whole("recv_window_ms", constants.RECV_WINDOW_MS, 60_000)
         self._snapshot_depth = self._whole("snapshot_depth", constants.SNAPSHOT_DEPTH, 5000)
         self._common: dict[str, Any] = {
-            "timeout_s": float(settings.options.get("timeout_s", 5.0)),
-            "ca": settings.options.get("ca"),
+            "timeout_s": self.timeout_s,
+            "ca": self.ca,
             "shared_limits": settings.options.get("shared_limits"),
         }
         self._order_entry = self._one_of("order_entry", ("websocket", "rest"))

@@ -17,6 +17,7 @@ class BinancePerpetualConnector(MarketDataConnector):
 
     venue = "binance_perpetual"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
+    option_names: ClassVar[tuple[str, ...]] = (*MarketDataConnector.option_names, "snapshot_depth")
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
     rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 

@@ -19,6 +19,7 @@ class HtxConnector(MarketDataConnector):
 
     venue = "htx"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
+    option_names: ClassVar[tuple[str, ...]] = (*MarketDataConnector.option_names, "levels")
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
     rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 

@@ -17,6 +17,7 @@ class KrakenV1Connector(MarketDataConnector):
 
     venue = "kraken_v1"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
+    option_names: ClassVar[tuple[str, ...]] = (*MarketDataConnector.option_names, "depth")
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
     rules_requests = (HttpRequest(path=constants.PATH_RULES),)
 
