@@ -14,6 +14,7 @@
     │   └── NoHost                no host that an actor may run on is there, for now
     ├── JournalError              an account's journal could not be opened, read or written
     ├── BookError                 an order book was asked for something it cannot answer exactly
+    ├── StrategyError             a strategy did what no handler may do
     └── VenueError                what a venue said, or did not say (see ``engine.connectors.errors``)
 
 Each message says what was wrong, with which value, and what to do about it.
@@ -68,6 +69,10 @@ class JournalError(EngineError):
 
 class BookError(EngineError):
     """A book was asked for something it cannot answer exactly."""
+
+
+class StrategyError(EngineError):
+    """A strategy did what no handler may do."""
 
 
 class VenueError(EngineError):

@@ -20,6 +20,7 @@ import structlog
 from engine.bus import Bus, Caller, SubscriptionState, Up
 from engine.clock import Clock
 from engine.errors import BusError
+from engine.logs import redact_text
 from engine.messages import (
     ActorStarted,
     ActorStats,
@@ -234,7 +235,7 @@ class ActorHost:
         if context.failed.done():
             error = context.failed.result()
             context.log.error("actor failed", error=repr(error), exc_info=error)
-            await self._say_goodbye(repr(error))
+            await self._say_goodbye(redact_text(repr(error)))
             return 1
         if self._orphaned.is_set():
             context.log.warning("the supervisor is gone: leaving", grace_s=dead_man_grace_s)
@@ -257,14 +258,7 @@ class ActorHost:
     async def _say_goodbye(self, error: str) -> None:
         context = self.context
         context.bus.tell(SUPERVISOR, self._stats())
-        try:
-            await context.bus.request(
-                SUPERVISOR,
-                ActorStopping(actor=context.name, incarnation=context.incarnation, error=error),
-                timeout=REPORT_TIMEOUT_S,
-            )
-        except BusError as lost:
-            context.log.warning("the supervisor did not hear the last word", error=str(lost))
+        await say_goodbye(context.bus, context.spec, error, context.log)
 
     async def _report(self, started: ActorStarted) -> None:
         while True:
@@ -347,3 +341,12 @@ class ActorHost:
                 streams=context.bus.positions(),
             ),
         )
+
+
+async def say_goodbye(bus: Bus, spec: ActorSpec, error: str, log: structlog.stdlib.BoundLogger) -> None:
+    """Tell the supervisor that the actor ends, and by which ``error``; what was told before is heard as well."""
+    stopping = ActorStopping(actor=spec.name, incarnation=spec.incarnation, error=error)
+    try:
+        await bus.request(SUPERVISOR, stopping, timeout=REPORT_TIMEOUT_S)
+    except BusError as lost:
+        log.warning("the supervisor did not hear the last word", error=str(lost))

@@ -11,13 +11,13 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from engine.actors.base import SUPERVISOR, ActorContext, ActorHost
+from engine.actors.base import SUPERVISOR, ActorContext, ActorHost, say_goodbye
 from engine.actors.registry import actor_class
 from engine.bus import Bus, RunDirectory, SocketBus, TcpEndpoint
 from engine.bus.directory import FileDirectory
 from engine.bus.tls import client_context, server_context
 from engine.clock import Clock, WallClock
-from engine.logs import configure_actor_logging
+from engine.logs import configure_actor_logging, redact_text
 from engine.messages import LogLine
 from engine.runtime.base import ActorSpec, HostLink
 from engine.runtime.watch import watch_supervisor
@@ -66,6 +66,7 @@ async def live(spec: ActorSpec, bus: Bus, clock: Clock, listen: Callable[[ActorH
         code = await host.run(os.getpid(), float(spec.params.get("dead_man_grace_s", 5.0)))
     except Exception as error:
         log.error("the actor could not go on", error=repr(error), exc_info=error)
+        await say_goodbye(bus, spec, redact_text(repr(error)), log)
         code = 1
     finally:
         await bus.close()

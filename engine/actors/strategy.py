@@ -14,7 +14,7 @@ from engine.actors.account_link import AccountLink
 from engine.actors.base import Actor, ActorContext
 from engine.book import BookReader, Execution, ReadStatus, TopView, Volume
 from engine.book.paths import book_path
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StrategyError
 from engine.logs import register_secret
 from engine.messages import (
     Balance,
@@ -112,7 +112,7 @@ class StrategyActor(Actor):
         if checkpoint is not None:
             self.strategy.state = dict(checkpoint.state)
             self.log.info("starting from the checkpoint", positions={k: v.number for k, v in positions.items()})
-        self.strategy.on_load()
+        _call(self.strategy.on_load)
         for connector, market in self.settings.markets.items():
             pairs = [pair for pair in self.settings.pairs if pair.startswith(f"{connector}/")]
             self._open_books(connector, pairs, market.at)
@@ -139,12 +139,12 @@ class StrategyActor(Actor):
 
     def on_tick(self, tick: Tick) -> None:
         if self._running:
-            self.strategy.on_tick(tick)
+            _call(self.strategy.on_tick, tick)
 
     async def stop(self, order: StopActor) -> None:
         if self._running:
             self._running = False
-            self.strategy.on_stop()
+            _call(self.strategy.on_stop)
         if isinstance(self.store, StrategyStore):
             self.store.close()
         elif not await self.store.close():
@@ -191,7 +191,7 @@ class StrategyActor(Actor):
         if self.context.failed.done():
             return
         try:
-            handler(*arguments)
+            _call(handler, *arguments)
         except Exception as error:
             self.context.fail(error)
 
@@ -325,6 +325,16 @@ class StrategyActor(Actor):
         if link is None or pair not in self.readers:
             raise ConfigError(f"{pair} is not among this strategy's trading pairs: {', '.join(self.readers)}")
         return link, name
+
+
+def _call(handler: Callable[..., None], *arguments: Any) -> None:
+    """Call a handler. What would end more than the strategy, as ``sys.exit()`` does, becomes an error of its own."""
+    try:
+        handler(*arguments)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise StrategyError(f"{handler.__name__} raised {error!r}") from error
 
 
 def _overrides(strategy: Strategy, handler: str) -> bool:

@@ -79,6 +79,8 @@ from engine.runtime.paths import EnginePaths
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
 RECENT_EVENTS = 200
+LAST_WORD = 300
+"""So many characters of what an actor said of its end are told on."""
 
 
 async def supervise(
@@ -186,7 +188,7 @@ class Supervisor:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._wakeup: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
-        self._goodbyes: set[tuple[str, int]] = set()
+        self._goodbyes: dict[tuple[str, int], str] = {}
         self._keep_orders: set[str] = set()
         self._detaching: set[str] = set()
         self._pumping = False
@@ -539,8 +541,8 @@ class Supervisor:
         planned = self.planned.get(ended.name)
         if planned is None:
             return
-        polite = (ended.name, ended.incarnation) in self._goodbyes and ended.code == 0
-        self._goodbyes.discard((ended.name, ended.incarnation))
+        last_word = self._goodbyes.pop((ended.name, ended.incarnation), None)
+        polite = last_word is not None and ended.code == 0
         stopping = self.policy.state(ended.name).value == "stopping"
         if not (polite and stopping):
             self.log.warning(
@@ -550,7 +552,8 @@ class Supervisor:
                 how=ended.reason,
                 life=ended.incarnation,
             )
-        self.policy.exited(ended.name, ended.incarnation, self.now(), polite and stopping, ended.reason)
+        reason = f"{ended.reason}: {last_word[:LAST_WORD]}" if last_word else ended.reason
+        self.policy.exited(ended.name, ended.incarnation, self.now(), polite and stopping, reason)
         self.pump()
         if planned.kind == "strategy" and not (polite and stopping) and self._cancels_on_crash(planned):
             self._run(self._cancel_orders_of(ended.name))
@@ -583,7 +586,7 @@ class Supervisor:
                 self._actor_started(message)
                 return ControlReply(ok=True)
             case ActorStopping():
-                self._goodbyes.add((message.actor, message.incarnation))
+                self._goodbyes[message.actor, message.incarnation] = message.error
                 return ControlReply(ok=True)
             case ControlRequest():
                 return self.control.handle(message)

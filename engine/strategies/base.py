@@ -15,7 +15,7 @@ configuration::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
 import msgspec
@@ -226,4 +226,7 @@ class Strategy:
 def _exact(number: Decimal | str | int) -> Decimal:
     if isinstance(number, float):
         raise TypeError(f"prices and sizes are Decimal, str or int, not the float {number!r}")
-    return Decimal(number)
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        raise ValueError(f"{number!r} is no number: a price or a size is a Decimal, a str or an int") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from engine.runtime.base import ActorSpec
 from engine.strategies.base import Strategy
 
 IMPORT_TIMEOUT_S: Final = 30.0
+HANDLERS: Final = ("on_load", "on_start", "on_stop", "on_tick", "on_book", "on_trade", "on_order")
 
 
 def load_strategy(path: str) -> type[Strategy]:
@@ -35,6 +37,9 @@ def load_strategy(path: str) -> type[Strategy]:
         raise ConfigError(f"{module_name} has no {attribute}{_meant(attribute, list(vars(module)))}")
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ConfigError(f"{path} is no strategy; name a class that derives from engine.strategies.Strategy")
+    for handler in HANDLERS:
+        if inspect.iscoroutinefunction(getattr(found, handler)):
+            raise ConfigError(f"{path}: {handler} is async and would never run; write it as a plain function")
     return found
 
 

@@ -12,7 +12,7 @@ from engine.actors import account_link
 from engine.actors.strategy import StrategyActor
 from engine.book import BookWriter, OrderBook, SyncState
 from engine.bus import Overload
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StrategyError
 from engine.messages import (
     ActorStopping,
     BookUpdated,
@@ -67,13 +67,16 @@ class Diary(Strategy):
         return [what for kind, what in self.told if kind in kinds]
 
 
+ENDS = {"exit": SystemExit, "interrupt": KeyboardInterrupt, "cancel": asyncio.CancelledError}
+
+
 class Dazed(Diary):
     """Raises where its params say, ``after`` so many calls."""
 
     def _raise(self, where):
         self.calls = getattr(self, "calls", 0) + (self.params["where"] == where)
         if self.params["where"] == where and self.calls > self.params.get("after", 0):
-            raise ZeroDivisionError(where)
+            raise ENDS.get(self.params.get("end"), ZeroDivisionError)(where)
 
     def on_load(self):
         super().on_load()
@@ -117,11 +120,16 @@ class NoStrategy:
     pass
 
 
+class Later(Diary):
+    async def on_book(self, pair):
+        pass
+
+
 @pytest.fixture
 def strategy_world(exchange_world, monkeypatch):
     """``strategy_world(body)``: ``await body(world, venue)``, with ``world.strategy(Class)`` for a strategy's actor."""
     module = types.ModuleType(MODULE)
-    module.__dict__.update(Diary=Diary, Dazed=Dazed, EarlySaver=EarlySaver, NoStrategy=NoStrategy)
+    module.__dict__.update(Diary=Diary, Dazed=Dazed, EarlySaver=EarlySaver, NoStrategy=NoStrategy, Later=Later)
     monkeypatch.setitem(sys.modules, MODULE, module)
     monkeypatch.setattr(Diary, "lives", [])
     monkeypatch.setattr(account_link, "ANSWER_TIMEOUT_S", 0.1)
@@ -483,6 +491,27 @@ def test_an_error_in_a_handler_ends_the_actor_alone(strategy_world, where):
     strategy_world(body)
 
 
+@pytest.mark.parametrize("end", sorted(ENDS))
+@pytest.mark.parametrize("where", ["load", "start", "tick", "book"])
+def test_what_would_end_more_than_the_strategy_ends_it_alone_and_is_named(strategy_world, where, end):
+    async def body(world, venue):
+        supervisor = await world.supervisor()
+        tick, ticks = await world.clock_stream()
+        book, _ = await market(world)
+        await world.exchange()
+        running = await world.strategy(Dazed, where=where, end=end, wait=where != "load")
+        if where == "load":
+            with pytest.raises(StrategyError, match="on_load raised "):
+                await running.task
+            return
+        await world.until(lambda: running.ended or (ticks.readers and book.stream.readers))
+        {"start": lambda: None, "tick": lambda: tick(1), "book": book}[where]()
+        assert await running.code() == 1
+        assert f"on_{where} raised {ENDS[end].__name__}" in supervisor.of(ActorStopping, "strategy.maker")[0].error
+
+    strategy_world(body)
+
+
 def test_an_error_while_starting_after_events_were_replayed_ends_the_actor(strategy_world):
     async def body(world, venue):
         supervisor = await world.supervisor()
@@ -587,6 +616,7 @@ def test_ids_differ_between_incarnations(strategy_world):
         ("no.such.module:Class", "there is no module no"),
         (f"{MODULE}:Nobody", "has no Nobody"),
         (f"{MODULE}:NoStrategy", "is no strategy"),
+        (f"{MODULE}:Later", "on_book is async and would never run; write it as a plain function"),
         (MODULE, f"{MODULE} has no "),
     ],
 )

@@ -12,7 +12,7 @@ from engine.attached import save_attached
 from engine.config import StrategyConfig
 from engine.connectors.settings import ConnectorSettings
 from engine.errors import BusError
-from engine.messages import ActorStarted, ActorStats, AskTime, CancelAll, CancelAllResult, TimeIs
+from engine.messages import ActorStarted, ActorStats, ActorStopping, AskTime, CancelAll, CancelAllResult, TimeIs
 
 EXCHANGE, MAKER = "exchange.binance.main", "strategy.maker"
 MARKET_MAKER = "engine.strategies.market_maker:MarketMaker"
@@ -334,6 +334,19 @@ def test_a_strategy_that_spent_its_budget_harms_nobody(engine_world):
         report = await engine.stop()
         assert not report["ok"]
         assert any(MAKER in problem for problem in report["problems"])
+
+    engine_world(body)
+
+
+def test_what_an_actor_said_of_its_end_is_in_the_report(engine_world):
+    async def body(world):
+        engine = await world.engine(supervision={"budget": 0})
+        spec = next(spec for spec in engine.runtime.specs if spec.name == MAKER)
+        last = ActorStopping(actor=MAKER, incarnation=spec.incarnation, error="ValueError('no such size')")
+        await engine.runtime.buses[MAKER].request("supervisor", last)
+        engine.runtime.end(MAKER, code=1)
+        (problem,) = (await engine.stop())["problems"]
+        assert problem.endswith("the last time: exit code 1: ValueError('no such size')")
 
     engine_world(body)
 

@@ -386,6 +386,12 @@ def test_a_strategy_cannot_trade_with_floats(number):
     assert desk.placed == []
 
 
+@pytest.mark.parametrize("text", ["", "lots", "0,5"])
+def test_a_size_that_is_no_number_is_named(text):
+    with pytest.raises(ValueError, match=f"{text!r} is no number"):
+        made(FakeDesk()).buy(PAIR, text)
+
+
 def test_the_kind_of_order_follows_from_its_price():
     desk = FakeDesk()
     maker = made(desk)

@@ -151,7 +151,11 @@ def test_a_strategy_that_never_starts_spends_its_budget_alone(launch: Launch, tm
     engine.wait_trading()
     assert {name: engine.pids()[name] for name in before} == before
     assert command(engine, "detach", "dead").returncode == 0
-    assert engine.interrupt()["exit_code"] == 1
+    report = engine.interrupt()
+    assert report["exit_code"] == 1
+    assert "exit code 1: RuntimeError('never starts')" in report["problems"][0]
+    # Why it does not start is also on the terminal, once for each of its lives.
+    assert engine.text().count("the actor could not go on  error=RuntimeError('never starts')") == 3
 
 
 def test_restart_keeps_orders_and_everybody_else(launch: Launch) -> None:
