@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import tempfile
@@ -16,8 +17,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from engine.commands import books, control, inspect, logs, replay, run
+from engine.commands.common import CommandError, say_nothing_more
 from engine.errors import ConfigError, EngineError
 
+_ADVICE = {
+    errno.EACCES: "run as its owner",
+    errno.EPERM: "run as its owner",
+    errno.ENOSPC: "free some space there, then try again",
+    errno.EDQUOT: "free some space there, then try again",
+    errno.EROFS: "name a place that can be written",
+}
 _OK, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 
@@ -35,9 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left. Nothing more can be said there, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output left.
+        say_nothing_more()
         return _FAILED
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None or error.filename is None:
+            return _unexpected(error)
+        return _say(CommandError(f"{error.filename}: {error.strerror}; {advice}"), _FAILED)
     except Exception as error:
         return _unexpected(error)
     return code
@@ -72,11 +86,15 @@ def _unexpected(error: Exception) -> int:
     from engine.logs import redact_text
 
     text = redact_text("".join(traceback.format_exception(error)))
-    fd, name = tempfile.mkstemp(prefix="engine-error-", suffix=".txt")
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
     said = redact_text(" ".join(f"{type(error).__name__}: {error}".split()))
-    print(f"engine: unexpected {said}; the traceback is in {Path(name)}", file=sys.stderr)
+    try:
+        fd, name = tempfile.mkstemp(prefix="engine-error-", suffix=".txt")
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        where = f"is in {Path(name)}"
+    except OSError as unwritten:
+        where = f"could not be written: {unwritten.strerror}"
+    print(f"engine: unexpected {said}; the traceback {where}", file=sys.stderr)
     return _FAILED
 
 

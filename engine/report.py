@@ -121,10 +121,11 @@ def build_status(
     seconds: float,
     events: Iterable[LogLine] = (),
     halted: str | None = None,
+    problems: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The answer to ``status``: the report's sections, what is open and what is recent.
 
-    ``halted``: why no orders go out, None while they do.
+    ``halted``: why no orders go out, None while they do. ``problems``: what keeps the run from being ok, a line each.
     """
     actors = list(records)
     fills = [fill for actor in actors for fill in actor.gauge("recent_fills", [])]
@@ -133,6 +134,7 @@ def build_status(
         "runtime": runtime,
         "seconds": round(seconds, 3),
         "halted": halted,
+        "problems": list(problems),
         **_sections(actors),
         "open_orders": [order for actor in actors for order in actor.gauge("open_orders", [])],
         "recent_fills": fills,
@@ -192,10 +194,16 @@ def _books(actors: Sequence[ActorRecord]) -> dict[str, dict[str, Any]]:
                 "bids": actor.gauge(f"bids/{pair}", 0),
                 "asks": actor.gauge(f"asks/{pair}", 0),
                 "latency_us": _percentiles(actor.histogram(f"book_latency_ns/{pair}"), 1e3),
-                "state": actor.gauge(f"book_state/{pair}", "unsynced"),
+                "state": _book_state(actor, pair),
                 "best": actor.gauge(f"best/{pair}"),
             }
     return books
+
+
+def _book_state(actor: ActorRecord, pair: str) -> str:
+    """As its actor last told; a book whose actor does not run is in step with nothing, whatever that was."""
+    told = str(actor.gauge(f"book_state/{pair}", "unsynced"))
+    return "stale" if told == "synced" and actor.state != "running" else told
 
 
 def _pairs(actor: ActorRecord) -> list[str]:

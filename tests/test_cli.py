@@ -30,6 +30,7 @@ from engine.cli import build_parser, main
 from engine.clock import WallClock
 from engine.commands.common import duration, since
 from engine.messages import (
+    ActorStats,
     ControlReply,
     ControlRequest,
     Fill,
@@ -237,6 +238,47 @@ def test_what_nobody_expected_is_one_line_and_a_file(
     assert "ZeroDivisionError" in written.read_text()
 
 
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """This process as a user whom the folders of the test do not belong to."""
+    before = os.geteuid()
+    if before != 0:
+        pytest.skip("only root can become another user")
+    os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+@pytest.mark.parametrize("arguments", [["logs"], ["positions"], ["orders"], ["status"], ["logs", "clock"]])
+def test_a_state_folder_of_another_user_is_named_with_what_to_do(
+    call: Any, state: Path, nobody: None, arguments: list[str]
+) -> None:
+    code, out, err = call(*arguments)
+    assert (code in (1, 2), out) == (True, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"engine: {state}")
+    assert "run as " in err
+    assert "remove" not in err
+
+
+def test_a_traceback_that_cannot_be_written_is_one_line_too(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr("engine.commands.journals.exist", lambda _: 1 / 0)
+    code, _, err = call("orders")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "the traceback could not be written: No such file or directory" in err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1000000001", "9" * 5000, "²", "١"])
+def test_a_number_of_rows_that_cannot_be_is_a_wrong_command_line(call: Any, text: str) -> None:
+    code, _, err = call("orders", "--limit", text)
+    assert code == 2
+    assert "is not a whole number from 1 to" in err or "expected one argument" in err
+
+
 HEAVY = {"aiohttp", "asyncpg", "numpy", "pydantic", "ray", "websockets", "yaml"}
 """What takes long to load."""
 
@@ -308,6 +350,30 @@ def test_status_as_a_table_and_as_json(call: Any, engine: StandIn) -> None:
     assert json.loads(out) == json.loads(json.dumps(some_status()))
 
 
+def test_a_status_says_first_that_the_engine_is_halted_and_last_what_was_given_up(call: Any, engine: StandIn) -> None:
+    assert "HALTED" not in call_status(call, engine, {})
+    out = call_status(call, engine, {"halted": "loss limit\nreached", "problems": ["connector a is down: x"]})
+    assert out.splitlines()[1] == "HALTED: loss limit reached; no new order goes out until engine resume"
+    assert out.splitlines()[-1] == "problem  connector a is down: x"
+
+
+def call_status(call: Any, engine: StandIn, more: dict[str, Any]) -> str:
+    engine.answers["status"] = lambda _: {**some_status(), **more}
+    code, out, err = call("status")
+    assert (code, err) == (0, "")
+    return str(out)
+
+
+def test_a_status_shows_how_each_book_stands(call: Any, engine: StandIn) -> None:
+    book = ActorRecord("order_book.binance.0", "order_book", "binance", state="running")
+    gauges = {"book_state/BTC-USDT": "synced", "book_state/ETH-USDT": "buffering"}
+    book.update(ActorStats(actor=book.name, incarnation=1, gauges=gauges))
+    shown = {"books": build_status([book], engine="demo", runtime="local", seconds=1)["books"]}
+    out = call_status(call, engine, shown)
+    assert re.search(r"binance/BTC-USDT +synced", out)
+    assert re.search(r"binance/ETH-USDT +buffering", out)
+
+
 def test_clocks_of_hosts_are_shown_where_there_are_several_or_a_database(call: Any, engine: StandIn) -> None:
     alone = {"host": "alpha", "clock_offset_ms": 0.0, "clock_error_ms": 0.0, "databases": {}}
     status = {**some_status(), "hosts": [alone]}
@@ -332,8 +398,8 @@ def test_stop_waits_until_the_engine_is_gone(call: Any, engine: StandIn) -> None
 
 
 def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
-    for verb in ("restart", "detach", "attach"):
-        engine.answers[verb] = lambda _: {}
+    engine.answers["restart"] = lambda _: {}
+    engine.answers["detach"] = lambda _: {"was_attached": True}
     engine.answers["cancel_all"] = lambda _: {"cancelled": ["a", "b"], "failed": {}, "ended": {}, "unanswered": {}}
     engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}
     engine.answers["status"] = lambda _: {"actors": [{"name": "strategy.extra", "state": "running"}]}
@@ -351,6 +417,12 @@ def test_verbs_carry_their_arguments(call: Any, engine: StandIn) -> None:
     assert strategy["name"] == "extra"
     assert strategy["strategy"] == "engine.strategies.market_maker:MarketMaker"
     assert strategy["params"]["size"] == "0.002"
+
+
+def test_a_strategy_of_the_configuration_is_detached_until_the_next_run(call: Any, engine: StandIn) -> None:
+    engine.answers["detach"] = lambda args: {"was_attached": args["name"] == "extra"}
+    assert call("detach", "extra")[1] == "strategy extra detached\n"
+    assert "it is in the configuration, and returns with the next engine run" in call("detach", "maker")[1]
 
 
 def test_orders_that_could_not_be_cancelled_fail_the_command(call: Any, engine: StandIn) -> None:

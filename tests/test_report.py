@@ -115,6 +115,17 @@ def test_a_report_has_every_key_that_others_parse() -> None:
     json.dumps(report)
 
 
+@pytest.mark.parametrize("state", ["starting", "stalled", "backing_off", "failed", "stopped"])
+def test_a_book_whose_actor_does_not_run_is_not_shown_as_synced(state: str) -> None:
+    record = book_record()
+    record.state = state
+    books = build_status([record], engine="e", runtime="local", seconds=1)["books"]
+    assert {name: book["state"] for name, book in books.items()} == {
+        "binance/BTC-USDT": "stale",
+        "binance/ETH-USDT": "buffering",
+    }
+
+
 def test_accounts_add_up() -> None:
     report = build_report([exchange_record(), exchange_record("binance:us")], seconds=1, runtime="local")
     assert report["orders"]["placed"] == 8
@@ -182,6 +193,12 @@ def test_a_summary_says_what_matters_in_a_few_lines() -> None:
 
 def test_a_summary_of_nothing_is_a_summary() -> None:
     assert "not asked" in summary(build_report([], seconds=0, runtime="local"))
+
+
+def test_a_status_names_what_keeps_the_run_from_being_ok() -> None:
+    assert build_status([], engine="e", runtime="local", seconds=1)["problems"] == []
+    told = build_status([], engine="e", runtime="local", seconds=1, problems=["connector a is down"])
+    assert told["problems"] == ["connector a is down"]
 
 
 def test_the_status_adds_what_is_open_and_recent() -> None:

@@ -16,7 +16,14 @@ from engine.runtime.local import LocalRuntime
 from engine.runtime.paths import EnginePaths
 
 DEAD_MAN_SPARE_S = 2.0
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """What ends an engine politely: SIGHUP, as of a terminal that closes, too, unless it is ignored (``nohup``)."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
+
+
 PRELOAD = (
     "engine.actors.process",
     "engine.actors.clock",
@@ -78,11 +85,12 @@ class LocalGround:
 
     def catch_signals(self, stop: Callable[[str], None]) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
-        for number in STOPPING_SIGNALS:
+        numbers = stopping_signals()
+        for number in numbers:
             loop.add_signal_handler(number, stop, number.name)
 
         def release() -> None:
-            for number in STOPPING_SIGNALS:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
         return release

@@ -11,7 +11,7 @@ from types import FrameType
 import structlog
 
 from engine.actors.base import SUPERVISOR, ActorHost
-from engine.actors.ground import STOPPING_SIGNALS, LogFile
+from engine.actors.ground import LogFile, stopping_signals
 from engine.actors.process import live
 from engine.bus import Bus, MemoryBus
 from engine.clock import Clock
@@ -110,7 +110,7 @@ class InlineGround:
         def caught(number: int, frame: FrameType | None) -> None:
             stop(signal.Signals(number).name)
 
-        before = {number: signal.signal(number, caught) for number in STOPPING_SIGNALS}
+        before = {number: signal.signal(number, caught) for number in stopping_signals()}
 
         def release() -> None:
             for number, handler in before.items():

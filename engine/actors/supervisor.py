@@ -251,6 +251,7 @@ class Supervisor:
             seconds=self.seconds,
             events=self.events,
             halted=self.observed.halted(),
+            problems=self.problems,
         )
         hosts = self.host_clocks.rows()
         return {**status, "hosts": hosts, "state_dir": str(self.paths.state), "pnl": profits(records)}

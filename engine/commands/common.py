@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[argparse.Namespace], int]
 Subparsers = Any
+MOST = 1_000_000_000
 _UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 
@@ -79,10 +80,15 @@ def since(text: str, now_ns: int | None = None) -> int:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0; argparse's error otherwise."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    """A whole number above 0 and up to :data:`MOST`; argparse's error otherwise."""
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:20]) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
     return int(text)
+
+
+def say_nothing_more() -> None:
+    """Standard output has nobody to read it: what is left to say there, at exit too, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(value: Any) -> None:
@@ -136,6 +142,11 @@ def print_tables(*tables: Any) -> None:
 def plain(number: str) -> str:
     """An exact decimal string for a person to read: without an exponent."""
     return f"{Decimal(number):f}"
+
+
+def one_line(text: object) -> str:
+    """A text without what a terminal would take as a command or as the end of the line."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
 
 
 def local_time(time_ns: int) -> str:

@@ -125,6 +125,7 @@ def _state_after_start(args: argparse.Namespace, actor: str) -> str:
 
 
 def _detach(args: argparse.Namespace) -> int:
-    _ask(args, "detach", name=args.name)
-    print(f"strategy {args.name} detached")
+    answer = _ask(args, "detach", name=args.name)
+    returns = "" if answer["was_attached"] else "; it is in the configuration, and returns with the next engine run"
+    print(f"strategy {args.name} detached{returns}")
     return 0

@@ -18,6 +18,7 @@ from engine.commands.common import (
     add_command,
     local_time,
     new_table,
+    one_line,
     plain,
     positive,
     print_json,
@@ -67,7 +68,11 @@ def _status(args: argparse.Namespace) -> int:
         print_json(status)
         return 0
     print(f"{status['engine']}  running {status['seconds']:.0f} s  runtime {status['runtime']}")
+    if status.get("halted") is not None:
+        print(f"HALTED: {one_line(status['halted'])}; no new order goes out until engine resume")
     print_tables(*status_tables(status))
+    for problem in status.get("problems", ()):
+        print(f"problem  {one_line(problem)}")
     return 0
 
 
@@ -226,13 +231,14 @@ def hosts_table(hosts: Sequence[Row]) -> Any:
 
 
 def books_table(books: Mapping[str, Row]) -> Any:
-    """Updates, gaps, latency of each book."""
+    """State, updates, gaps, latency of each book."""
     columns = ["updates", "gaps", "resyncs", "bids", "asks", "checked", "equal", "µs p50", "p99"]
-    table = new_table("books", ["book", *columns], right=columns)
+    table = new_table("books", ["book", "state", *columns], right=columns)
     for name, book in sorted(books.items()):
         numbers = [book[key] for key in ("updates", "gaps", "resyncs", "bids", "asks", "bbo_checked", "bbo_equal")]
         latency = book["latency_us"]
-        table.add_row(name, *(_text(value) for value in (*numbers, latency["p50"], latency["p99"])))
+        state = str(book.get("state", ""))
+        table.add_row(name, state, *(_text(value) for value in (*numbers, latency["p50"], latency["p99"])))
     return table
 
 

@@ -17,6 +17,7 @@ from engine.commands.common import (
     new_table,
     print_json,
     print_tables,
+    say_nothing_more,
     write_json,
 )
 
@@ -96,7 +97,11 @@ def _run(args: argparse.Namespace) -> int:
             _end_view(view)
     if args.report is not None:
         write_json(args.report, report)
-    print(summary(report), flush=True)
+    try:
+        print(summary(report), flush=True)
+    except OSError:
+        # The terminal is gone, as after a SIGHUP: how the run was is told by the exit code and the report.
+        say_nothing_more()
     return 0 if report["ok"] else 1
 
 

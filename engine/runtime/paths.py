@@ -167,12 +167,16 @@ class EnginePaths:
         """What the last engine on this state folder wrote; None when it has left. It may be dead: see its
         lock.
 
-        Raises ConfigError for a file that cannot be understood.
+        Raises ConfigError for a file that is not ours to read, or cannot be understood.
         """
         try:
             return msgspec.json.decode(self.run_json.read_bytes(), type=RunInfo)
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise ConfigError(
+                f"{self.run_json} cannot be read by user {os.geteuid()}: run as the owner of {self.state}"
+            ) from error
         except (OSError, msgspec.MsgspecError) as error:
             raise ConfigError(f"{self.run_json} cannot be read ({error}): remove it") from error
 

@@ -75,7 +75,7 @@ def test_a_served_capture_builds_the_recorded_book(launch: Launch, capture: Call
     assert book["resyncs"] == 0
 
 
-@pytest.mark.parametrize("way", ["ctrl-c", "engine stop", "SIGTERM", "kill -9"])
+@pytest.mark.parametrize("way", ["ctrl-c", "engine stop", "SIGTERM", "SIGHUP", "kill -9"])
 def test_however_it_ends_nothing_is_left_and_no_order_stays_open(launch: Launch, way: str) -> None:
     engine = launch("configs/two_venues.yml", *FAST)
     status = engine.wait("open orders", lambda s: len(s["open_orders"]) >= 2 and s["fills"] > 0)
@@ -83,8 +83,8 @@ def test_however_it_ends_nothing_is_left_and_no_order_stays_open(launch: Launch,
     assert len(processes) >= len(status["actors"]) - 1
     if way == "ctrl-c":
         os.kill(engine.process.pid, signal.SIGINT)
-    elif way == "SIGTERM":
-        os.kill(engine.process.pid, signal.SIGTERM)
+    elif way.startswith("SIG"):
+        os.kill(engine.process.pid, signal.Signals[way])
     elif way == "engine stop":
         stopped = subprocess.run(
             [PYTHON, "-m", "engine", "stop", "--state", str(engine.state)], cwd=ROOT, capture_output=True, timeout=60
@@ -92,7 +92,8 @@ def test_however_it_ends_nothing_is_left_and_no_order_stays_open(launch: Launch,
         assert stopped.returncode == 0, stopped.stderr
     else:
         os.kill(engine.process.pid, signal.SIGKILL)
-    engine.process.wait(40)
+    code = engine.process.wait(40)
+    assert (code, engine.report_file.exists()) == ((-signal.SIGKILL, False) if way == "kill -9" else (0, True))
     engine.assert_nothing_left()
     engine.assert_ended(processes)
     for venue in ("venue_a", "venue_b"):
