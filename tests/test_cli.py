@@ -29,6 +29,7 @@ from engine.bus import Caller, RunDirectory, SocketBus
 from engine.cli import build_parser, main
 from engine.clock import WallClock
 from engine.commands.common import duration, since
+from engine.errors import EngineError
 from engine.messages import (
     ActorStats,
     ControlReply,
@@ -92,7 +93,10 @@ class StandIn:
         answer = self.answers.get(request.verb)
         if answer is None:
             return ControlReply(ok=False, error=f"no {request.verb} here; try another")
-        data = answer(request.args)
+        try:
+            data = answer(request.args)
+        except EngineError as error:
+            return ControlReply(ok=False, error=str(error))
         return ControlReply(ok=True, data=None if request.verb == "stop" else data)
 
 
@@ -548,6 +552,41 @@ def test_orders_of_a_running_engine_are_asked_of_it(call: Any, engine: StandIn) 
     assert call("orders", "--open", "--since", "1700000000")[1] == "none\n"
     span = {"since_ns": 1_700_000_000 * 10**9, "limit": 1000, "offset": 0}
     assert engine.asked == [("orders", {**span, "open_only": True})]
+
+
+def test_orders_of_an_account_that_does_not_answer_are_read_from_its_journal(
+    call: Any, engine: StandIn, state: Path
+) -> None:
+    for name, number in (("a", 5), ("b", 7)):
+        journal = Journal(state / "accounts" / f"{name}.main.db", name, "main", WallClock(), "1")
+        journal.record([WriteIntent(order=some_order(number), send_by_ns=0)])
+        journal.close()
+
+    def partly(args: dict[str, Any]) -> dict[str, Any]:
+        if not args.get("partial"):
+            raise EngineError("exchange.b.main is failed")
+        rows = [{"connector": "a", **msgspec.to_builtins(some_order(9))}]
+        return {"rows": rows, "unanswered": {"exchange.b.main": "exchange.b.main is failed"}}
+
+    engine.answers["orders"] = partly
+    code, out, err = call("orders", "--json")
+    assert code == 0
+    assert [(row["connector"], row["client_order_id"]) for row in json.loads(out)] == [("a", "demo-9"), ("b", "demo-7")]
+    assert err == "engine: exchange.b.main is failed; its orders are as its journal has them\n"
+
+
+def test_balances_that_are_not_known_fail_the_command_and_hide_no_others(call: Any, engine: StandIn) -> None:
+    def partly(args: dict[str, Any]) -> dict[str, Any]:
+        if not args.get("partial"):
+            raise EngineError("exchange.b.main is failed")
+        rows = {"a/main": {"USDT": {"total": "10.50", "available": "9"}}}
+        return {"rows": rows, "unanswered": {"exchange.b.main": "exchange.b.main is failed"}}
+
+    engine.answers["balances"] = partly
+    code, out, err = call("balances")
+    assert code == 1
+    assert re.search(r"a/main +USDT +10\.50", out)
+    assert err == "engine: exchange.b.main is failed; its balances are not known\n"
 
 
 def test_all_rows_are_had_page_by_page_and_that_there_are_more_is_told(call: Any, engine: StandIn) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from engine.actors.plan import plan_strategy, strategy_name
+from engine.actors.plan import PlannedActor, plan_strategy, strategy_name
+from engine.actors.shutdown import ENDED
 from engine.attached import forget_attached, save_attached
 from engine.config import StrategyConfig, check_strategy
 from engine.errors import BusError, EngineError
@@ -70,7 +71,7 @@ class Control:
             return ControlReply(ok=False, error=f"this engine does not know the command {request.verb!r}")
         try:
             return ControlReply(ok=True, data=await verb(request.args))
-        except (EngineError, KeyError, TypeError, ValueError) as error:
+        except (EngineError, OSError, KeyError, TypeError, ValueError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             return ControlReply(ok=False, error=str(text))
 
@@ -120,25 +121,31 @@ class Control:
 
     async def _orders(self, args: dict[str, Any]) -> Any:
         query = GetOrders(**_span(args), open_only=bool(args.get("open_only", False)))
+        replies, unanswered = await self._ask_exchanges(query, args)
         found = []
-        for exchange, reply in await self._ask_exchanges(query):
+        for exchange, reply in replies:
             if isinstance(reply, Orders):
                 found += [{"connector": exchange.connector, **msgspec.to_builtins(order)} for order in reply.orders]
-        return sorted(found, key=lambda order: order.get("created_ns", 0), reverse=True)
+        found.sort(key=lambda order: order.get("created_ns", 0), reverse=True)
+        return _perhaps_partial(args, found, unanswered)
 
     async def _fills(self, args: dict[str, Any]) -> Any:
+        replies, unanswered = await self._ask_exchanges(GetFills(**_span(args)), args)
         found = []
-        for exchange, reply in await self._ask_exchanges(GetFills(**_span(args))):
+        for exchange, reply in replies:
             if isinstance(reply, Fills):
                 found += [{"connector": exchange.connector, **msgspec.to_builtins(fill)} for fill in reply.fills]
-        return sorted(found, key=lambda fill: fill["fill"]["time_ns"], reverse=True)
+        found.sort(key=lambda fill: fill["fill"]["time_ns"], reverse=True)
+        return _perhaps_partial(args, found, unanswered)
 
     async def _balances(self, args: dict[str, Any]) -> Any:
-        return {
+        replies, unanswered = await self._ask_exchanges(GetAccount(), args)
+        found = {
             f"{reply.connector}/{reply.account}": msgspec.to_builtins(reply.balances)
-            for _, reply in await self._ask_exchanges(GetAccount())
+            for _, reply in replies
             if isinstance(reply, AccountSnapshot)
         }
+        return _perhaps_partial(args, found, unanswered)
 
     async def _halt(self, args: dict[str, Any]) -> Any:
         return await self._set_trading("halted", str(args.get("reason") or "halted by hand"))
@@ -179,11 +186,21 @@ class Control:
             "unanswered": unanswered,
         }
 
-    async def _ask_exchanges(self, query: Message, timeout: float = ASK_TIMEOUT_S) -> list[tuple[Any, Message]]:
-        planned = self._supervisor.planned
-        exchanges = [planned[name] for name in self._exchanges()]
-        replies = await asyncio.gather(*(self._answer_of(planned.name, query, timeout) for planned in exchanges))
-        return list(zip(exchanges, replies, strict=True))
+    async def _ask_exchanges(
+        self, query: Message, args: dict[str, Any]
+    ) -> tuple[list[tuple[PlannedActor, Message]], dict[str, str]]:
+        """What the accounts answer, and why others do not: that is raised unless ``partial`` is asked for."""
+        names = self._exchanges()
+        asked = (self._answer_of(name, query, ASK_TIMEOUT_S) for name in names)
+        replies, unanswered = [], {}
+        for name, reply in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(reply, EngineError) and args.get("partial"):
+                unanswered[name] = str(reply)
+            elif isinstance(reply, BaseException):
+                raise reply
+            else:
+                replies.append((self._supervisor.planned[name], reply))
+        return replies, unanswered
 
     async def _hear_accounts(self) -> None:
         """Have the accounts' numbers after a command, so that the next status does not show what was before it."""
@@ -203,8 +220,10 @@ class Control:
         return [planned.name for planned in self._supervisor.planned.values() if planned.kind == "exchange"]
 
     async def _answer_of(self, name: str, query: Message, timeout: float) -> Message:
-        """Ask again for as long as there is time: the actor may be between two lives."""
+        """Ask again for as long as there is time: the actor may be between two lives, unless it is given up."""
         supervisor = self._supervisor
+        if (state := supervisor.policy.state(name)) in ENDED:
+            raise EngineError(f"{name} is {state.value}: see engine logs {name}, then engine restart {name}")
         deadline = supervisor.clock.monotonic_ns() + round(timeout * 1e9)
         while True:
             left_s = (deadline - supervisor.clock.monotonic_ns()) / 1e9
@@ -218,6 +237,11 @@ class Control:
             if left_s < AGAIN_S:
                 raise EngineError(error)
             await asyncio.sleep(AGAIN_S)
+
+
+def _perhaps_partial(args: dict[str, Any], found: Any, unanswered: dict[str, str]) -> Any:
+    """The answer as ever, or with the accounts that did not give theirs beside it for who asked for part of it."""
+    return {"rows": found, "unanswered": unanswered} if args.get("partial") else found
 
 
 def _span(args: dict[str, Any]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Commands that show a running engine: status, orders, fills, balances, positions, view.
 
-Orders and fills are read from the journals where no engine runs; positions and the history of balances are what the
-recorder wrote.
+Orders and fills are read from the journals where no engine runs, or an account does not answer; positions and the
+history of balances are what the recorder wrote.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from engine.recorder_store import RecorderReader
 
 Row = Mapping[str, Any]
+Accounts = set[str] | None
+"""Accounts as ``connector.account``; None for all."""
 _PAGE = 1000
 
 
@@ -77,26 +79,40 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _orders(args: argparse.Namespace) -> int:
-    rows = _newest(args, "orders", {"since_ns": args.since, "open_only": args.open}, _order_key)
-    if rows is None:
-        rows = journals.orders(args.state, args.since, args.open, args.limit + 1)
+
+    def in_journals(accounts: Accounts) -> list[Any]:
+        return journals.orders(args.state, args.since, args.open, args.limit + 1, accounts)
+
+    rows = _newest(args, "orders", {"since_ns": args.since, "open_only": args.open}, _order_key, in_journals)
     return _show(args, _cut(args, rows), orders_table)
 
 
 def _fills(args: argparse.Namespace) -> int:
-    rows = _newest(args, "fills", {"since_ns": args.since}, _fill_key)
-    if rows is None:
-        rows = journals.fills(args.state, args.since, args.limit + 1)
+
+    def in_journals(accounts: Accounts) -> list[Any]:
+        return journals.fills(args.state, args.since, args.limit + 1, accounts)
+
+    rows = _newest(args, "fills", {"since_ns": args.since}, _fill_key, in_journals)
     return _show(args, _cut(args, rows), fills_table)
 
 
 def _balances(args: argparse.Namespace) -> int:
-    from engine.commands.client import ask
+    from engine.commands.client import NotRunning, ask
 
     if args.since is not None:
         with _recorder(args) as recorder:
             return _show(args, recorder.balances(args.since), balance_history_table)
-    return _show(args, ask(args.state, "balances"), balances_table)
+    try:
+        found, unanswered = ask(args.state, "balances"), {}
+    except NotRunning:
+        raise
+    except CommandError:
+        answer = ask(args.state, "balances", partial=True)
+        found, unanswered = answer["rows"], answer["unanswered"]
+    _show(args, found, balances_table)
+    for why in unanswered.values():
+        print(f"engine: {why}; its balances are not known", file=sys.stderr)
+    return 1 if unanswered else 0
 
 
 def _positions(args: argparse.Namespace) -> int:
@@ -120,34 +136,57 @@ def _view(args: argparse.Namespace) -> int:
     return watch(args.state, beside_run=args.beside_run)
 
 
-def _asked(args: argparse.Namespace, verb: str, arguments: dict[str, Any]) -> Any:
-    """The running engine's answer; None where none runs and its journals are there to be read."""
+def _asked(
+    args: argparse.Namespace, verb: str, arguments: dict[str, Any], partial: bool
+) -> tuple[list[Any], dict[str, str]] | None:
+    """The running engine's answer, and which of its accounts have none and why; None where no engine runs and its
+    journals are there to be read. ``partial``: that some have none is known already.
+    """
     from engine.commands.client import NotRunning, ask
 
     try:
-        return ask(args.state, verb, **arguments)
+        if not partial:
+            return ask(args.state, verb, **arguments), {}
     except NotRunning:
         if not journals.exist(args.state):
             raise
         return None
+    except CommandError:
+        if not journals.exist(args.state):
+            raise
+    answer = ask(args.state, verb, partial=True, **arguments)
+    return answer["rows"], answer["unanswered"]
 
 
 def _newest(
-    args: argparse.Namespace, verb: str, arguments: dict[str, Any], key: Callable[[Row], object]
-) -> list[Any] | None:
-    """The running engine's newest rows, newest first, one more than is to be shown if there is one; None where none
-    runs. They are asked for in pages, so that no actor is kept busy; what is new meanwhile moves the rest on.
+    args: argparse.Namespace,
+    verb: str,
+    arguments: dict[str, Any],
+    key: Callable[[Row], object],
+    in_journals: Callable[[Accounts], list[Any]],
+) -> list[Any]:
+    """The newest rows, newest first, one more than is to be shown if there is one.
+
+    The running engine is asked for them in pages, so that no actor is kept busy; what is new meanwhile moves the rest
+    on. Of accounts that do not answer, and where no engine runs, they are what the journals hold.
     """
     wanted = args.limit + 1
     page = min(wanted, _PAGE)
     found: dict[object, Any] = {}
+    silent: dict[str, str] = {}
     for offset in range(0, wanted, page):
-        rows = _asked(args, verb, {**arguments, "limit": page, "offset": offset})
-        if rows is None:
-            return None
+        answer = _asked(args, verb, {**arguments, "limit": page, "offset": offset}, partial=bool(silent))
+        if answer is None:
+            return in_journals(None)
+        rows, unanswered = answer
+        silent |= unanswered
         found |= {key(row): row for row in rows}
         if len(rows) < page:
             break
+    if silent:
+        found |= {key(row): row for row in in_journals({name.partition(".")[2] for name in silent})}
+        for why in silent.values():
+            print(f"engine: {why}; its {verb} are as its journal has them", file=sys.stderr)
     return sorted(found.values(), key=_time_of, reverse=True)[:wanted]
 
 

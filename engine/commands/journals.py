@@ -1,4 +1,4 @@
-"""Orders and fills read from the accounts' journals, for when no engine runs.
+"""Orders and fills read from the accounts' journals, for when no engine runs or an account does not answer.
 
 Rows are as the running engine answers them: :class:`~engine.messages.Order` and
 :class:`~engine.messages.OrderFill` as plain data, with their ``connector``.
@@ -19,34 +19,38 @@ def exist(state_dir: Path) -> bool:
     return bool(_files(state_dir))
 
 
-def orders(state_dir: Path, since_ns: int, open_only: bool, most: int) -> list[dict[str, Any]]:
-    """The newest orders of all accounts, newest first."""
+def orders(
+    state_dir: Path, since_ns: int, open_only: bool, most: int, accounts: set[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest orders of all accounts, or of those named ``connector.account``, newest first."""
     from msgspec import to_builtins
 
     rows = [
         {"connector": connector, **to_builtins(order)}
-        for connector, journal in _journals(state_dir)
+        for connector, journal in _journals(state_dir, accounts)
         for order in journal.orders(since_ns=since_ns, open_only=open_only, limit=most)
     ]
     return sorted(rows, key=lambda row: row.get("created_ns", 0), reverse=True)[:most]
 
 
-def fills(state_dir: Path, since_ns: int, most: int) -> list[dict[str, Any]]:
-    """The newest fills of all accounts, newest first."""
+def fills(state_dir: Path, since_ns: int, most: int, accounts: set[str] | None = None) -> list[dict[str, Any]]:
+    """The newest fills of all accounts, or of those named ``connector.account``, newest first."""
     from msgspec import to_builtins
 
     rows = [
         {"connector": connector, **to_builtins(fill)}
-        for connector, journal in _journals(state_dir)
+        for connector, journal in _journals(state_dir, accounts)
         for fill in journal.fills(since_ns=since_ns, limit=most)
     ]
     return sorted(rows, key=lambda row: row["fill"]["time_ns"], reverse=True)[:most]
 
 
-def _journals(state_dir: Path) -> Iterator[tuple[str, JournalReader]]:
+def _journals(state_dir: Path, accounts: set[str] | None) -> Iterator[tuple[str, JournalReader]]:
     from engine.orders.journal import Journal
 
     for path in _files(state_dir):
+        if accounts is not None and path.stem not in accounts:
+            continue
         connector = path.stem.rpartition(".")[0]
         with Journal.open_readonly(path) as journal:
             yield connector, journal

@@ -44,7 +44,7 @@ EXCHANGES = ("exchange.one.main", "exchange.two.main")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(module.Control._ask_exchanges, "__defaults__", (0.1,))
+    monkeypatch.setattr(module, "ASK_TIMEOUT_S", 0.1)
     monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.1)
     monkeypatch.setattr(module, "CANCEL_SLACK_S", 0.1)
     monkeypatch.setattr(module, "AGAIN_S", 0.02, raising=False)
@@ -361,6 +361,51 @@ def test_an_account_that_does_not_answer_is_named(engine_world, verb):
         reply = await engine.ask(verb)
         assert not reply.ok
         assert "exchange.one.main" in reply.error or "exchange.two.main" in reply.error
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("verb", ["orders", "fills", "balances"])
+def test_one_account_that_does_not_answer_does_not_hide_the_others(engine_world, verb):
+    async def body(world):
+        engine = await world.engine(**TWO)
+        here = AccountSnapshot(connector="one", account="main", incarnation=1, number=1, orders=[], balances={})
+        answers = {GetOrders: Orders(orders=[placed("e-1", 1)]), GetFills: Fills(fills=[filled("1", 1)])}
+        engine.runtime.answers = {
+            query: each(answer, BusError("cannot")) for query, answer in {**answers, GetAccount: here}.items()
+        }
+        reply = await engine.ask(verb, partial=True)
+        assert list(reply.data["unanswered"]) == ["exchange.two.main"]
+        assert "cannot" in reply.data["unanswered"]["exchange.two.main"]
+        rows = reply.data["rows"]
+        assert list(rows) == ["one/main"] if verb == "balances" else [row["connector"] for row in rows] == ["one"]
+
+    engine_world(body)
+
+
+def test_an_account_that_was_given_up_is_not_waited_for(engine_world):
+    async def body(world):
+        engine = await world.engine(supervision={"budget": 0})
+        engine.runtime.end("exchange.binance.main", code=1)
+        reply = await engine.ask("orders")
+        assert reply.error == (
+            "exchange.binance.main is failed: see engine logs exchange.binance.main, "
+            "then engine restart exchange.binance.main"
+        )
+
+    engine_world(body)
+
+
+def test_a_strategy_that_cannot_be_kept_is_not_attached(engine_world, monkeypatch):
+    def full(state_dir, strategy):
+        raise OSError(28, "No space left on device", "/state/attached/x.new")
+
+    async def body(world):
+        engine = await world.engine()
+        monkeypatch.setattr(module, "save_attached", full)
+        reply = await engine.ask("attach", name="x", strategy=MARKET_MAKER, pairs=["binance/BTC-USDT"])
+        assert (reply.ok, reply.error) == (False, "[Errno 28] No space left on device: '/state/attached/x.new'")
+        assert "x" not in engine.supervisor.strategies
 
     engine_world(body)
 
