@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import tempfile
@@ -33,6 +34,7 @@ _OK, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _survive_every_locale()
     try:
         args = build_parser(arguments).parse_args(arguments)
         code: int = args.handler(args)
@@ -55,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _unexpected(error)
     return code
+
+
+def _survive_every_locale() -> None:
+    """What the terminal's encoding lacks is shown as "?", rather than end a command that has done its work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -26,6 +26,7 @@ from engine.errors import EngineError
 
 REFRESH_S = 0.5
 _START_S = 30.0
+_PLAIN_WIDTH = 160
 _EVENTS = 6
 _ORDERS = 8
 _FILLS = 5
@@ -278,10 +279,10 @@ def _clock(time_ns: int) -> str:
 
 
 def watch(state_dir: Path, *, beside_run: bool = False) -> int:
-    """Draw the engine on that state folder until it is gone or Ctrl-C; returns the exit code.
+    """Draw the engine on that state folder until it is gone or Ctrl-C, or once where there is no terminal to draw on.
 
-    ``beside_run``: started by ``engine run``, whose Ctrl-C is for the engine, and which may still be
-    starting.
+    Returns the exit code. ``beside_run``: started by ``engine run``, whose Ctrl-C is for the engine, and which may
+    still be starting.
     """
     if beside_run:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -301,10 +302,15 @@ def _leave(number: int, frame: object) -> None:
 
 async def _watch(state_dir: Path) -> None:
     from engine.commands.client import ControlClient, is_running
+    from engine.commands.common import can_be_drawn_on
 
-    console = Console(file=sys.stdout)
+    drawn = can_be_drawn_on()
+    console = Console(file=sys.stdout, width=None if drawn else _PLAIN_WIDTH)
     async with ControlClient(state_dir) as client:
         status = await client.ask("status")
+        if not drawn:
+            console.print(render(status, console.width))
+            return
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
                 live.update(_Fitted(render(status, console.width)), refresh=True)

@@ -768,6 +768,27 @@ def test_the_view_draws_and_leaves_the_screen_clean_when_the_engine_is_gone(engi
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["view"]])
+def test_a_terminal_without_unicode_and_a_pipe_end_no_command(
+    engine: StandIn, state: Path, arguments: list[str]
+) -> None:
+    status = some_status()
+    status["events"][0]["event"] = "größer"
+    engine.answers["status"] = lambda _: status
+    result = subprocess.run(
+        [sys.executable, "-m", "engine", *arguments, "--state", str(state)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"order_book.binance.0" in result.stdout
+    assert b"\x1b" not in result.stdout
+    if "--json" in arguments:
+        assert json.loads(result.stdout)["events"][0]["event"] == "größer"
+
+
 def _read_all(descriptor: int, into: bytearray) -> None:
     try:
         while data := os.read(descriptor, 65536):

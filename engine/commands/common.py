@@ -93,8 +93,13 @@ def say_nothing_more() -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; decimals as exact strings."""
-    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
+    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=not holds_all())
     sys.stdout.write("\n")
+
+
+def holds_all() -> bool:
+    """Whether standard output can hold every character."""
+    return (sys.stdout.encoding or "").lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -116,6 +121,11 @@ def check_writable(path: Path) -> None:
         raise ConfigError(f"there is no folder {path.absolute().parent}; make it first")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise ConfigError(f"{path} cannot be written; choose another place")
+
+
+def can_be_drawn_on() -> bool:
+    """Whether standard output is a terminal on which a picture can be drawn anew."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def new_table(title: str, columns: Sequence[str], right: Sequence[str] = ()) -> Table:

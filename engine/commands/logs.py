@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine.commands.common import CommandError, Subparsers, add_command, positive
+from engine.commands.common import CommandError, Subparsers, add_command, holds_all, positive
 
 _FOLLOW_EVERY_S = 0.2
 _OWN = ("time", "level", "actor", "event", "pid", "incarnation")
@@ -133,7 +133,7 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 def _print(line: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=not holds_all()))
         return
     from engine.logs import format_line
     from engine.messages import LogLine

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.common import (
     Subparsers,
     add_command,
+    can_be_drawn_on,
     check_writable,
     duration,
     new_table,
@@ -87,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     config = _load(args)
     if args.report is not None:
         check_writable(args.report)
-    with_view = sys.stdout.isatty() and not args.no_view and config.runtime != "inline"
+    with_view = can_be_drawn_on() and not args.no_view and config.runtime != "inline"
     options = RunOptions(state_dir=args.state, seconds=args.seconds, terminal_logs=not with_view)
     view = _start_view(args.state) if with_view else None
     try:
