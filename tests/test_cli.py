@@ -6,6 +6,7 @@ The engine that is asked is a stand-in on a real bus.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -29,6 +30,7 @@ from engine.bus import Caller, RunDirectory, SocketBus
 from engine.cli import build_parser, main
 from engine.clock import WallClock
 from engine.commands.common import duration, since
+from engine.commands.logs import LogFile, _end_of
 from engine.errors import EngineError
 from engine.messages import (
     ActorStats,
@@ -37,6 +39,7 @@ from engine.messages import (
     Fill,
     LogLine,
     Message,
+    NetworkStatus,
     Order,
     OrderFill,
     OrderState,
@@ -368,6 +371,18 @@ def call_status(call: Any, engine: StandIn, more: dict[str, Any]) -> str:
     return str(out)
 
 
+def test_a_status_shows_which_actors_reach_their_venue(call: Any, engine: StandIn) -> None:
+    rows = {}
+    for name, state, network in (("a", "running", "down"), ("b", "running", "none"), ("c", "failed", "connected")):
+        rows[name] = ActorRecord(f"user_stream.{name}.main", "user_stream", name, pid=9, state=state)
+        rows[name].update(ActorStats(actor=rows[name].name, incarnation=1, network=NetworkStatus(network)))
+    status = build_status(rows.values(), engine="demo", runtime="local", seconds=1)
+    out = call_status(call, engine, {"actors": status["actors"]})
+    assert re.search(r"user_stream\.a\.main +running +down +9 ", out)
+    assert re.search(r"user_stream\.b\.main +running +9 ", out)
+    assert re.search(r"user_stream\.c\.main +failed +9 ", out)
+
+
 def test_a_status_shows_how_each_book_stands(call: Any, engine: StandIn) -> None:
     book = ActorRecord("order_book.binance.0", "order_book", "binance", state="running")
     gauges = {"book_state/BTC-USDT": "synced", "book_state/ETH-USDT": "buffering"}
@@ -650,8 +665,6 @@ def test_logs_of_all_actors_in_the_order_of_time(call: Any, state: Path) -> None
 
 
 def test_logs_are_followed_over_a_replaced_file(tmp_path: Path) -> None:
-    from engine.commands.logs import LogFile
-
     path = tmp_path / "a.jsonl"
 
     def add(*numbers: int) -> None:
@@ -676,6 +689,40 @@ def test_logs_are_followed_over_a_replaced_file(tmp_path: Path) -> None:
     add(5)
     assert added() == [4, 5]
     assert added() == []
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 16])
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 50])
+def test_the_end_of_a_log_is_read_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, count: int
+) -> None:
+    monkeypatch.setattr("engine.commands.logs._BLOCK", block)
+    (tmp_path / "a.jsonl.1").write_text("".join(f'{{"n": {number}}}\n' for number in range(1, 6)))
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"n": {number}}}\n' for number in range(6, 9)) + '{"n": ')
+    log = LogFile(path)
+    assert [line["n"] for line in log.last(count)] == list(range(1, 9))[-count:]
+    with path.open("a") as file:
+        file.write('9}\n{"n": 10}\n')
+    assert [line["n"] for line in log.added()] == [9, 10]
+
+
+def test_a_log_of_megabytes_is_not_read_for_its_last_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"n": 1}\n' * 500_000)
+
+    class Counted(io.FileIO):
+        had = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            Counted.had += len(data)
+            return data
+
+    with Counted(path) as file:
+        assert _end_of(file, 50).count(b"\n") > 50
+        assert file.tell() == path.stat().st_size
+    assert Counted.had == 1 << 16
 
 
 def test_check_says_what_would_run(call: Any) -> None:

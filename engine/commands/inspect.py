@@ -238,10 +238,10 @@ def status_tables(status: Row) -> list[Any]:
 
 
 def actors_table(actors: Sequence[Row]) -> Any:
-    """Name, state, process, restarts, ticks."""
+    """Name, state, how it is connected to its venue, process, restarts, ticks."""
     table = new_table(
         "actors",
-        ["name", "state", "pid", "restarts", "ticks", "skipped", "late p50", "p99", "max ms"],
+        ["name", "state", "network", "pid", "restarts", "ticks", "skipped", "late p50", "p99", "max ms"],
         right=["pid", "restarts", "ticks", "skipped", "late p50", "p99", "max ms"],
     )
     for actor in actors:
@@ -249,6 +249,7 @@ def actors_table(actors: Sequence[Row]) -> Any:
         table.add_row(
             actor["name"],
             actor["state"],
+            actor["network"] if actor["state"] == "running" and actor["network"] != "none" else "",
             _text(actor["pid"]),
             _text(actor["restarts"]),
             _text(actor["ticks"]),

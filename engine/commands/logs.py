@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.commands.common import CommandError, Subparsers, add_command, holds_all, positive
 
 _FOLLOW_EVERY_S = 0.2
+_BLOCK = 1 << 16
 _OWN = ("time", "level", "actor", "event", "pid", "incarnation")
 
 
@@ -82,11 +83,18 @@ class LogFile:
 
     def last(self, count: int) -> list[dict[str, Any]]:
         """The last lines, of the file before this one too if need be; :meth:`added` goes on from here."""
-        lines = self.added()
-        if len(lines) < count:
-            before = self._path.with_name(f"{self._path.name}.1")
-            lines = [*(_parsed(before.read_bytes().splitlines()) if before.exists() else ()), *lines]
-        return lines[-count:]
+        try:
+            with self._path.open("rb") as file:
+                self._inode = os.fstat(file.fileno()).st_ino
+                lines = self._whole_lines(_end_of(file, count))
+                self._offset = file.tell()
+        except FileNotFoundError:
+            return []
+        before = self._path.with_name(f"{self._path.name}.1")
+        if len(lines) < count and before.exists():
+            with before.open("rb") as file:
+                lines = [*_end_of(file, count).splitlines(), *lines]
+        return list(_parsed(lines[-count:]))
 
     def added(self) -> list[dict[str, Any]]:
         """Whole lines that were written since the last call."""
@@ -119,6 +127,22 @@ class LogFile:
     def _whole_lines(self, data: bytes) -> list[bytes]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return lines
+
+
+def _end_of(file: BinaryIO, count: int) -> bytes:
+    """The end of a file with ``count`` whole lines or all there are, perhaps begun within one before them.
+
+    The file stands at its end then.
+    """
+    end = at = file.seek(0, os.SEEK_END)
+    found, block = b"", _BLOCK
+    while at > 0 and found.count(b"\n") <= count:
+        at, until = max(0, at - block), at
+        file.seek(at)
+        found = file.read(until - at) + found
+        block *= 2
+    file.seek(end)
+    return found
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
