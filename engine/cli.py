@@ -21,6 +21,7 @@ from engine.commands import books, control, inspect, logs, replay, run
 from engine.commands.common import CommandError, say_nothing_more
 from engine.errors import ConfigError, EngineError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = {
     errno.EACCES: "run as its owner",
     errno.EPERM: "run as its owner",
@@ -34,7 +35,7 @@ _OK, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _survive_every_locale()
+    _survive_every_terminal()
     try:
         args = build_parser(arguments).parse_args(arguments)
         code: int = args.handler(args)
@@ -51,16 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _FAILED
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0)
-        if advice is None or error.filename is None:
+        if advice is None or (error.filename is None and error.errno not in _FULL):
             return _unexpected(error)
-        return _say(CommandError(f"{error.filename}: {error.strerror}; {advice}"), _FAILED)
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(CommandError(f"{where}{error.strerror}; {advice}"), _FAILED)
     except Exception as error:
         return _unexpected(error)
     return code
 
 
-def _survive_every_locale() -> None:
-    """What the terminal's encoding lacks is shown as "?", rather than end a command that has done its work."""
+def _survive_every_terminal() -> None:
+    """No command that has done its work fails by what it says.
+
+    What the terminal's encoding lacks is shown as "?", and an output that is closed takes everything.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

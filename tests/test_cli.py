@@ -836,6 +836,17 @@ def test_a_terminal_without_unicode_and_a_pipe_end_no_command(
         assert json.loads(result.stdout)["events"][0]["event"] == "größer"
 
 
+@pytest.mark.parametrize(
+    ("where", "code", "said"), [(">&-", 0, ""), ("> /dev/full", 1, "No space left on device; free some")]
+)
+def test_an_output_that_is_closed_or_full_is_no_surprise(where: str, code: int, said: str) -> None:
+    command = f"{sys.executable} -m engine venues {where}"
+    result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, said in result.stderr) == (code, True)
+    assert "unexpected" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 1
+
+
 def _read_all(descriptor: int, into: bytearray) -> None:
     try:
         while data := os.read(descriptor, 65536):
