@@ -75,6 +75,8 @@ class MirrorActor(Actor):
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
         self.trades.on_readers = self._follow_trades
         self.writers: dict[str, BookWriter] = {}
+        self._current: dict[str, BookWriter] = {}
+        """Of the books whose levels have come since the origin was last reached."""
         self._transit = Transit()
         self._followed: Subscription | None = None
 
@@ -109,6 +111,7 @@ class MirrorActor(Actor):
     def _on_state(self, state: SubscriptionState) -> None:
         if isinstance(state, Up):
             self.metrics.network = NetworkStatus.CONNECTED
+            self._current.clear()
             if state.incarnation_changed:
                 self._transit = Transit()
         elif isinstance(state, Down):
@@ -121,7 +124,7 @@ class MirrorActor(Actor):
             lateness = self._transit.lateness(message.mono_ns, now_ns)
             self.metrics.histogram("beat_lateness_ns").record(lateness)
             if lateness < self.settings.stale_after_ns // 2:
-                for writer in self.writers.values():
+                for writer in self._current.values():
                     writer.heartbeat(now_ns)
             else:
                 self.metrics.count("beats_late")
@@ -132,7 +135,7 @@ class MirrorActor(Actor):
         self._transit.lateness(levels.mono_ns, now_ns)
         received_ns = min(now_ns, levels.received_mono_ns + self._transit.offset)
         state = SyncState[levels.state.upper()]
-        writer = self._writer(levels)
+        writer = self._current[levels.pair] = self._writer(levels)
         if state is SyncState.SYNCED:
             book = OrderBook(levels.pair, levels.price_exponent, levels.size_exponent)
             if levels.bids or levels.asks:

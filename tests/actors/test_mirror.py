@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors.mirror import WINDOW_NS, MirrorActor, Transit
-from engine.book import BookReader, OrderBook
+from engine.book import BookReader, OrderBook, ReadStatus
 from engine.book.paths import book_path
 from engine.bus import Overload
+from engine.clock import VirtualClock
 from engine.messages import BookLevels, BooksBeat, Side, Trade
 
 MS = 1_000_000
@@ -126,5 +127,68 @@ def test_levels_from_another_host_are_read_here_as_they_are_there(run, size: str
         await world.until(lambda: reader.read_best().update_id == 7)
         assert [list(side) for side in (reader.depth().bids, reader.depth().asks)] == list(origin.depth())
         reader.close()
+
+    run(body)
+
+
+def levels_of(pair: str, price: str, update_id: int, now_ns: int) -> BookLevels:
+    book = OrderBook(pair, -2, -4)
+    book.apply_snapshot([(price, "1")], [(str(Decimal(price) + 1), "1")])
+    bid_cells, ask_cells = book.cells()
+    return BookLevels(
+        connector="box",
+        pair=pair,
+        update_id=update_id,
+        time_ns=0,
+        received_mono_ns=now_ns,
+        mono_ns=now_ns,
+        state="synced",
+        price_exponent=-2,
+        size_exponent=-4,
+        bid_cells=bid_cells,
+        ask_cells=ask_cells,
+    )
+
+
+@pytest.mark.parametrize("restarted", [True, False], ids=["by another origin", "after a cut"])
+def test_a_beat_after_the_origin_was_out_of_reach_says_nothing_of_a_book_that_has_not_come_again(
+    run, restarted: bool
+) -> None:
+    """What was missed is not known: a pair may be out of step there, or not be kept any more."""
+    settings = {**MIRROR, "pairs": ["BTC-USDT", "ETH-USDT"]}
+
+    async def body(world) -> None:
+        clock = VirtualClock(10**18)
+        origin, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+        await world.supervisor()
+        await world.start(MirrorActor, "mirror.box.home", params={"mirror": settings}, clock=clock)
+        await world.until(lambda: levels.readers == 1)
+        readers = {}
+        for pair in settings["pairs"]:
+            levels.publish(levels_of(pair, "100", 1, 0), key=pair)
+            readers[pair] = BookReader(book_path(world.folder / "shm", "box", pair, "home"))
+            await world.until(lambda pair=pair: readers[pair].read_best().update_id == 1)
+
+        clock.advance(10_000 * MS)
+        world.network.kill("order_book.box.0")
+        await world.until(lambda: levels.readers == 0)
+        again = await world.bus("order_book.box.0", origin.incarnation + restarted)
+        levels = again.open_stream("levels", overload=Overload.MERGE)
+        await world.until(lambda: levels.readers == 1)
+        now_ns = clock.monotonic_ns()
+        levels.publish(BooksBeat(mono_ns=now_ns), key="")
+        levels.publish(levels_of("ETH-USDT", "200", 2, now_ns), key="ETH-USDT")
+        await world.until(lambda: readers["ETH-USDT"].read_best().update_id == 2)
+        assert readers["ETH-USDT"].read_best(now_ns).status is ReadStatus.FRESH
+        assert readers["BTC-USDT"].read_best(now_ns).status is ReadStatus.STALE
+
+        clock.advance(1_000 * MS)
+        now_ns = clock.monotonic_ns()
+        levels.publish(levels_of("BTC-USDT", "300", 3, now_ns), key="BTC-USDT")
+        levels.publish(BooksBeat(mono_ns=now_ns), key="")
+        await world.until(lambda: readers["ETH-USDT"].read_best(now_ns).status is ReadStatus.FRESH)
+        assert readers["BTC-USDT"].read_best(now_ns).update_id == 3
+        for reader in readers.values():
+            reader.close()
 
     run(body)
