@@ -70,7 +70,11 @@ class Server:
             raise ValueError(f"stream {stream.name!r} of {self.context.name!r} is already open")
         self.streams[stream.name] = stream
         for session in list(self.sessions):
-            session.stream_opened(stream)
+            try:
+                session.stream_opened(stream)
+            except Exception:  # what one caller asked for costs its link, and neither the publisher nor other callers
+                log.exception("session_failed", bus=self.context.name)
+                session.abort("internal error")
 
     def closed(self, stream: Stream) -> None:
         """End a stream; its readers are told, and wait for it to open again."""

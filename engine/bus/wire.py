@@ -206,8 +206,8 @@ def event_tail(number: int, body: bytes) -> bytes:
 
 
 def event_prefix(subscription: int) -> bytes:
-    """The part of an :class:`Event` before the tail: array of four, the tag, the subscription as ``u32``."""
-    return b"\x94\x0a\xce" + subscription.to_bytes(4, "big")
+    """The part of an :class:`Event` before the tail: array of four, the tag, the id that its reader chose."""
+    return b"\x94\x0a" + _encoder.encode(subscription)
 
 
 def event_frame(prefix: bytes, tail: bytes) -> bytes:

@@ -6,7 +6,7 @@ import struct
 from itertools import pairwise
 
 from engine.bus import Limits, Overload, Up
-from engine.bus.wire import Hello, Subscribe, decode_envelope, encode_frame
+from engine.bus.wire import Event, FrameSplitter, Hello, Subscribe, Subscribed, decode_envelope, encode_frame
 from engine.messages import OrderFate
 
 ASK = OrderFate(client_order_id="x")
@@ -54,6 +54,34 @@ def test_malformed_frames_close_that_connection_alone(run_sockets, recorder, lin
 
     logs = run_sockets(body)
     assert sum(entry["event"] == "malformed_frame" for entry in logs) == 6
+
+
+async def envelopes(connection, count):
+    """The first envelopes that come."""
+    splitter, found = FrameSplitter(1 << 20), []
+    while len(found) < count:
+        found += map(decode_envelope, splitter.feed(await asyncio.get_running_loop().sock_recv(connection, 65536)))
+    return found
+
+
+def test_any_number_that_fits_may_be_a_callers_id_also_before_the_stream_is_open(run_sockets, line, turns_until):
+    """An id is its caller's choice: one above 32 bits made the publisher fail that opened the stream."""
+    ids = [2**40, 2**64 - 1, -1]
+
+    async def body(world):
+        pub = await world.bus("pub")
+        connection = raw_connection(world, "pub")
+        asked = b"".join(encode_frame(Subscribe(number, "s")) for number in ids)
+        await asyncio.get_running_loop().sock_sendall(connection, HELLO + asked)
+        await turns_until(lambda: pub.stats()["frames_in"] == 4)
+        stream = pub.open_stream("s", overload=Overload.SKIP)
+        stream.publish(line(1))
+        _, *got = await envelopes(connection, 1 + 2 * len(ids))
+        assert [envelope.id for envelope in got if isinstance(envelope, Subscribed)] == ids
+        assert [envelope.id for envelope in got if isinstance(envelope, Event)] == ids
+        connection.close()
+
+    run_sockets(body)
 
 
 def test_a_caller_that_says_nothing_is_let_go(run_sockets):

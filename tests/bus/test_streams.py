@@ -17,6 +17,12 @@ async def reader(bus, record, stream="s", **options):
     return record
 
 
+async def pub_hears(pub, *names):
+    """Until these have asked for something that is not there yet."""
+    while {session._caller.name for session in pub._server.sessions if session._awaited} != set(names):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def publish_until(stream, condition, make, key=None):
     """Publish until the condition holds, without letting the reader's end of the loop run dry."""
     while not condition():
@@ -310,6 +316,33 @@ def test_replay_filters_by_the_key_of_each_event(run, recorder, line, history):
         stream.publish(line(9), number=8)
         await got.until(lambda: len(got.events) == 3)
         assert got.numbers == [3, 6, 8]
+
+    run(body)
+
+
+def test_a_history_that_fails_costs_the_reader_that_waited_for_the_stream_and_not_who_opens_it(
+    run, recorder, line, history
+):
+    async def body(world):
+        pub, sub, other = [await world.bus(name) for name in ("pub", "sub", "other")]
+        kept = history()
+        kept.append(encode_body(line(1)))
+
+        def since(number, limit):
+            raise OSError("the disk is gone")
+
+        kept.since = since
+        waiting, live = recorder(), recorder()
+        position = StreamPosition(incarnation=0, number=0)
+        sub.subscribe("pub", "s", waiting.event, position=position, on_state=waiting.state)
+        other.subscribe("pub", "s", live.event, on_state=live.state)
+        await pub_hears(pub, "sub", "other")
+        stream = pub.open_stream("s", overload=Overload.CLOSE, history=kept, incarnation=3)
+        await waiting.until(lambda: waiting.of(Down))
+        await live.until(lambda: live.of(Up))
+        stream.publish(line(2))
+        await live.until(lambda: live.events)
+        assert not waiting.events
 
     run(body)
 

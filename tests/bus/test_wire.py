@@ -46,7 +46,7 @@ def test_a_large_frame_in_small_chunks_is_not_copied_again_for_each():
     assert [len(payload) for payload in got] == [1 << 22]
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.text(max_size=40))
+@given(st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**63), st.text(max_size=40))
 def test_an_event_built_by_hand_is_what_the_decoder_reads(subscription, number, text):
     message = LogLine(actor=text, level="info", event=text, time_ns=number)
     tail = wire.event_tail(number, wire.encode_body(message))
