@@ -86,27 +86,35 @@ class Control:
         name = str(args["actor"])
         if name not in self._supervisor.planned:
             raise EngineError(f"there is no actor {name!r}; there are {', '.join(self._supervisor.planned)}")
+        if self._supervisor.stopping:
+            raise EngineError("the engine is stopping: nothing is started anew")
+        if self._supervisor.is_detaching(name):
+            raise EngineError(f"{name} is being detached")
         before = self._supervisor.observed.of(name).pid
         self._supervisor.restart(name)
         return {"actor": name, "pid_before": before}
 
     async def _attach(self, args: dict[str, Any]) -> Any:
         supervisor = self._supervisor
-        if supervisor.stopping:
-            raise EngineError("the engine is stopping: attach to the next one")
         try:
             strategy = StrategyConfig.model_validate(args)
         except ValidationError as error:
             first = error.errors()[0]
             raise EngineError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if strategy.name in supervisor.strategies:
-            raise EngineError(f"a strategy named {strategy.name!r} is running; detach it or choose another name")
+        self._check_may_join(strategy)
         check_strategy(supervisor.config, strategy)
         if lacking := await supervisor.cannot_run(plan_strategy(supervisor.config, strategy)):
             raise EngineError(lacking)
+        self._check_may_join(strategy)  # once more: another host was asked meanwhile
         save_attached(supervisor.paths.state, strategy)
         supervisor.attach(strategy)
         return {"strategy": strategy.name, "actor": strategy_name(strategy.name)}
+
+    def _check_may_join(self, strategy: StrategyConfig) -> None:
+        if self._supervisor.stopping:
+            raise EngineError("the engine is stopping: attach to the next one")
+        if strategy.name in self._supervisor.strategies:
+            raise EngineError(f"a strategy named {strategy.name!r} is running; detach it or choose another name")
 
     async def _detach(self, args: dict[str, Any]) -> Any:
         supervisor = self._supervisor

@@ -379,6 +379,10 @@ class Supervisor:
         finally:
             self._detaching.discard(actor)
 
+    def is_detaching(self, actor: str) -> bool:
+        """Whether the actor is being ended and forgotten."""
+        return actor in self._detaching
+
     async def _detach(self, strategy: str, actor: str) -> None:
         await self.shutdown.end([actor], "detached")
         if self.config.stop.open_orders == "cancel":

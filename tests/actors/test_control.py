@@ -190,6 +190,75 @@ def test_nothing_is_attached_while_the_engine_stops(engine_world):
     engine_world(body)
 
 
+def test_of_two_that_attach_one_name_at_once_one_is_refused(engine_world):
+    """Whether the code can be had is asked of another host, which takes its time."""
+
+    async def body(world):
+        engine = await world.engine()
+        asked, answer = [], asyncio.Event()
+
+        async def cannot_load(path, place, cell):
+            asked.append(path)
+            await answer.wait()
+            return ""
+
+        engine.runtime.cannot_load = cannot_load
+        params = [{"size": "1"}, {"size": "2"}]
+        attaching = [asyncio.create_task(engine.ask("attach", **EXTRA, params=each)) for each in params]
+        await world.until(lambda: len(asked) == 2)
+        answer.set()
+        first, second = await asyncio.gather(*attaching)
+        assert (first.ok, second.ok, "is running" in second.error) == (True, False, True)
+        await engine.all_run()
+        (spec,) = [spec for spec in engine.runtime.specs if spec.name == "strategy.extra"]
+        assert spec.params["strategy"]["params"] == params[0]
+
+    engine_world(body)
+
+
+def test_nothing_is_attached_where_the_engine_stops_while_its_code_is_looked_for(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def cannot_load(path, place, cell):
+            asked.set()
+            await answer.wait()
+            return ""
+
+        engine.runtime.cannot_load = cannot_load
+        attaching = asyncio.create_task(engine.ask("attach", **EXTRA))
+        await asked.wait()
+        engine.supervisor.stop("the end")
+        answer.set()
+        reply = await attaching
+        assert (reply.ok, "stopping" in reply.error) == (False, True)
+        assert not list(engine.supervisor.paths.state.glob("attached/*"))
+        await engine.task
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("ending", ["stop", "detach"])
+def test_what_is_ending_is_not_restarted(engine_world, ending):
+    """It would come back, and whoever waits for its end would wait for ever."""
+
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=[])}
+        hold = engine.runtime.holds["strategy.maker"] = asyncio.Event()
+        asked = asyncio.create_task(engine.ask(ending, **({"name": "maker"} if ending == "detach" else {})))
+        await world.until(lambda: "strategy.maker" in engine.runtime.of("stop"))
+        reply = await engine.ask("restart", actor="strategy.maker")
+        hold.set()
+        assert (reply.ok, ending in reply.error) == (False, True)
+        assert (await asked).ok
+        assert (await engine.stop())["ok"]
+        assert engine.runtime.of("spawn").count("strategy.maker") == 1
+
+    engine_world(body)
+
+
 def test_a_strategy_is_detached_once(engine_world):
     async def body(world):
         engine = await world.engine()
