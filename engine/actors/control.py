@@ -69,6 +69,8 @@ class Control:
         verb = self._verbs.get(request.verb)
         if verb is None:
             return ControlReply(ok=False, error=f"this engine does not know the command {request.verb!r}")
+        if request.verb != "stop":
+            await self._supervisor.knows.wait()
         try:
             return ControlReply(ok=True, data=await verb(request.args))
         except (EngineError, OSError, KeyError, TypeError, ValueError) as error:

@@ -188,6 +188,8 @@ class Supervisor:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._wakeup: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
+        self.knows = asyncio.Event()
+        """Set once it is known which actors there are, and who of them lives."""
         self._goodbyes: dict[tuple[str, int], str] = {}
         self._keep_orders: set[str] = set()
         self._detaching: set[str] = set()
@@ -317,6 +319,7 @@ class Supervisor:
             self._take_over(each)
         if self.succession.inherited:
             self._mend(living)
+        self.knows.set()
         self.pump()
 
     def _take_over(self, living: Living) -> None:
@@ -600,7 +603,7 @@ class Supervisor:
         return None
 
     def _actor_started(self, message: ActorStarted) -> None:
-        if not self.planned:
+        if not self.knows.is_set():
             raise BusError("the supervisor does not know yet who lives")
         planned = self.planned.get(message.actor)
         if planned is None:

@@ -1,11 +1,15 @@
 """What one supervisor of an engine leaves to the next, and what that one makes of it."""
 
+import asyncio
+
 import pytest
 
 from engine.actors.succession import Succession
 from engine.errors import ConfigError
+from engine.messages import CancelAll, CancelAllResult
 from tests.actors.world import until
 
+EXTRA = {"name": "extra", "strategy": "engine.strategies.market_maker:MarketMaker", "pairs": ["binance/BTC-USDT"]}
 EXCHANGE, MAKER, CLOCK = "exchange.binance.main", "strategy.maker", "clock"
 CRASHED = {
     "maker": {
@@ -120,5 +124,53 @@ def test_the_time_of_a_run_is_counted_from_its_first_supervisor(engine_world):
         second = await world.successor(first, seconds=1800, wait=False)
         report = await second.task
         assert report["seconds"] >= 3600
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("attach", EXTRA),
+        ("detach", {"name": "maker"}),
+        ("restart", {"actor": CLOCK}),
+        ("halt", {}),
+        ("cancel_all", {}),
+        ("status", {}),
+    ],
+)
+def test_a_command_that_comes_before_the_next_supervisor_knows_who_lives_is_carried_out_once_it_does(
+    engine_world, verb, args
+):
+    """A halt was answered with that there is nothing to halt, and of the orders to be cancelled none was."""
+
+    async def body(world):
+        first = await world.engine()
+        runtime = first.runtime
+        runtime.answers = {CancelAll: CancelAllResult(cancelled=["e-1"])}
+        began, known, start = asyncio.Event(), asyncio.Event(), runtime.start
+
+        async def slowly():
+            began.set()
+            await known.wait()
+            return await start()
+
+        runtime.start = slowly
+        second = await world.successor(first, wait=False)
+        await began.wait()
+        asked = asyncio.create_task(second.ask(verb, **args))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        known.set()
+        reply = await asked
+        assert reply.ok, reply.error
+        await second.all_run()
+        if verb == "halt":
+            assert ("SetTrading", "risk") in runtime.log
+        if verb == "status":
+            assert {row["name"] for row in reply.data["actors"]} >= {CLOCK, MAKER, EXCHANGE}
+        if verb == "cancel_all":
+            assert reply.data["cancelled"] == ["e-1"]
+        assert (await second.stop())["ok"]
 
     engine_world(body)
