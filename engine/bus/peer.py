@@ -480,12 +480,15 @@ class PeerLoop:
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._endpoint: Endpoint | None = None
+        self._connecting: asyncio.Timeout | None = None
         self._closed = False
 
     def changed(self) -> None:
         """The directory says that the peer moved or came back: connect at once, there."""
         if not self.peer.is_connected:
             self._news.set()
+            if self._connecting is not None and self._directory.endpoint(self.peer.name) != self._endpoint:
+                self._connecting.reschedule(asyncio.get_running_loop().time())
         elif not self.peer.is_up or self._directory.endpoint(self.peer.name) != self._endpoint:
             self._news.set()
             self.peer.abort("the directory names a new one")
@@ -543,9 +546,12 @@ class PeerLoop:
         """Connect and stay until the link ends; whether it was ever up."""
         connects = self.peer.connects
         try:
-            link = await self._connect(endpoint, lambda: Link(self.peer, self._context))
+            async with asyncio.timeout(None) as self._connecting:
+                link = await self._connect(endpoint, lambda: Link(self.peer, self._context))
         except OSError:
             return False
+        finally:
+            self._connecting = None
         if self._closed:
             link.close()
         await link.done

@@ -142,9 +142,10 @@ class SocketBus(Bus):
         if isinstance(endpoint, UnixEndpoint):
             _, link = await loop.create_unix_connection(make, endpoint.path)
         elif isinstance(endpoint, TcpEndpoint):
-            transport, link = await loop.create_connection(
-                make, endpoint.host, endpoint.port, ssl=endpoint.ssl, server_hostname=endpoint.server_hostname
-            )
+            async with asyncio.timeout(self._context.limits.handshake):
+                transport, link = await loop.create_connection(
+                    make, endpoint.host, endpoint.port, ssl=endpoint.ssl, server_hostname=endpoint.server_hostname
+                )
             _notice_dead_peers(transport)
         else:
             raise OSError(f"a socket bus cannot reach {endpoint}")

@@ -1,13 +1,15 @@
 """The directory of several hosts, and links between them: each host is a run folder of its own, on loopback."""
 
 import asyncio
+import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 import structlog
+import uvloop
 
-from engine.bus import Down, Overload, SocketBus, TcpEndpoint, UnixEndpoint, Up
+from engine.bus import Down, Limits, Overload, SocketBus, TcpEndpoint, UnixEndpoint, Up
 from engine.bus.directory import FileDirectory, Listens, encode_table, write_table
 from engine.bus.tls import client_context, make_identity, server_context, write_identity
 from engine.bus.wire import Hello, encode_frame
@@ -29,9 +31,9 @@ class Host:
     def directory(self):
         return FileDirectory(self.folder, self.name, client_context(self.identity))
 
-    def bus(self, name, incarnation=1):
+    def bus(self, name, incarnation=1, limits=None):
         tcp = TcpEndpoint("127.0.0.1", 0, server_context(self.identity))
-        bus = SocketBus(name, incarnation, self.directory(), tcp=tcp)
+        bus = SocketBus(name, incarnation, self.directory(), tcp=tcp, limits=limits)
         bus.serve(lambda caller, message: YES)
         return bus
 
@@ -59,7 +61,7 @@ def run(body):
         async with asyncio.timeout(20):
             await body()
 
-    asyncio.run(limited())
+    uvloop.run(limited())
 
 
 @pytest.fixture
@@ -114,6 +116,52 @@ def test_an_actor_that_moves_to_another_host_is_followed(hosts):
             here.told({"actor": there.listens(second)})
             await moved.wait()
             assert reader.peer_incarnation("actor") == 2
+
+    run(body)
+
+
+@contextmanager
+def silent():
+    """An address where the kernel answers, and nobody else."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener, Listens(node="b", unix="", host="127.0.0.1", port=listener.getsockname()[1])
+
+
+async def caller(listener):
+    """The next who connects."""
+    connected, _ = await asyncio.get_running_loop().sock_accept(listener)
+    return connected
+
+
+def test_an_actor_that_moves_while_its_old_address_does_not_answer_is_followed(hosts):
+    async def body():
+        here, there = hosts
+        actor, reader = there.bus("actor"), here.bus("reader")
+        with silent() as (listener, listens):
+            async with started(actor, reader):
+                here.told({"actor": listens})
+                asked = asyncio.create_task(reader.request("actor", ASK, timeout=15))
+                with await caller(listener) as connected:
+                    here.told({"actor": there.listens(actor)})
+                    assert await asked == YES
+                    while await asyncio.get_running_loop().sock_recv(connected, 65536):
+                        """The hello of TLS, and then its end: nothing is left of that attempt."""
+
+    run(body)
+
+
+def test_an_address_that_does_not_answer_is_tried_again_before_long(hosts):
+    async def body():
+        here, _ = hosts
+        reader = here.bus("reader", limits=Limits(handshake=0.05))
+        with silent() as (listener, listens), ExitStack() as connections:
+            async with started(reader):
+                here.told({"actor": listens})
+                asked = asyncio.create_task(reader.request("actor", ASK, timeout=60))
+                for _ in range(3):
+                    connections.enter_context(await caller(listener))
+                asked.cancel()
 
     run(body)
 
