@@ -35,6 +35,11 @@ class Link(asyncio.Protocol):
         self.writable = False
         self.done = asyncio.get_running_loop().create_future()
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What carries it; None before the connection is there and after its end."""
+        return self._transport
+
     # ---------------------------------------------------------------------------------------- for the session
 
     def send(self, frame: bytes) -> None:

@@ -17,6 +17,7 @@ from engine.bus.context import Limits
 from engine.bus.endpoints import Directory, Endpoint, TcpEndpoint, UnixEndpoint
 from engine.bus.link import Link
 from engine.bus.names import NameLock
+from engine.bus.serving import ServerSession
 from engine.clock import Clock, WallClock
 
 BACKLOG: Final = 128
@@ -112,7 +113,7 @@ class SocketBus(Bus):
     async def _listen_tcp(self, endpoint: TcpEndpoint) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            self._accept,
+            lambda: Link(ServerSession(self._server), self._context, self._track_far),
             endpoint.host,
             endpoint.port,
             ssl=endpoint.ssl,
@@ -122,6 +123,10 @@ class SocketBus(Bus):
         self._servers.append(server)
         port = server.sockets[0].getsockname()[1]
         self._tcp = TcpEndpoint(endpoint.host, port, endpoint.ssl, endpoint.server_hostname)
+
+    def _track_far(self, link: Link) -> None:
+        _notice_dead_peers(link)
+        self._track(link)
 
     async def _stop_listening(self) -> None:
         for server in self._servers:
@@ -143,10 +148,10 @@ class SocketBus(Bus):
             _, link = await loop.create_unix_connection(make, endpoint.path)
         elif isinstance(endpoint, TcpEndpoint):
             async with asyncio.timeout(self._context.limits.handshake):
-                transport, link = await loop.create_connection(
+                _, link = await loop.create_connection(
                     make, endpoint.host, endpoint.port, ssl=endpoint.ssl, server_hostname=endpoint.server_hostname
                 )
-            _notice_dead_peers(transport)
+            _notice_dead_peers(link)
         else:
             raise OSError(f"a socket bus cannot reach {endpoint}")
         return link
@@ -161,9 +166,11 @@ def host_id() -> str:
         return ""
 
 
-def _notice_dead_peers(transport: asyncio.BaseTransport) -> None:
-    """Small frames go at once, and a host that vanished without a word is noticed in seconds."""
-    sock = transport.get_extra_info("socket")
+def _notice_dead_peers(link: Link) -> None:
+    """Small frames go at once, and a host that vanished without a word is noticed in seconds, at either end."""
+    if link.transport is None:
+        return
+    sock = link.transport.get_extra_info("socket")
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)

@@ -310,6 +310,28 @@ def test_the_same_links_run_over_tcp(run_sockets, recorder, line):
     run_sockets(body)
 
 
+def test_both_ends_notice_that_the_other_host_vanished(run_sockets):
+    """Who only listens had nothing to send, and kept the readers of a host that was gone for ever."""
+
+    async def body(world):
+        directory = TcpDirectory(world.run_dir)
+        pub = SocketBus("pub", 1, directory, tcp=TcpEndpoint("127.0.0.1", 0))
+        sub = SocketBus("sub", 1, directory, listen=False)
+        world.buses += [pub, sub]
+        pub.serve(lambda caller, message: YES)
+        await pub.start()
+        directory.moved("pub", TcpEndpoint("127.0.0.1", pub.tcp_endpoint.port))
+        assert await sub.request("pub", ASK) == YES
+        for link in (*pub._links, sub._peers["pub"].peer._channel):
+            sock = link._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            assert idle + 3 * sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 15
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+
+    run_sockets(body)
+
+
 @pytest.fixture
 def certificate(tmp_path):
     """A certificate for localhost that signs itself, used by both ends."""
