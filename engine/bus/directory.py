@@ -44,10 +44,21 @@ def encode_table(table: Table) -> bytes:
 
 
 def write_table(run_dir: Path, encoded: bytes) -> None:
-    """Put the table of :func:`encode_table` where this host's actors read it, whole or not at all."""
+    """Put the table of :func:`encode_table` where this host's actors read it, whole or not at all.
+
+    Its time is above the last one's: a kernel may stamp files of the same few milliseconds alike, and use a file's
+    number again at once, so that a reader would take the newer for the one that it knows.
+    """
+    path = run_dir / FILE
     draft = run_dir / f".{FILE}.{os.getpid()}"
     draft.write_bytes(encoded)
-    draft.replace(run_dir / FILE)
+    try:
+        above_ns = path.stat().st_mtime_ns + 1
+    except FileNotFoundError:
+        above_ns = 0
+    stamp_ns = max(draft.stat().st_mtime_ns, above_ns)
+    os.utime(draft, ns=(stamp_ns, stamp_ns))
+    draft.replace(path)
 
 
 def read_table(run_dir: Path) -> dict[str, Listens]:

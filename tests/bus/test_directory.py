@@ -1,6 +1,7 @@
 """The directory of several hosts, and links between them: each host is a run folder of its own, on loopback."""
 
 import asyncio
+import os
 import socket
 import ssl
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -92,6 +93,19 @@ def test_a_table_that_cannot_be_read_leaves_the_last_one(hosts):
     with structlog.testing.capture_logs() as logs:
         assert directory.endpoint("y").port == 2
     assert [log["event"] for log in logs] == ["directory_unreadable"]
+
+
+def test_a_table_is_told_from_the_last_one_also_where_the_kernels_time_stands_still(hosts):
+    """Several actors start within the few milliseconds that many kernels' file times are apart."""
+    here, _ = hosts
+    directory, file, stamps = here.directory(), here.folder / "directory.json", []
+    for port in range(1, 4):
+        here.told({"y": Listens(node="b", unix="/run/y.sock", host="10.0.0.2", port=port)})
+        if not stamps:
+            os.utime(file, ns=(2 * 10**18, 2 * 10**18))
+        stamps.append(file.stat().st_mtime_ns)
+        assert directory.endpoint("y").port == port
+    assert stamps == sorted(set(stamps))
 
 
 def test_an_actor_that_moves_to_another_host_is_followed(hosts):
