@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from engine.actors.plan import PlannedActor, plan_strategy, strategy_name
+from engine.actors.plan import PlannedActor, check_cells, plan_strategy, strategy_name
 from engine.actors.shutdown import ENDED
 from engine.attached import forget_attached, save_attached
 from engine.config import StrategyConfig, check_strategy
@@ -105,6 +105,8 @@ class Control:
             raise EngineError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         self._check_may_join(strategy)
         check_strategy(supervisor.config, strategy)
+        planned = [*supervisor.planned.values(), plan_strategy(supervisor.config, strategy)]
+        check_cells(supervisor.config, planned, supervisor.paths.state)
         if lacking := await supervisor.cannot_run(plan_strategy(supervisor.config, strategy)):
             raise EngineError(lacking)
         self._check_may_join(strategy)  # once more: another host was asked meanwhile

@@ -22,6 +22,8 @@ from engine.config_checks import box_market
 from engine.connectors.credentials import credentials_from_environment
 from engine.connectors.registry import connector_class, split_venue
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
+from engine.errors import ConfigError
+from engine.runtime.paths import EnginePaths
 
 HOME = "home"
 """What the place of those is called that name none: the host of the supervisor."""
@@ -89,7 +91,30 @@ def plan(config: EngineConfig, run_id: int, state_dir: Path) -> list[PlannedActo
     strategies = list(config.strategies.values())
     actors.extend(plan_mirrors(config, strategies))
     actors.extend(plan_strategy(config, strategy) for strategy in strategies)
+    check_cells(config, actors, state_dir)
     return actors
+
+
+def check_cells(config: EngineConfig, actors: Iterable[PlannedActor], state_dir: Path) -> None:
+    """Raises ConfigError in a cluster where actors of two places would be put into one cell, because of how the places
+    or a strategy are named, and where a cell's name is too long for the sockets in its folder.
+    """
+    if config.runtime != "cluster":
+        return
+    places: dict[str, tuple[tuple[str, ...], str]] = {HOME: ((), "the engine's own actors")}
+    for actor in actors:
+        cell = actor.cell or HOME
+        place, other = places.setdefault(cell, (actor.place, actor.name))
+        if place != actor.place:
+            raise ConfigError(
+                f"{actor.name} at {_said(actor.place)} and {other} at {_said(place)} would share the cell {cell}: "
+                "give one of the places, or what has a cell of its own, another name"
+            )
+        EnginePaths.for_state(state_dir, cell).socket(actor.name)
+
+
+def _said(place: tuple[str, ...]) -> str:
+    return f"place {', '.join(place)}" if place else "no place"
 
 
 def plan_mirrors(config: EngineConfig, strategies: Iterable[StrategyConfig]) -> list[PlannedActor]:

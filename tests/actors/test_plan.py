@@ -218,3 +218,27 @@ def test_a_strategy_that_may_move_has_its_checkpoint_where_its_accounts_journal_
 def test_several_places_that_would_lose_what_was_written_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         parse_config({**BASE, "runtime": "cluster", **changes})
+
+
+def at(place, **fields):
+    return {**BASE["strategies"]["maker"], "place": place, **fields}
+
+
+@pytest.mark.parametrize(
+    ("strategies", "said"),
+    [
+        ({"maker": at("home")}, "at place home and the engine's own actors at no place would share the cell home"),
+        ({"maker": at("tokyo.1"), "other": at("tokyo-1")}, "place tokyo.1 would share the cell tokyo-1"),
+        (
+            {"maker": at("tokyo"), "tokyo": at((), own_cell=True)},
+            "strategy.tokyo at no place and .* share the cell tokyo",
+        ),
+        ({"maker": at("t" * 40, own_cell=True)}, "choose a shorter name"),
+    ],
+    ids=["the home's name", "alike but for a sign", "a strategy named like a place", "too long"],
+)
+def test_what_would_end_up_in_another_places_cell_is_refused(tmp_path, strategies, said):
+    """It ran on whichever host the first of them named."""
+    with pytest.raises(ConfigError, match=said):
+        planned(tmp_path, runtime="cluster", strategies=strategies)
+    assert planned(tmp_path, strategies=strategies), "on one host a place means nothing"
