@@ -33,6 +33,8 @@ class Limits:
     tell_ttl: float = 1.0
     """How long a tell waits for a connection before it is dropped."""
     handshake: float = 5.0
+    clock_every: float = 10.0
+    """How often a caller tells a listener on another host what its clock reads."""
     replay_batch: int = 256
     backoff_min: float = 0.010
     backoff_max: float = 0.250

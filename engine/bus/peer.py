@@ -18,7 +18,9 @@ from engine.bus.endpoints import Directory, Endpoint
 from engine.bus.link import Link
 from engine.bus.subscription import EventHandler, StateHandler, Subscription
 from engine.bus.wire import (
+    KNOWS_CLOCK_READS,
     ClockMoved,
+    ClockReads,
     Command,
     Envelope,
     Event,
@@ -92,6 +94,7 @@ class Peer:
         self._channel: Channel | None = None
         self._hello: Hello | None = None
         self._rejected: str | None = None
+        self._clock_told: Timer | None = None
         self._ending = False
         self._handlers: dict[type[Envelope], Callable[[Any], None]] = {
             Event: self._event,
@@ -257,6 +260,9 @@ class Peer:
         if hello is None:
             return
         self.is_up = False
+        if self._clock_told is not None:
+            self._clock_told.cancel()
+            self._clock_told = None
         for number in [number for number, unsent in self._outbox.items() if unsent.kind is _Kind.CONTROL]:
             self._unqueue(number)
         lost = PeerLost(f"the link with {self.name!r} ended ({reason}) before the answer: ask for the fate")
@@ -286,10 +292,18 @@ class Peer:
         self.connects += 1
         self._stats.connects += 1
         self._context.registry.opened(envelope.name, envelope.incarnation)
+        if envelope.host != self._context.host and envelope.minor >= KNOWS_CLOCK_READS:
+            self._clock_told = self._context.call_later(self._context.limits.clock_every, self._tell_clock)
         self._drop_stale_tells()
         for subscription in list(self.subscriptions.values()):
             self._control(subscription.request())
         self.resumed()
+
+    def _tell_clock(self) -> None:
+        """So that a listener on another host knows after any silence how its clock and this one stand."""
+        if self._can_send():
+            self._send(encode_frame(ClockReads(self._context.clock.monotonic_ns())))
+        self._clock_told = self._context.call_later(self._context.limits.clock_every, self._tell_clock)
 
     def _mismatched(self, reason: str) -> None:
         self._stats.mismatched += 1

@@ -7,7 +7,7 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from engine.bus.context import Channel, Context, SessionError, Timer, log
 from engine.bus.streams import Outlet, Stream
 from engine.bus.wire import (
     ClockMoved,
+    ClockReads,
     Command,
     Envelope,
     Failure,
@@ -35,6 +36,8 @@ from engine.bus.wire import (
 )
 from engine.clock import Lateness
 from engine.messages import Message, Reason, Refused
+
+CLOCKS_KEPT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,20 @@ class Server:
         self.streams: dict[str, Stream] = {}
         self.sessions: dict[ServerSession, None] = {}
         self.tasks: dict[asyncio.Future[None], None] = {}
+        self._clocks: dict[tuple[str, str], Lateness] = {}
+
+    def lateness_of(self, caller: Hello) -> Lateness:
+        """What is known of the clock of a caller on another host, also from its earlier connections: the next one is
+        often made while the way between the two is slow.
+        """
+        if not caller.host:
+            return Lateness()
+        key = caller.host, caller.name
+        found = self._clocks.pop(key) if key in self._clocks else Lateness()
+        self._clocks[key] = found
+        if len(self._clocks) > CLOCKS_KEPT:
+            del self._clocks[next(iter(self._clocks))]
+        return found
 
     def opened(self, stream: Stream) -> None:
         """Begin a stream; those who asked for it before get it now. Raises ValueError when it is open."""
@@ -123,6 +140,7 @@ class ServerSession:
             Request: self._request,
             Command: self._command,
             ClockMoved: self._clock_moved,
+            ClockReads: self._clock_reads,
             Tell: self._tell,
         }
 
@@ -208,8 +226,10 @@ class ServerSession:
             self.end()
             return
         self._hello = envelope
-        same_host = envelope.host == self._context.host
+        same_host = envelope.host != "" and envelope.host == self._context.host
         self._caller = Caller(envelope.name, envelope.incarnation, same_host=same_host)
+        if not same_host:
+            self._lateness = self._server.lateness_of(envelope)
         if envelope.mono_ns:
             self._lateness.of(envelope.mono_ns, self._context.clock.monotonic_ns())
         if self._timer is not None:
@@ -294,8 +314,11 @@ class ServerSession:
         return now + command.expires_wall_ns - self._context.clock.time_ns()
 
     def _clock_moved(self, moved: ClockMoved) -> None:
-        self._lateness = Lateness()
+        self._lateness.forget()
         self._lateness.of(moved.mono_ns, self._context.clock.monotonic_ns())
+
+    def _clock_reads(self, reads: ClockReads) -> None:
+        self._lateness.of(reads.mono_ns, self._context.clock.monotonic_ns())
 
     def _tell(self, tell: Tell) -> None:
         message = self._decode(tell.body)

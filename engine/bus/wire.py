@@ -14,7 +14,9 @@ import msgspec
 
 from engine.messages import PROTOCOL_MAJOR, AnyMessage, Message
 
-PROTOCOL_MINOR: Final = 1
+PROTOCOL_MINOR: Final = 2
+KNOWS_CLOCK_READS: Final = 2
+"""The first minor version of a listener that takes a :class:`ClockReads`."""
 HEADER_BYTES: Final = 4
 _LENGTH = struct.Struct("<I")
 
@@ -152,6 +154,12 @@ class ClockMoved(Envelope, tag=16):
     mono_ns: int
 
 
+class ClockReads(Envelope, tag=17):
+    """From a caller on another host, every so often: its monotonic clock reads so now."""
+
+    mono_ns: int
+
+
 _ENVELOPES = (
     Hello
     | Rejected
@@ -170,6 +178,7 @@ _ENVELOPES = (
     | Reply
     | Failure
     | ClockMoved
+    | ClockReads
 )
 
 _encoder = msgspec.msgpack.Encoder()

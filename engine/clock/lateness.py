@@ -18,6 +18,10 @@ class Lateness:
         self._fastest_ns: int | None = None
         self._arrived_ns = 0
 
+    def forget(self) -> None:
+        """One of the clocks stood still for a while: what was known holds no more."""
+        self._fastest_ns = None
+
     def of(self, sent_ns: int, arrived_ns: int) -> int:
         """By how much this was slower than the fastest; 0 for the first, and for what is the fastest yet."""
         taken_ns = arrived_ns - sent_ns

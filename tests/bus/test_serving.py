@@ -8,7 +8,8 @@ import pytest
 
 from engine.bus import Caller, Limits, PeerEvent
 from engine.bus import peer as peer_module
-from engine.bus.wire import Command, Request, encode_body, encode_frame
+from engine.bus.serving import ServerSession
+from engine.bus.wire import Command, Hello, Request, decode_body, decode_envelope, encode_body, encode_frame
 from engine.clock import VirtualClock
 from engine.errors import BusError, PeerLost, ProtocolMismatch, RemoteError, RequestTimeout
 from engine.messages import Accepted, OrderFate, OrderState, Reason, Refused
@@ -307,12 +308,12 @@ def test_a_step_of_the_wall_clock_does_not_expire_commands_of_the_same_host(run)
     run(body)
 
 
-async def two_hosts(world, apart_ns=0):
+async def two_hosts(world, apart_ns=0, **options):
     """A server and a client on hosts of their own, and the clocks there."""
     server_clock, client_clock = VirtualClock(10**18), VirtualClock(10**18 + apart_ns)
     client_clock.advance(3_000_000_000)
     server = await world.bus("server", clock=server_clock)
-    client = await world.bus("client", clock=client_clock)
+    client = await world.bus("client", clock=client_clock, **options)
     client._context.host = "another host"
     return server, client, server_clock, client_clock
 
@@ -352,6 +353,84 @@ def test_between_hosts_a_command_that_was_held_up_is_refused_again_and_again(run
         assert await client.command("server", ASK, command_id="in time") == YES
 
     run(body)
+
+
+def test_between_hosts_a_command_that_was_held_up_is_refused_also_after_a_day_of_silence(run):
+    """The clocks may have run apart by 8 s, if nothing is heard of the caller's for so long."""
+
+    async def body(world):
+        server, client, *clocks = await two_hosts(world, limits=Limits(clock_every=0.001))
+        server.serve(lambda caller, message: YES)
+        assert await client.command("server", ASK, command_id="first") == YES
+        for clock in clocks:
+            clock.advance(86_400 * 10**9)
+        told = server.stats()["frames_in"] + 2
+        while server.stats()["frames_in"] < told:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        late = asyncio.ensure_future(client.command("server", ASK, command_id="late", timeout=60))
+        await asyncio.sleep(0)
+        for clock in clocks:
+            clock.advance(3 * 10**9)
+        assert (await late).reason is Reason.EXPIRED
+
+    run(body)
+
+
+class Sink:
+    """A channel that takes everything."""
+
+    writable = True
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, frame):
+        self.sent.append(decode_envelope(frame[4:]))
+
+    def close(self):
+        """Nothing is behind it."""
+
+    abort = close
+
+
+def test_between_hosts_what_is_known_of_a_callers_clock_outlives_its_connection(run_memory):
+    """After a cut everything comes late for a while, the first word of the new connection, too."""
+    seconds = 10**9
+
+    async def body(world):
+        clock = VirtualClock(10**18)
+        server = await world.bus("server", clock=clock)
+        server.serve(lambda caller, message: YES)
+
+        def connected(sent_ns):
+            session, sink = ServerSession(server._server), Sink()
+            session.opened(sink)
+            session.received(Hello("", "client", 1, host="another host", mono_ns=sent_ns))
+            return session, sink
+
+        clock.advance(5 * seconds)
+        session, _ = connected(clock.monotonic_ns())
+        session.closed("the cable")
+        clock.advance(10 * seconds)
+        session, sink = connected(clock.monotonic_ns() - 3 * seconds)
+        sent = clock.monotonic_ns() - 2 * seconds
+        session.received(Command(1, "x", None, sent + seconds, 0, msgspec.Raw(encode_body(ASK)), sent))
+        assert decode_body(sink.sent[-1].body).reason is Reason.EXPIRED
+        session.closed("the end")
+
+    run_memory(body)
+
+
+def test_callers_that_cannot_say_on_which_host_they_are_are_on_none(run_memory):
+    async def body(world):
+        server, client = await pair(world)
+        server._context.host = client._context.host = ""
+        callers = []
+        server.serve(lambda caller, message: callers.append(caller) or YES)
+        assert await client.request("server", ASK) == YES
+        assert not callers[0].same_host
+
+    run_memory(body)
 
 
 def test_between_hosts_a_clock_that_stood_still_costs_one_command(run):

@@ -74,6 +74,7 @@ ENVELOPES = [
     wire.Reply(1, msgspec.Raw(b"\x01")),
     wire.Failure(1, "e"),
     wire.ClockMoved(1),
+    wire.ClockReads(1),
 ]
 
 
