@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.errors import JournalError
 from engine.orders.lease import LeaseRow
-from engine.orders.postgres_line import CONNECT_S, Line, explained_postgres
+from engine.orders.postgres_line import CONNECT_S, Line
 from engine.orders.store import COLUMNS, Row, Rows, Standing, Superseded
 
 if TYPE_CHECKING:
@@ -179,17 +179,8 @@ class PostgresStore:
     async def changed(self, table: str, after: int) -> AsyncIterator[list[Row]]:
         columns = ", ".join(COLUMNS[table])
         query = f"SELECT {columns} FROM {table} WHERE changed > $1 ORDER BY {_ORDER_OF[table]}"
-        connection = await self._journal.connection()
-        with explained_postgres():
-            async with connection.transaction(readonly=True):
-                rows: list[Row] = []
-                async for record in connection.cursor(query, after, prefetch=AT_ONCE, timeout=LOAD_S):
-                    rows.append(tuple(record))
-                    if len(rows) == AT_ONCE:
-                        yield rows
-                        rows = []
-                if rows:
-                    yield rows
+        async for rows in self._journal.batches(query, after, at_once=AT_ONCE, timeout_s=LOAD_S):
+            yield rows
 
     # ---------------------------------------------------------------------------------------------------------- parts
 

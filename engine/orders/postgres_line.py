@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,10 +17,14 @@ T = TypeVar("T")
 
 TIMEOUT_S: Final = 2.0
 CONNECT_S: Final = 3.0
+LOCK_S: Final = 1.5
+"""How long a statement waits at the server for what another has locked. Less than its answer is waited for here: the
+server does not notice that nobody waits any more, and would take a connection for each time that it is asked again.
+"""
 _PASSING: Final = ("08", "53", "57")
 """Classes of errors that pass: connections, resources, and an operator who stops the server."""
-_READ_ONLY: Final = "25006"
-"""The server is, for now, somebody's copy."""
+_PASSING_STATES: Final = ("25006", "55P03")
+"""The server is, for now, somebody's copy; another has locked the row."""
 
 
 class Line:
@@ -45,6 +49,7 @@ class Line:
                             "synchronous_commit": "on",
                             "application_name": "engine",
                             "idle_in_transaction_session_timeout": "60000",
+                            "lock_timeout": f"{round(LOCK_S * 1000)}",
                         },
                     )
         return self._connection
@@ -61,6 +66,35 @@ class Line:
                 connection.terminate()
                 self._connection = None
                 raise
+
+    async def batches(
+        self, query: str, *values: Any, at_once: int, timeout_s: float
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """The rows of a query, as of one moment, some at a time; each answer is waited for as in :meth:`call`."""
+        async with self._busy:
+            connection = await self.connection()
+            done = False
+            try:
+                with explained_postgres():
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await connection.execute("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")
+                    async with asyncio.timeout(timeout_s):
+                        cursor = await connection.cursor(query, *values)
+                while True:
+                    with explained_postgres():
+                        async with asyncio.timeout(timeout_s):
+                            rows = await cursor.fetch(at_once)
+                    if not rows:
+                        break
+                    yield [tuple(row) for row in rows]
+                with explained_postgres():
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await connection.execute("COMMIT")
+                done = True
+            finally:
+                if not done:
+                    connection.terminate()
+                    self._connection = None
 
     async def row(self, statement: str, *values: Any) -> Any:
         """The one row of a statement."""
@@ -87,7 +121,7 @@ def explained_postgres() -> Iterator[None]:
         yield
     except library.PostgresError as error:
         state = str(error.sqlstate or "")
-        if state[:2] in _PASSING or state == _READ_ONLY:
+        if state[:2] in _PASSING or state in _PASSING_STATES:
             raise StoreLost(f"PostgreSQL: {error}") from None
         raise JournalError(f"PostgreSQL refused: {error}") from None
     except TimeoutError:

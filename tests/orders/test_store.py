@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from engine.errors import JournalError
 from engine.orders import postgres as postgres_module
+from engine.orders import postgres_line
 from engine.orders.lease import LeaseRow
 from engine.orders.memory_store import MemoryLine, MemoryStore
 from engine.orders.postgres import PostgresStore
@@ -224,6 +227,68 @@ def test_a_server_that_does_not_answer_is_given_up_on(database: str, monkeypatch
         finally:
             await store.close()
             await other.close()
+
+    asyncio.run(body())
+
+
+def test_a_row_that_another_has_locked_keeps_no_connection_for_each_time_that_it_is_asked_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server does not notice that nobody waits for a statement any more, until the statement is done."""
+    monkeypatch.setattr(postgres_line, "LOCK_S", 0.05)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def body() -> None:
+        store, other = (PostgresStore(database, "binance", "main", 7) for _ in range(2))
+        try:
+            await store.open()
+            epoch = await taken(store)
+            connection = await other._journal.connection()
+            async with connection.transaction():
+                await connection.execute("UPDATE lease SET commits = commits")
+                for _ in range(3):
+                    with pytest.raises(StoreLost):
+                        await store.renew(epoch)
+                    with pytest.raises(StoreLost):
+                        await store.commit(epoch, 0, 1, Rows([order("e-1")]))
+                assert await other._lease.value(waiting) == 0
+            assert await store.renew(epoch)
+            await store.commit(epoch, 0, 1, Rows([order("e-1")]))
+        finally:
+            await store.close()
+            await other.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("batches", [0, 1], ids=["before the first rows", "between two"])
+def test_a_server_that_stands_still_while_a_journal_is_fetched_is_given_up_on(
+    database: str, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    monkeypatch.setattr(postgres_line, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(postgres_module, "LOAD_S", 0.2)
+    monkeypatch.setattr(postgres_module, "AT_ONCE", 1)
+
+    async def body() -> None:
+        store = PostgresStore(database, "binance", "main", 7)
+        try:
+            await store.open()
+            epoch = await taken(store)
+            await store.commit(epoch, 0, 1, Rows([order("e-1"), order("e-2")]))
+            fetching = store.changed("orders", 0)
+            for _ in range(batches):
+                await anext(fetching)
+            stopped = (await store._journal.connection()).get_server_pid()
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(10):
+                    with pytest.raises(StoreLost, match="no answer in time"):
+                        await anext(fetching)
+                    assert len((await everything(store))["orders"]) == 2
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+        finally:
+            await store.close()
 
     asyncio.run(body())
 
