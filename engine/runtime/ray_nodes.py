@@ -93,7 +93,8 @@ def named_actors(namespace: str) -> list[str]:
 def choose(living: list[Node], place: tuple[str, ...], home: str) -> Node:
     """The node of the first place that a living one has; with no place the node ``home``.
 
-    NoHost without one. RuntimeFailure with several: what an actor wrote is on the host that it ran on.
+    NoHost without one, and for as long as a node that was begun anew stands beside the one that it replaces.
+    RuntimeFailure with several: what an actor wrote is on the host that it ran on.
     """
     if not place:
         found = next((node for node in living if node.id == home), None)
@@ -103,6 +104,8 @@ def choose(living: list[Node], place: tuple[str, ...], home: str) -> Node:
     for wanted in place:
         found_here = [node for node in living if wanted in node.names]
         if len(found_here) > 1:
+            if len({node.address for node in found_here}) == 1:
+                raise NoHost(f"{found_here[0].host} has a node from before that Ray does not know to be dead yet")
             hosts = ", ".join(node.host for node in found_here)
             raise RuntimeFailure(f"several nodes have the place {wanted}: name one of the hosts {hosts} instead")
         if found_here:
