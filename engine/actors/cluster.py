@@ -84,7 +84,7 @@ async def supervise_kept(body: bytes, driver: Driver) -> dict[str, Any]:
     options = RunOptions(state_dir=Path(kept.state_dir), seconds=kept.seconds)
     paths = EnginePaths.for_state(options.state_dir)
     ground = ClusterGround(paths, config, engine_id(config, kept.run_id), kept.identity, own_node(), driver)
-    report = await supervise_run(config, options, paths, driver, kept.run_id, ground, paths.run / FILE)
+    report = await supervise_run(config, options, paths, driver, kept.run_id, ground, paths.state / FILE)
     if kept.report:
         _write(Path(kept.report), report)
     return report

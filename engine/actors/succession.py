@@ -1,13 +1,15 @@
 """What a supervisor leaves to the next one of the same engine, where that may follow it: in a cluster.
 
-The living are asked of the runtime; this is what no living one knows. It is a small file of the run folder, replaced
-whenever something in it changes, and says which engine it is of: a later engine on the same folder begins anew.
+The living are asked of the runtime; this is what no living one knows. It is a small file of the state folder, replaced
+whenever something in it changes, and says which engine it is of: a later engine on the same folder begins anew. It is
+left there: one who follows a supervisor that had ended the engine, and died before anybody was told, starts nothing.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,7 +20,8 @@ FILE = "succession.json"
 
 class Legacy(msgspec.Struct, kw_only=True):
     """``began_mono_ns``: when the engine's first supervisor began, by its host's monotonic clock. ``stop``: why the
-    engine is to stop, once it is. ``detached``: strategies of the configuration that were taken out.
+    engine is to stop, once it is. ``detached``: strategies of the configuration that were taken out. ``report``: of the
+    engine's end, once it has ended.
     """
 
     engine_id: str
@@ -26,6 +29,7 @@ class Legacy(msgspec.Struct, kw_only=True):
     stop: str = ""
     problems: list[str] = []
     detached: list[str] = []
+    report: dict[str, Any] | None = None
 
 
 class Succession:
@@ -46,13 +50,23 @@ class Succession:
         """Leave it as it is now; to be called after each change."""
         if self._path is not None:
             draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            draft.write_bytes(msgspec.json.encode(self.legacy))
+            with draft.open("wb") as file:
+                file.write(msgspec.json.encode(self.legacy))
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(self._path)
 
     def to_stop(self, reason: str) -> None:
         """The engine is to stop, whoever supervises it."""
         self.legacy.stop = reason
         self.save()
+
+    def ended(self, report: dict[str, Any]) -> dict[str, Any]:
+        """All actors have ended; the report of the supervisor who ended them."""
+        if self.legacy.report is None:
+            self.legacy.report = report
+            self.save()
+        return self.legacy.report
 
     def problem(self, text: str) -> None:
         """Something that keeps the run from being ok."""

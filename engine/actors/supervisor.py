@@ -219,7 +219,7 @@ class Supervisor:
                 self._run(self.host_clocks.keep())
             await self._wait()
             await self.shutdown.end_all()
-            return self.report()
+            return self.succession.ended(self.report())
         finally:
             release_signals()
             await self._clean_up()

@@ -4,9 +4,14 @@ import asyncio
 
 import pytest
 
+from engine.actors import cluster
 from engine.actors.succession import Succession
+from engine.actors.supervisor import supervise_run
+from engine.config import RunOptions, parse_config
 from engine.errors import ConfigError
 from engine.messages import CancelAll, CancelAllResult
+from engine.runtime.paths import EnginePaths
+from tests.actors.fake_engine import ENGINE, FakeGround
 from tests.actors.world import until
 
 EXTRA = {"name": "extra", "strategy": "engine.strategies.market_maker:MarketMaker", "pairs": ["binance/BTC-USDT"]}
@@ -172,5 +177,35 @@ def test_a_command_that_comes_before_the_next_supervisor_knows_who_lives_is_carr
         if verb == "cancel_all":
             assert reply.data["cancelled"] == ["e-1"]
         assert (await second.stop())["ok"]
+
+    engine_world(body)
+
+
+def test_a_supervisor_that_dies_after_the_engine_has_ended_is_followed_by_one_that_starts_nothing(
+    engine_world, tmp_path, monkeypatch
+):
+    """Its process stays for a while with the report. Killed then, Ray begins another, which began the engine again."""
+    paths = EnginePaths(tmp_path / "engine", tmp_path / "run", tmp_path / "shm")
+    monkeypatch.setattr(EnginePaths, "for_state", lambda state_dir: paths)
+    supervised = []
+
+    async def body(world):
+        monkeypatch.setattr(cluster, "ClusterGround", lambda *fields: FakeGround(world.network, world.clock))
+        monkeypatch.setattr(cluster, "make_identity", lambda: b"")
+        monkeypatch.setattr(cluster, "own_node", lambda: None)
+
+        async def watched(config, options, paths, shown, run_id, ground, legacy_file):
+            supervised.append(ground.fake_runtime)
+            return await supervise_run(config, options, paths, None, run_id, ground, legacy_file)
+
+        monkeypatch.setattr(cluster, "supervise_run", watched)
+        options = RunOptions(state_dir=paths.state, seconds=0.2)
+        kept = cluster.kept(parse_config(ENGINE), options, world.clock.time_ns(), None)
+        first = await cluster.supervise_kept(kept, None)
+        assert not paths.run.exists()
+        second = await cluster.supervise_kept(kept, None)
+        assert second == first
+        assert supervised[0].of("spawn")
+        assert not supervised[1].of("spawn")
 
     engine_world(body)
