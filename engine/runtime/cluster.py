@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 import ray
 import structlog
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.bus.directory import Listens, encode_table, read_table, write_table
@@ -271,7 +271,10 @@ class ClusterRuntime(Runtime):
                 ends = msgspec.msgpack.decode(await cell.handle.ends.remote(seen), type=list[Exit])
             except ActorUnavailableError:
                 await asyncio.sleep(AGAIN_S)
-            except RayActorError as error:
+            except RayTaskError as error:
+                log.error("a cell cannot say who has ended", cell=cell.name, error=_first_line(error))
+                await asyncio.sleep(AGAIN_S)
+            except RayError as error:  # each way of dying has an error of its own: Ray may want its memory back
                 if not self._closing:
                     log.error("a cell is gone", cell=cell.name, host=cell.state.host, error=_first_line(error))
                 self._lost(cell)

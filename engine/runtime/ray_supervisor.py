@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 import ray
 import structlog
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.errors import ConfigError, EngineError, RuntimeFailure
@@ -150,6 +150,8 @@ class SupervisorProcess:
         self._namespace = namespace
         self._node = node
         self._handle: Any = None
+        self._asked = ""
+        self._asking: asyncio.Task[None] | None = None
 
     def start(self, entry: str, body: bytes) -> None:
         """Have Ray begin it on the node, and keep it."""
@@ -167,8 +169,19 @@ class SupervisorProcess:
         )
 
     def stop(self, reason: str) -> None:
-        """Ask for the end of the run."""
-        self._handle.stop.remote(reason)
+        """Ask for the end of the run, until a supervisor has heard it: one may have died, and the next not be there."""
+        self._asked = reason
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask_to_stop())
+
+    async def _ask_to_stop(self) -> None:
+        while True:
+            try:
+                await self._handle.stop.remote(self._asked)
+            except RayError:
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def news(self) -> AsyncIterator[News]:
         """What it tells, to the end. RuntimeFailure when it is gone, and Ray does not bring it back."""
@@ -179,11 +192,13 @@ class SupervisorProcess:
             except ActorUnavailableError:
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except RayActorError as error:
+            except RayError as error:
                 if NAME not in named_actors(self._namespace):
                     raise RuntimeFailure(f"the supervisor is gone: {' '.join(str(error).split())[:300]}") from None
                 await asyncio.sleep(AGAIN_S)
                 continue
+            if self._asked and told.life != life:
+                self.stop(self._asked)  # whoever heard it may have died before it was written down
             life, seen = told.life, told.seen
             yield told
             if told.ended:

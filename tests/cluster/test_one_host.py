@@ -69,6 +69,16 @@ def test_the_engine_trades_in_a_cell_and_outlives_all_but_the_node_of_its_own(la
     assert not list(again.paths.run.parent.glob(f"{again.paths.run.name}*"))
 
 
+def test_a_stop_that_comes_while_no_supervisor_is_there_is_heard_by_the_next(launch: Launch) -> None:
+    engine = launch()
+    engine.wait("the engine to be up", lambda status: status["fills"] >= 1, START_S)
+    engine.kill("supervisor")
+    report = engine.interrupt()
+    assert report["exit_code"] == 0, engine.tail()
+    assert report["ok"]
+    assert report["orders"]["open"] == 0
+
+
 def cell_pid(state: Path) -> int:
     """The process of the engine's one cell, by the lock that it holds."""
     holders = [int(path.read_text()) for path in state.glob("cell.*.lock")]
