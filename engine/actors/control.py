@@ -126,8 +126,8 @@ class Control:
         if name not in supervisor.strategies:
             known = ", ".join(supervisor.strategies) or "none"
             raise EngineError(f"there is no strategy {name!r}; running are: {known}")
-        was_attached = forget_attached(supervisor.paths.state, name)
         await supervisor.detach(name, strategy_name(name))
+        was_attached = forget_attached(supervisor.paths.state, name)
         await self._hear_accounts()
         return {"strategy": name, "was_attached": was_attached}
 

@@ -181,6 +181,30 @@ def test_a_command_that_comes_before_the_next_supervisor_knows_who_lives_is_carr
     engine_world(body)
 
 
+def test_a_detach_that_nobody_answered_was_none(engine_world):
+    """Half of one left the strategy's orders open, with nobody to cancel them."""
+
+    async def body(world):
+        first = await world.engine()
+        assert (await first.ask("attach", **EXTRA)).ok
+        await first.all_run()
+        first.runtime.holds["strategy.extra"] = asyncio.Event()
+        asked = asyncio.create_task(first.ask("detach", name="extra"))
+        await until(lambda: "strategy.extra" in first.runtime.of("stop"))
+        second = await world.successor(first, dead=["strategy.extra"])
+        asked.cancel()
+        assert "strategy.extra" in second.runtime.living()
+        second.runtime.holds.clear()
+        second.runtime.answers = {CancelAll: CancelAllResult(cancelled=["e-1"])}
+        reply = await second.ask("detach", name="extra")
+        assert reply.data == {"strategy": "extra", "was_attached": True}
+        assert ("CancelAll", EXCHANGE) in second.runtime.log
+        assert not list(second.supervisor.paths.state.glob("attached/*"))
+        assert (await second.stop())["ok"]
+
+    engine_world(body)
+
+
 def test_a_supervisor_that_dies_after_the_engine_has_ended_is_followed_by_one_that_starts_nothing(
     engine_world, tmp_path, monkeypatch
 ):
