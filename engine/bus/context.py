@@ -25,6 +25,8 @@ class Limits:
     """A link with more than this unsent is paused; its queues fill from there."""
     frames_per_turn: int = 256
     """How many frames of one link are handled before the event loop's other work gets its turn."""
+    turn: float = 0.010
+    """After how long it gets its turn though there are more frames to handle: some take long."""
     pending_requests: int = 1000
     """Requests and commands being handled at once, for the whole bus."""
     outbox: int = 1000

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
 from engine.bus.context import Context, Session, SessionError, log
 from engine.bus.wire import FrameSplitter, decode_envelope
 
+LOOK_EVERY: Final = 8
+"""After how many frames the clock is looked at, which costs as much as some of them."""
+
 
 class Link(asyncio.Protocol):
     """One connection, whatever transport carries it.
 
-    At most ``limits.frames_per_turn`` frames are handled before the event loop gets its turn; reading pauses
-    meanwhile. A malformed frame closes the link. ``on_made`` is called once the connection is there: one whose TLS
-    handshake fails never is.
+    At most ``limits.frames_per_turn`` frames are handled, and no more once ``limits.turn`` seconds are over, before
+    the event loop gets its turn; reading pauses meanwhile. A malformed frame closes the link. ``on_made`` is called
+    once the connection is there: one whose TLS handshake fails never is.
     """
 
     def __init__(self, session: Session, context: Context, on_made: Callable[[Link], None] | None = None) -> None:
@@ -27,6 +30,7 @@ class Link(asyncio.Protocol):
         self._on_made = on_made
         self._stats = context.stats
         self._splitter = FrameSplitter(context.limits.max_frame)
+        self._turn_ns = round(context.limits.turn * 1e9)
         self._backlog: deque[bytes] = deque()
         self._transport: asyncio.Transport | None = None
         self._turn_booked = False
@@ -103,10 +107,14 @@ class Link(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         backlog = self._backlog
-        for _ in range(min(len(backlog), self._context.limits.frames_per_turn)):
+        now_ns, frames = self._context.clock.monotonic_ns, min(len(backlog), self._context.limits.frames_per_turn)
+        until_ns = now_ns() + self._turn_ns if frames > LOOK_EVERY else 0
+        for number in range(1, frames + 1):
             if self._closing:
                 break
             self._handle(backlog.popleft())
+            if number % LOOK_EVERY == 0 and number < frames and now_ns() >= until_ns:
+                break
         if self._closing:
             backlog.clear()
         elif backlog:

@@ -5,8 +5,22 @@ import socket
 import struct
 from itertools import pairwise
 
+from msgspec import Raw
+
 from engine.bus import Limits, Overload, Up
-from engine.bus.wire import Event, FrameSplitter, Hello, Subscribe, Subscribed, decode_envelope, encode_frame
+from engine.bus.link import LOOK_EVERY
+from engine.bus.wire import (
+    Event,
+    FrameSplitter,
+    Hello,
+    Request,
+    Subscribe,
+    Subscribed,
+    decode_envelope,
+    encode_body,
+    encode_frame,
+)
+from engine.clock import VirtualClock
 from engine.messages import OrderFate
 
 ASK = OrderFate(client_order_id="x")
@@ -139,6 +153,33 @@ def test_a_burst_gives_way_to_other_work_and_loses_nothing(run, recorder, line):
         assert max(after - before for before, after in pairwise(turns)) <= 30
 
     run(body)
+
+
+def test_frames_that_take_long_give_way_to_other_work(run_sockets):
+    """Who asks for 100 pages at once and then reads kept the actor from its ticks until the last was made."""
+
+    async def body(world):
+        clock = VirtualClock(10**18)
+        pub = await world.bus("pub", clock=clock)
+        handled, turns = [], []
+
+        def long(caller, message):
+            handled.append(message)
+            clock.advance(20_000_000)
+            return message
+
+        pub.serve(long)
+        asked = b"".join(encode_frame(Request(number, Raw(encode_body(ASK)))) for number in range(100))
+        connection = raw_connection(world, "pub")
+        await asyncio.get_running_loop().sock_sendall(connection, HELLO + asked)
+        while len(handled) < 100:
+            turns.append(len(handled))
+            await asyncio.sleep(0)
+        turns.append(len(handled))
+        assert max(after - before for before, after in pairwise(turns)) <= 2 * LOOK_EVERY
+        connection.close()
+
+    run_sockets(body)
 
 
 def test_events_before_the_death_of_the_publisher_are_all_handled(run, recorder, line):
