@@ -1,16 +1,18 @@
 """Folders, locks and what a dead engine leaves in them."""
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from engine.errors import ConfigError, RuntimeFailure
-from engine.runtime import leftovers
+from engine.runtime import leftovers, locks
 from engine.runtime.leftovers import clean_stale, clear_previous
 from engine.runtime.locks import HeldLock, held_locks, is_held, read_pid, take_lock
 from engine.runtime.paths import EnginePaths, remove_tree
@@ -122,6 +124,25 @@ def test_run_json_says_where_the_engine_is_until_it_leaves(made):
     made.remove()
     assert made.read_run_json() is None
     made.remove()
+
+
+def test_a_lock_on_a_file_that_its_last_holder_removed_meanwhile_is_none(made, monkeypatch):
+    """As a cell does at its end: who then held the removed file was seen by nobody, and the next held another."""
+    path = made.lock("cell")
+    path.touch()
+
+    def removed_first(descriptor, operation):
+        monkeypatch.undo()
+        path.unlink()
+        fcntl.flock(descriptor, operation)
+
+    monkeypatch.setattr(
+        locks, "fcntl", SimpleNamespace(flock=removed_first, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    )
+    descriptor = take_lock(path)
+    assert is_held(path)
+    assert take_lock(path) is None
+    os.close(descriptor)
 
 
 def test_a_lock_is_held_exactly_as_long_as_its_process_lives(made, holder):
