@@ -52,8 +52,10 @@ class _Cell:
     handle: Any
     state: CellState
     actors: dict[str, Exit] = field(default_factory=dict)
+    early: dict[str, Exit] = field(default_factory=dict)
     loads: set[str] = field(default_factory=set)
     listener: asyncio.Task[None] | None = None
+    teller: asyncio.Task[None] | None = None
 
 
 class ClusterRuntime(Runtime):
@@ -96,6 +98,7 @@ class ClusterRuntime(Runtime):
         self._run_dir = run_dir
         self._own = own
         self._table: dict[str, Listens] = {}
+        self._encoded = encode_table(self._table)
         self._closing = False
 
     async def start(self) -> Sequence[Living]:
@@ -131,11 +134,18 @@ class ClusterRuntime(Runtime):
         finally:
             self._spawning.discard(spec.name)
         if answer.error:
+            cell.early.pop(spec.name, None)
             raise RuntimeFailure(answer.error)
         self._lives(spec.name)
-        cell.actors[spec.name] = Exit(name=spec.name, incarnation=spec.incarnation, pid=answer.pid)
+        started = Exit(name=spec.name, incarnation=spec.incarnation, pid=answer.pid)
+        early = cell.early.pop(spec.name, None)
         if self._cells.get(cell.name) is not cell:
-            self._ended(cell.actors.pop(spec.name))
+            early = started
+        if early is not None and early.incarnation == spec.incarnation:
+            # Nobody knows yet that it lived: whoever asked for it is to hear that first.
+            asyncio.get_running_loop().call_soon(self._ended, early)
+        else:
+            cell.actors[spec.name] = started
         return answer.pid
 
     async def cannot_load(self, path: str, place: tuple[str, ...], cell: str) -> str:
@@ -182,10 +192,27 @@ class ClusterRuntime(Runtime):
     # --------------------------------------------------------------------------------------------------------- cells
 
     def _tell_all(self) -> None:
-        encoded = encode_table(self._table)
-        write_table(self._run_dir, encoded)
+        self._encoded = encode_table(self._table)
+        write_table(self._run_dir, self._encoded)
         for cell in self._cells.values():
-            cell.handle.announce.remote(encoded)
+            self._tell(cell)
+
+    def _tell(self, cell: _Cell) -> None:
+        if cell.teller is None or cell.teller.done():
+            cell.teller = asyncio.get_running_loop().create_task(self._tell_newest(cell))
+
+    async def _tell_newest(self, cell: _Cell) -> None:
+        """Until the cell has the newest table: what is said during a cut would be lost, and nobody says it again."""
+        told = None
+        while told is not self._encoded and self._cells.get(cell.name) is cell:
+            newest = self._encoded
+            try:
+                await cell.handle.announce.remote(newest)
+            except RayError as error:  # one that is gone is found out by its listener
+                log.info("a cell was not told where actors listen", cell=cell.name, error=_first_line(error))
+                await asyncio.sleep(AGAIN_S)
+            else:
+                told = newest
 
     async def _cell(self, name: str, place: tuple[str, ...]) -> _Cell:
         async with self._making.setdefault(name, asyncio.Lock()):
@@ -195,7 +222,7 @@ class ClusterRuntime(Runtime):
             if found is None:
                 found = await self._make_cell(name, place)
                 self._joined(found)
-                found.handle.announce.remote(encode_table(self._table))
+                self._tell(found)
             return found
 
     async def _find(self, name: str) -> _Cell | None:
@@ -282,8 +309,16 @@ class ClusterRuntime(Runtime):
             else:
                 seen += len(ends)
                 for ended in ends:
-                    if cell.actors.pop(ended.name, None) is not None:
-                        self._ended(ended)
+                    self._heard(cell, ended)
+
+    def _heard(self, cell: _Cell, ended: Exit) -> None:
+        """An end, which may come before the answer that says that it was started, or be of an older incarnation."""
+        known = cell.actors.get(ended.name)
+        if known is not None and known.incarnation == ended.incarnation:
+            del cell.actors[ended.name]
+            self._ended(ended)
+        elif ended.name in self._spawning:
+            cell.early[ended.name] = ended
 
     def _lost(self, cell: _Cell) -> None:
         if self._cells.get(cell.name) is not cell:
@@ -301,10 +336,11 @@ class ClusterRuntime(Runtime):
                 await cell.handle.close.remote(grace_s)
         except (TimeoutError, RayError) as error:
             log.warning("a cell did not end politely", cell=cell.name, error=_first_line(error))
-        if cell.listener is not None:
-            cell.listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await cell.listener
+        for task in (cell.listener, cell.teller):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         ray.kill(cell.handle)
 
     async def _call(self, cell: _Cell, method: Any, *arguments: Any) -> Any:
