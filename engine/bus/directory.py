@@ -136,7 +136,7 @@ class FileDirectory(RunDirectory):
             table = msgspec.json.decode(self._file.read_bytes(), type=dict[str, Listens])
         except FileNotFoundError:
             return False
-        except msgspec.MsgspecError as error:
+        except (OSError, msgspec.MsgspecError) as error:
             log.error("directory_unreadable", path=str(self._file), detail=str(error))
             return False
         self._stamp, self._table = stamp, table

@@ -95,6 +95,28 @@ def test_a_table_that_cannot_be_read_leaves_the_last_one(hosts):
     assert [log["event"] for log in logs] == ["directory_unreadable"]
 
 
+def test_a_table_that_could_not_be_read_for_a_while_is_followed_again(hosts):
+    """As where a process has no descriptor left: the watch ended for good, and so did each peer's own loop."""
+
+    async def body():
+        here, there = hosts
+        actor, reader = there.bus("actor"), here.bus("reader")
+        async with started(actor, reader):
+            here.told({"actor": Listens(node="b", unix="", host="127.0.0.1", port=1)})
+            asked = asyncio.create_task(reader.request("actor", ASK, timeout=15))
+            file = here.folder / "directory.json"
+            with structlog.testing.capture_logs() as logs:
+                file.unlink()
+                file.mkdir()
+                while not logs:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                file.rmdir()
+            here.told({"actor": there.listens(actor)})
+            assert await asked == YES
+
+    run(body)
+
+
 def test_a_table_is_told_from_the_last_one_also_where_the_kernels_time_stands_still(hosts):
     """Several actors start within the few milliseconds that many kernels' file times are apart."""
     here, _ = hosts
