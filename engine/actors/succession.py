@@ -21,7 +21,7 @@ FILE = "succession.json"
 class Legacy(msgspec.Struct, kw_only=True):
     """``began_mono_ns``: when the engine's first supervisor began, by its host's monotonic clock. ``stop``: why the
     engine is to stop, once it is. ``detached``: strategies of the configuration that were taken out. ``report``: of the
-    engine's end, once it has ended.
+    engine's end, once it has ended. ``newest``: the highest incarnation that was given, also by engines before.
     """
 
     engine_id: str
@@ -30,6 +30,7 @@ class Legacy(msgspec.Struct, kw_only=True):
     problems: list[str] = []
     detached: list[str] = []
     report: dict[str, Any] | None = None
+    newest: int = 0
 
 
 class Succession:
@@ -43,18 +44,24 @@ class Succession:
         found = _read(path) if path is not None else None
         self.inherited = found is not None and found.engine_id == engine_id
         self.legacy = found if found is not None and self.inherited else Legacy(
-            engine_id=engine_id, began_mono_ns=began_mono_ns
+            engine_id=engine_id, began_mono_ns=began_mono_ns, newest=found.newest if found is not None else 0
         )  # fmt: skip
 
     def save(self) -> None:
         """Leave it as it is now; to be called after each change."""
         if self._path is not None:
-            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            draft = self._path.with_name(f".{self._path.name}")
             with draft.open("wb") as file:
                 file.write(msgspec.json.encode(self.legacy))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._path)
+
+    def next_incarnation(self, at_least: int) -> int:
+        """The number of another life, above all before it, whatever the host's clock says by now."""
+        self.legacy.newest = max(self.legacy.newest + 1, at_least)
+        self.save()
+        return self.legacy.newest
 
     def to_stop(self, reason: str) -> None:
         """The engine is to stop, whoever supervises it."""

@@ -172,7 +172,7 @@ class Supervisor:
         self.policy = SupervisorPolicy(seed=self.run_id, interval_ns=round(config.clock.interval * 1e9))
         self.runtime: Runtime = ground.runtime(self._fork_server_restarted)
         self.runtime.on_exit = self._on_exit
-        incarnation = max(self.run_id, self.clock.time_ns()) // 1000
+        incarnation = self.succession.next_incarnation(max(self.run_id, self.clock.time_ns()) // 1000)
         self.log_file = ground.open_log(SUPERVISOR, incarnation, self._on_line)
         self.log = structlog.get_logger()
         self.shown = shown
@@ -182,7 +182,6 @@ class Supervisor:
             self.bus, self.clock, self.observed, own, round(config.cluster.clock_warning * 1e9)
         )
         self.control = Control(self)
-        self._incarnation = incarnation
         self.boxes = Boxes()
         self.shutdown = Shutdown(self)
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -324,7 +323,7 @@ class Supervisor:
 
     def _take_over(self, living: Living) -> None:
         name, incarnation = living.spec.name, living.spec.incarnation
-        self._incarnation = max(self._incarnation, incarnation)
+        self.succession.legacy.newest = max(self.succession.legacy.newest, incarnation)
         if name not in self.planned:
             self.log.warning("ending an actor that is not wanted any more", about=name, left_pid=living.pid)
             self.runtime.send_signal(name, signal.SIGTERM)
@@ -496,12 +495,12 @@ class Supervisor:
         trading = read_trading(self.paths.state)
         if trading.state is TradingState.HALTED:
             planned = with_halt(planned, trading.reason or "halted")
-        self._incarnation = max(self._incarnation + 1, self.clock.time_ns() // 1000)
+        incarnation = self.succession.next_incarnation(self.clock.time_ns() // 1000)
         spec = ActorSpec(
             name=name,
             kind=planned.kind,
             connector=planned.connector,
-            incarnation=self._incarnation,
+            incarnation=incarnation,
             run_dir=str(self.paths.run),
             shm_dir=str(self.paths.shm),
             state_dir=str(self.paths.state),
@@ -524,7 +523,7 @@ class Supervisor:
             self.policy.spawn_failed(name, self.now(), str(error))
         else:
             self.observed.spawned(name, pid, self.runtime.host_of(name))
-            self.policy.spawned(name, spec.incarnation, self.now())
+            self.policy.spawned(name, incarnation, self.now())
         self.pump()
 
     async def cannot_run(self, planned: PlannedActor) -> str:

@@ -41,6 +41,17 @@ def test_what_is_left_is_there_for_the_same_engine_alone(tmp_path):
     assert (other.legacy.stop, other.legacy.problems, other.legacy.detached) == ("", [], [])
 
 
+def test_incarnations_rise_over_all_engines_of_a_folder_whatever_the_clock_says(tmp_path):
+    """A checkpoint that hosts share goes by them: after a clock was set back no strategy could begin."""
+    file = tmp_path / "succession.json"
+    first = Succession("e-1", 5, file)
+    given = [first.next_incarnation(at) for at in (1000, 1000, 900, 2000)]
+    second = Succession("e-1", 5, file)
+    given += [second.next_incarnation(1500), second.next_incarnation(1500)]
+    given += [Succession("e-2", 5, file).next_incarnation(1600)]
+    assert given == [1000, 1001, 1002, 2000, 2001, 2002, 2003]
+
+
 def test_a_strategy_that_is_attached_again_is_wanted_again(tmp_path):
     first = Succession("e-1", 5, tmp_path / "succession.json")
     first.detached("maker")
