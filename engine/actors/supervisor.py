@@ -337,7 +337,7 @@ class Supervisor:
             if name not in living and planned.kind == "venue":
                 self.boxes.died_unseen(name)
             elif name not in living and planned.kind == "strategy" and self._cancels_on_crash(planned):
-                self._run(self._cancel_orders_of(name))
+                self._run(self._cancel_orders_of(planned))
 
     def _add(self, planned: PlannedActor, *, start: bool = True) -> None:
         self.planned[planned.name] = planned
@@ -388,7 +388,8 @@ class Supervisor:
     async def _detach(self, strategy: str, actor: str) -> None:
         await self.shutdown.end([actor], "detached")
         if self.config.stop.open_orders == "cancel":
-            await asyncio.wait([self._run(self._cancel_orders_of(actor))], timeout=CANCEL_ORDERS_S)
+            cancelling = self._run(self._cancel_orders_of(self.planned[actor]))
+            await asyncio.wait([cancelling], timeout=CANCEL_ORDERS_S)
         self.policy.remove(actor)
         self.observed.remove(actor)
         del self.planned[actor]
@@ -563,14 +564,14 @@ class Supervisor:
         self.policy.exited(ended.name, ended.incarnation, self.now(), polite and stopping, reason)
         self.pump()
         if planned.kind == "strategy" and not (polite and stopping) and self._cancels_on_crash(planned):
-            self._run(self._cancel_orders_of(ended.name))
+            self._run(self._cancel_orders_of(planned))
 
     def _cancels_on_crash(self, planned: PlannedActor) -> bool:
         strategy = self.strategies.get(planned.params["strategy"]["name"])
         return strategy is not None and strategy.on_crash == "cancel"
 
-    async def _cancel_orders_of(self, actor: str) -> None:
-        await cancel_orders_of(self.planned[actor], self.bus, self.clock, self.log)
+    async def _cancel_orders_of(self, strategy: PlannedActor) -> None:
+        await cancel_orders_of(strategy, self.bus, self.clock, self.log)
 
     def _on_tick(self, message: Message, number: int) -> None:
         if isinstance(message, Tick):

@@ -255,6 +255,23 @@ def test_a_detached_strategy_leaves_its_orders_if_the_configuration_says_so(engi
     engine_world(body)
 
 
+def test_the_orders_of_a_strategy_that_crashes_while_it_is_detached_are_cancelled_if_it_says_so(
+    engine_world,
+):
+    async def body(world):
+        engine = await world.engine(stop={"open_orders": "keep"}, strategies=strategies(on_crash="cancel"))
+        engine.runtime.answers = {CancelAll: CancelAllResult(cancelled=["e-1"])}
+        engine.runtime.holds[MAKER] = asyncio.Event()
+        detaching = asyncio.create_task(engine.supervisor.detach("maker", MAKER))
+        await world.until(lambda: MAKER in engine.runtime.of("stop"))
+        engine.runtime.end(MAKER, signal=9)
+        await detaching
+        await world.until(lambda: ("CancelAll", EXCHANGE) in engine.runtime.log)
+        assert (await engine.stop())["problems"] == []
+
+    engine_world(body)
+
+
 def test_an_engine_can_be_stopped_while_a_strategy_is_detached(engine_world):
     async def body(world):
         two = {**strategies(), "other": strategies()["maker"]}
