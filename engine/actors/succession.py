@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from engine.errors import ConfigError
 
 FILE = "succession.json"
+
+log = structlog.get_logger("engine.actors")
 
 
 class Legacy(msgspec.Struct, kw_only=True):
@@ -50,12 +53,18 @@ class Succession:
     def save(self) -> None:
         """Leave it as it is now; to be called after each change."""
         if self._path is not None:
-            draft = self._path.with_name(f".{self._path.name}")
-            with draft.open("wb") as file:
-                file.write(msgspec.json.encode(self.legacy))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            try:
+                self._write(self._path)
+            except OSError as error:  # a full disk keeps no engine from its end, and no actor from its start
+                log.error("what the next supervisor is to know cannot be written", error=str(error))
+
+    def _write(self, path: Path) -> None:
+        draft = path.with_name(f".{path.name}")
+        with draft.open("wb") as file:
+            file.write(msgspec.json.encode(self.legacy))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
 
     def next_incarnation(self, at_least: int) -> int:
         """The number of another life, above all before it, whatever the host's clock says by now."""

@@ -59,6 +59,13 @@ def test_a_strategy_that_is_attached_again_is_wanted_again(tmp_path):
     assert Succession("e-1", 5, tmp_path / "succession.json").legacy.detached == []
 
 
+def test_a_disk_that_takes_nothing_keeps_nobody_from_the_end(tmp_path):
+    first = Succession("e-1", 5, tmp_path / "gone" / "succession.json")
+    first.to_stop("engine stop")
+    assert first.next_incarnation(7) == 7
+    assert first.legacy.stop == "engine stop"
+
+
 def test_a_legacy_that_cannot_be_read_is_refused(tmp_path):
     file = tmp_path / "succession.json"
     file.write_text("{")
