@@ -383,6 +383,8 @@ class OrderBookActor(Actor):
     async def _fetch_snapshot(self, need: SnapshotNeed) -> None:
         assert need.request is not None
         await self._wait_for_turn(need.pair)
+        if not self._is_awaited(need):
+            return
         answer: bytes | VenueError
         try:
             answer = await self.client.fetch(need.request)

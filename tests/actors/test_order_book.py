@@ -429,6 +429,19 @@ def test_snapshots_are_asked_for_ever_more_seldom(book_world):
     book_world(body)
 
 
+def test_of_a_connection_that_flaps_the_last_opening_alone_asks_for_a_snapshot(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        asked = len(desk.client.fetched)
+        for _ in range(5):
+            desk.socket.cut()
+            desk.socket.open()
+        await world.until(lambda: desk.state() == "synced")
+        assert len(desk.client.fetched) == asked + 1
+
+    book_world(body)
+
+
 def test_after_a_calm_time_a_snapshot_is_asked_for_at_once(book_world):
     async def body(world, desk):
         clock = VirtualClock(10**18)
