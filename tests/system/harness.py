@@ -24,13 +24,19 @@ Status = dict[str, Any]
 
 
 class Engine:
-    """``engine run`` as a subprocess on a state folder of its own."""
+    """``engine run`` as a subprocess on a state folder of its own.
 
-    def __init__(self, config: str | Path, state: Path, *arguments: str, for_s: float | None = None) -> None:
+    ``nohup``: with SIGHUP ignored, as under that command; otherwise not, however the tests were started.
+    """
+
+    def __init__(
+        self, config: str | Path, state: Path, *arguments: str, for_s: float | None = None, nohup: bool = False
+    ) -> None:
         self.state = state
         self.paths = EnginePaths.for_state(state)
         self.report_file = state.parent / f"{state.name}-report.json"
-        command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(config), "--state", str(state)]
+        command = ["env", "--ignore-signal=HUP" if nohup else "--default-signal=HUP"]
+        command += [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(config), "--state", str(state)]
         command += ["--report", str(self.report_file), "--no-view", *arguments]
         if for_s is not None:
             command += ["--for", str(for_s)]

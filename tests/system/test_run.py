@@ -100,6 +100,15 @@ def test_however_it_ends_nothing_is_left_and_no_order_stays_open(launch: Launch,
         assert open_at_venue(engine.state, venue) == []
 
 
+def test_under_nohup_a_terminal_that_closes_ends_nothing(launch: Launch) -> None:
+    engine = launch("configs/demo.yml", *FAST, nohup=True)
+    engine.wait_trading()
+    os.kill(engine.process.pid, signal.SIGHUP)
+    fills = engine.status()["fills"]
+    engine.wait("it to trade on", lambda s: s["fills"] > fills)
+    assert engine.interrupt()["ok"]
+
+
 def open_at_venue(state: Path, venue: str) -> list[dict]:
     """The orders that a stopped box still has open, by starting its ledger again."""
     command = [
