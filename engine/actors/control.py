@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -43,6 +43,7 @@ AGAIN_S = 0.1
 RISK = "risk"
 
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
+Reply = TypeVar("Reply", bound=Message)
 
 
 class Control:
@@ -133,31 +134,29 @@ class Control:
 
     async def _orders(self, args: dict[str, Any]) -> Any:
         query = GetOrders(**_span(args), open_only=bool(args.get("open_only", False)))
-        replies, unanswered = await self._ask_exchanges(query, args)
-        found = []
-        for exchange, reply in replies:
-            if isinstance(reply, Orders):
-                found += [{"connector": exchange.connector, **msgspec.to_builtins(order)} for order in reply.orders]
-        found.sort(key=lambda order: order.get("created_ns", 0), reverse=True)
-        return _perhaps_partial(args, found, unanswered)
+        replies, unanswered = await self._ask_exchanges(query, Orders)
+        rows = [
+            {"connector": exchange.connector, **msgspec.to_builtins(order)}
+            for exchange, reply in replies
+            for order in reply.orders
+        ]
+        rows.sort(key=lambda order: order.get("created_ns", 0), reverse=True)
+        return {"rows": rows, "unanswered": unanswered}
 
     async def _fills(self, args: dict[str, Any]) -> Any:
-        replies, unanswered = await self._ask_exchanges(GetFills(**_span(args)), args)
-        found = []
-        for exchange, reply in replies:
-            if isinstance(reply, Fills):
-                found += [{"connector": exchange.connector, **msgspec.to_builtins(fill)} for fill in reply.fills]
-        found.sort(key=lambda fill: fill["fill"]["time_ns"], reverse=True)
-        return _perhaps_partial(args, found, unanswered)
+        replies, unanswered = await self._ask_exchanges(GetFills(**_span(args)), Fills)
+        rows = [
+            {"connector": exchange.connector, **msgspec.to_builtins(fill)}
+            for exchange, reply in replies
+            for fill in reply.fills
+        ]
+        rows.sort(key=lambda fill: fill["fill"]["time_ns"], reverse=True)
+        return {"rows": rows, "unanswered": unanswered}
 
     async def _balances(self, args: dict[str, Any]) -> Any:
-        replies, unanswered = await self._ask_exchanges(GetAccount(), args)
-        found = {
-            f"{reply.connector}/{reply.account}": msgspec.to_builtins(reply.balances)
-            for _, reply in replies
-            if isinstance(reply, AccountSnapshot)
-        }
-        return _perhaps_partial(args, found, unanswered)
+        replies, unanswered = await self._ask_exchanges(GetAccount(), AccountSnapshot)
+        rows = {f"{reply.connector}/{reply.account}": msgspec.to_builtins(reply.balances) for _, reply in replies}
+        return {"rows": rows, "unanswered": unanswered}
 
     async def _halt(self, args: dict[str, Any]) -> Any:
         return await self._set_trading("halted", str(args.get("reason") or "halted by hand"))
@@ -176,18 +175,10 @@ class Control:
     async def _cancel_all(self, args: dict[str, Any]) -> Any:
         within_s = float(args.get("within_s") or 0.0)
         command, timeout = CancelAll(within_ns=round(within_s * 1e9)), within_s + CANCEL_SLACK_S
-        exchanges = self._exchanges()
-        asked = (self._answer_of(name, command, timeout if within_s else CANCEL_TIMEOUT_S) for name in exchanges)
-        replies = dict(zip(exchanges, await asyncio.gather(*asked, return_exceptions=True), strict=True))
-        unanswered = {}
-        results = []
-        for name, reply in replies.items():
-            if isinstance(reply, CancelAllResult):
-                results.append(reply)
-            elif isinstance(reply, EngineError):
-                unanswered[name] = str(reply)
-            elif isinstance(reply, BaseException):
-                raise reply
+        replies, unanswered = await self._ask_exchanges(
+            command, CancelAllResult, timeout if within_s else CANCEL_TIMEOUT_S
+        )
+        results = [result for _, result in replies]
         if unanswered and not results:
             raise EngineError("; ".join(unanswered.values()))
         await self._hear_accounts()
@@ -199,19 +190,21 @@ class Control:
         }
 
     async def _ask_exchanges(
-        self, query: Message, args: dict[str, Any]
-    ) -> tuple[list[tuple[PlannedActor, Message]], dict[str, str]]:
-        """What the accounts answer, and why others do not: that is raised unless ``partial`` is asked for."""
+        self, query: Message, answer: type[Reply], timeout: float = ASK_TIMEOUT_S
+    ) -> tuple[list[tuple[PlannedActor, Reply]], dict[str, str]]:
+        """What the accounts answer, and why others do not: one that is silent hides no other."""
         names = self._exchanges()
-        asked = (self._answer_of(name, query, ASK_TIMEOUT_S) for name in names)
+        asked = (self._answer_of(name, query, timeout) for name in names)
         replies, unanswered = [], {}
         for name, reply in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-            if isinstance(reply, EngineError) and args.get("partial"):
+            if isinstance(reply, answer):
+                replies.append((self._supervisor.planned[name], reply))
+            elif isinstance(reply, EngineError):
                 unanswered[name] = str(reply)
             elif isinstance(reply, BaseException):
                 raise reply
             else:
-                replies.append((self._supervisor.planned[name], reply))
+                unanswered[name] = f"{name} answered with {type(reply).__name__}"
         return replies, unanswered
 
     async def _hear_accounts(self) -> None:
@@ -249,11 +242,6 @@ class Control:
             if left_s < AGAIN_S:
                 raise EngineError(error)
             await asyncio.sleep(AGAIN_S)
-
-
-def _perhaps_partial(args: dict[str, Any], found: Any, unanswered: dict[str, str]) -> Any:
-    """The answer as ever, or with the accounts that did not give theirs beside it for who asked for part of it."""
-    return {"rows": found, "unanswered": unanswered} if args.get("partial") else found
 
 
 def _span(args: dict[str, Any]) -> dict[str, int]:

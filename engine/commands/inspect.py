@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import journals
@@ -79,40 +80,28 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _orders(args: argparse.Namespace) -> int:
-
-    def in_journals(accounts: Accounts) -> list[Any]:
-        return journals.orders(args.state, args.since, args.open, args.limit + 1, accounts)
-
+    in_journals = partial(journals.orders, args.state, args.since, args.open, args.limit + 1)
     rows = _newest(args, "orders", {"since_ns": args.since, "open_only": args.open}, _order_key, in_journals)
     return _show(args, _cut(args, rows), orders_table)
 
 
 def _fills(args: argparse.Namespace) -> int:
-
-    def in_journals(accounts: Accounts) -> list[Any]:
-        return journals.fills(args.state, args.since, args.limit + 1, accounts)
-
+    in_journals = partial(journals.fills, args.state, args.since, args.limit + 1)
     rows = _newest(args, "fills", {"since_ns": args.since}, _fill_key, in_journals)
     return _show(args, _cut(args, rows), fills_table)
 
 
 def _balances(args: argparse.Namespace) -> int:
-    from engine.commands.client import NotRunning, ask
+    from engine.commands.client import ask
 
     if args.since is not None:
         with _recorder(args) as recorder:
             return _show(args, recorder.balances(args.since), balance_history_table)
-    try:
-        found, unanswered = ask(args.state, "balances"), {}
-    except NotRunning:
-        raise
-    except CommandError:
-        answer = ask(args.state, "balances", partial=True)
-        found, unanswered = answer["rows"], answer["unanswered"]
-    _show(args, found, balances_table)
-    for why in unanswered.values():
+    answer = ask(args.state, "balances")
+    _show(args, answer["rows"], balances_table)
+    for why in answer["unanswered"].values():
         print(f"engine: {why}; its balances are not known", file=sys.stderr)
-    return 1 if unanswered else 0
+    return 1 if answer["unanswered"] else 0
 
 
 def _positions(args: argparse.Namespace) -> int:
@@ -136,28 +125,6 @@ def _view(args: argparse.Namespace) -> int:
     return watch(args.state, beside_run=args.beside_run)
 
 
-def _asked(
-    args: argparse.Namespace, verb: str, arguments: dict[str, Any], partial: bool
-) -> tuple[list[Any], dict[str, str]] | None:
-    """The running engine's answer, and which of its accounts have none and why; None where no engine runs and its
-    journals are there to be read. ``partial``: that some have none is known already.
-    """
-    from engine.commands.client import NotRunning, ask
-
-    try:
-        if not partial:
-            return ask(args.state, verb, **arguments), {}
-    except NotRunning:
-        if not journals.exist(args.state):
-            raise
-        return None
-    except CommandError:
-        if not journals.exist(args.state):
-            raise
-    answer = ask(args.state, verb, partial=True, **arguments)
-    return answer["rows"], answer["unanswered"]
-
-
 def _newest(
     args: argparse.Namespace,
     verb: str,
@@ -170,19 +137,25 @@ def _newest(
     The running engine is asked for them in pages, so that no actor is kept busy; what is new meanwhile moves the rest
     on. Of accounts that do not answer, and where no engine runs, they are what the journals hold.
     """
+    from engine.commands.client import NotRunning, ask
+
     wanted = args.limit + 1
     page = min(wanted, _PAGE)
     found: dict[object, Any] = {}
     silent: dict[str, str] = {}
     for offset in range(0, wanted, page):
-        answer = _asked(args, verb, {**arguments, "limit": page, "offset": offset}, partial=bool(silent))
-        if answer is None:
+        try:
+            answer = ask(args.state, verb, **arguments, limit=page, offset=offset)
+        except NotRunning:
+            if not journals.exist(args.state):
+                raise
             return in_journals(None)
-        rows, unanswered = answer
-        silent |= unanswered
-        found |= {key(row): row for row in rows}
-        if len(rows) < page:
+        silent |= answer["unanswered"]
+        found |= {key(row): row for row in answer["rows"]}
+        if len(answer["rows"]) < page:
             break
+    if silent and not journals.exist(args.state):
+        raise CommandError("; ".join(silent.values()))
     if silent:
         found |= {key(row): row for row in in_journals({name.partition(".")[2] for name in silent})}
         for why in silent.values():
