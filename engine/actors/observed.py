@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from engine.actors.plan import PlannedActor
 from engine.messages import ActorStats, StreamPosition, TickDone
+from engine.orders.fees import convert
 from engine.report import ActorRecord
 
 
@@ -72,28 +73,32 @@ class Observations:
 def profits(records: Iterable[ActorRecord]) -> dict[str, dict[str, str]]:
     """What each strategy gained in this run, by quote asset: cash, plus what it holds at the books' mids, less fees.
 
-    A pair whose book has no mid is left out of the sum, and so is a fee in an asset that is neither of the pair's.
+    A pair whose book has no mid is left out of the sum, and so is a fee in an asset that none of the connector's pairs
+    leads from to the quote asset.
     """
     records = list(records)
     mids = _mids(records)
     gains: dict[str, dict[str, Decimal]] = {}
     for record in records:
         for row in record.gauge("takings", []):
-            mid = mids.get((record.connector, row["pair"]))
+            here = mids.get(record.connector, {})
+            mid = here.get(row["pair"])
             if mid is None:
                 continue
-            base, quote = row["pair"].split("-")
+            quote = row["pair"].partition("-")[2]
             gain = Decimal(row["quote"]) + Decimal(row["base"]) * mid
-            gain -= Decimal(row["fees"].get(quote, "0")) + Decimal(row["fees"].get(base, "0")) * mid
+            for asset, fee in row["fees"].items():
+                gain -= convert(Decimal(fee), asset, quote, here) or Decimal(0)
             sums = gains.setdefault(row["strategy"], {})
             sums[quote] = sums.get(quote, Decimal(0)) + gain
     return {strategy: {quote: f"{gain:.4f}" for quote, gain in sums.items()} for strategy, sums in gains.items()}
 
 
-def _mids(records: Iterable[ActorRecord]) -> dict[tuple[str, str], Decimal]:
-    mids: dict[tuple[str, str], Decimal] = {}
+def _mids(records: Iterable[ActorRecord]) -> dict[str, dict[str, Decimal]]:
+    """By connector and pair."""
+    mids: dict[str, dict[str, Decimal]] = {}
     for record in records:
         for key, best in record.current.gauges.items():
             if key.startswith("best/") and best is not None:
-                mids[record.connector, key.partition("/")[2]] = (Decimal(best[0]) + Decimal(best[2])) / 2
+                mids.setdefault(record.connector, {})[key.partition("/")[2]] = (Decimal(best[0]) + Decimal(best[2])) / 2
     return mids

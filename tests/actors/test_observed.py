@@ -93,6 +93,13 @@ def test_a_gain_is_cash_and_holdings_at_the_mid_less_fees(observed):
     assert profits(observed) == {"maker": {"USDT": "8.0000"}}
 
 
+def test_a_fee_in_an_asset_of_its_own_counts_where_the_connector_follows_a_book_of_it(observed):
+    bests = {"best/BTC-USDT": ["100", "1", "100", "1"], "best/BNB-USDT": ["5", "1", "5", "1"]}
+    observed.stats(stats("order_book.box.0", gauges=bests))
+    observed.stats(stats("exchange.box.main", gauges={"takings": [takings(quote="10", fees={"BNB": "0.5"})]}))
+    assert profits(observed) == {"maker": {"USDT": "7.5000"}}
+
+
 def test_gains_of_several_pairs_are_summed_by_quote(observed):
     bests = {"best/BTC-USDT": ["99", "1", "101", "1"], "best/ETH-USDT": ["10", "1", "10", "1"]}
     bests["best/ETH-BTC"] = ["0.1", "1", "0.1", "1"]
