@@ -21,6 +21,7 @@ from engine.actors.base import Actor, ActorContext
 from engine.book import BookWriter, OrderBook, SyncState
 from engine.book.paths import book_path
 from engine.bus import Down, Overload, Subscription, SubscriptionState, Up
+from engine.clock import RecentLateness
 from engine.messages import BookLevels, BooksBeat, BookUpdated, Message, NetworkStatus, StopActor, Trade
 
 WINDOW_NS: Final = 30_000_000_000
@@ -37,32 +38,6 @@ class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
     stale_after_ns: int
 
 
-class Transit:
-    """How late what another host sent came, by the fastest of the last 30 to 60 s. Times in ns, each of its own host's
-    monotonic clock.
-    """
-
-    def __init__(self) -> None:
-        self._began_ns: int | None = None
-        self._now_least: int | None = None
-        self._last_least: int | None = None
-
-    def lateness(self, sent_ns: int, arrived_ns: int) -> int:
-        """By how much this one took longer than the fastest."""
-        taken = arrived_ns - sent_ns
-        if self._began_ns is None or arrived_ns - self._began_ns > WINDOW_NS:
-            self._began_ns = arrived_ns
-            self._last_least, self._now_least = self._now_least, None
-        self._now_least = taken if self._now_least is None else min(taken, self._now_least)
-        return taken - self.offset
-
-    @property
-    def offset(self) -> int:
-        """This host's clock less the other's, and the fastest way here; 0 before anything came."""
-        known = [least for least in (self._now_least, self._last_least) if least is not None]
-        return min(known, default=0)
-
-
 class MirrorActor(Actor):
     """Keeps the books of one connector on this host. Streams: ``book`` and ``trade``, as the order-book actor's."""
 
@@ -77,7 +52,7 @@ class MirrorActor(Actor):
         self.writers: dict[str, BookWriter] = {}
         self._current: dict[str, BookWriter] = {}
         """Of the books whose levels have come since the origin was last reached."""
-        self._transit = Transit()
+        self._lateness = RecentLateness(WINDOW_NS)
         self._followed: Subscription | None = None
 
     async def start(self) -> dict[str, Any]:
@@ -113,7 +88,7 @@ class MirrorActor(Actor):
             self.metrics.network = NetworkStatus.CONNECTED
             self._current.clear()
             if state.incarnation_changed:
-                self._transit = Transit()
+                self._lateness = RecentLateness(WINDOW_NS)
         elif isinstance(state, Down):
             self.metrics.network = NetworkStatus.DOWN
             self.log.warning("the books' origin is out of reach", origin=self.settings.order_book, reason=state.reason)
@@ -121,7 +96,7 @@ class MirrorActor(Actor):
     def _on_levels(self, message: Message, number: int) -> None:
         now_ns = self.clock.monotonic_ns()
         if isinstance(message, BooksBeat):
-            lateness = self._transit.lateness(message.mono_ns, now_ns)
+            lateness = self._lateness.of(message.mono_ns, now_ns)
             self.metrics.histogram("beat_lateness_ns").record(lateness)
             if lateness < self.settings.stale_after_ns // 2:
                 for writer in self._current.values():
@@ -132,8 +107,8 @@ class MirrorActor(Actor):
             self._publish(message, now_ns)
 
     def _publish(self, levels: BookLevels, now_ns: int) -> None:
-        self._transit.lateness(levels.mono_ns, now_ns)
-        received_ns = min(now_ns, levels.received_mono_ns + self._transit.offset)
+        self._lateness.of(levels.mono_ns, now_ns)
+        received_ns = min(now_ns, levels.received_mono_ns + self._lateness.offset_ns)
         state = SyncState[levels.state.upper()]
         writer = self._current[levels.pair] = self._writer(levels)
         if state is SyncState.SYNCED:
@@ -173,6 +148,6 @@ class MirrorActor(Actor):
 
     def _on_trade(self, message: Message, number: int) -> None:
         if isinstance(message, Trade) and self.trades.readers:
-            received_ns = min(self.clock.monotonic_ns(), message.received_mono_ns + self._transit.offset)
+            received_ns = min(self.clock.monotonic_ns(), message.received_mono_ns + self._lateness.offset_ns)
             trade = msgspec.structs.replace(message, received_mono_ns=received_ns)
             self.trades.publish(trade, key=trade.pair)

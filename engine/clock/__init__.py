@@ -1,7 +1,7 @@
 """Time: what the engine reads it from, and when the clock actor ticks."""
 
 from engine.clock.clocks import Clock, VirtualClock, WallClock
-from engine.clock.lateness import Lateness
+from engine.clock.lateness import Lateness, RecentLateness
 from engine.clock.offset import ClockOffset, TimeExchange
 from engine.clock.ticks import NextTick, TickSchedule
 
@@ -10,6 +10,7 @@ __all__ = [
     "ClockOffset",
     "Lateness",
     "NextTick",
+    "RecentLateness",
     "TickSchedule",
     "TimeExchange",
     "VirtualClock",
