@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import closing
 from typing import TypeVar
 
 from engine.actors.desk import Desk
@@ -131,5 +130,5 @@ class Departure:
 
 def _read(past: JournalPast, question: Callable[[JournalPast, str], T], run_id: str) -> T:
     """For a thread: a long run has many orders."""
-    with closing(past):
+    with past:
         return question(past, run_id)

@@ -24,7 +24,6 @@ from engine.messages import (
 from engine.orders.database import BUSY_S, DAMAGED, explained, open_database
 from engine.orders.journal_schema import ARCHIVE, SCHEMA
 from engine.orders.records import RecoveredState, StoredOrder, WriteFill, WriteRefusal
-from engine.orders.rules import EXACT
 
 _ORDER = (
     "client_order_id, strategy, pair, side, order_type, size, price, state, filled, cost, exchange_order_id, "
@@ -110,6 +109,11 @@ class JournalReader:
             self._both = None
         self._connection.close()
 
+    @property
+    def _schemas(self) -> tuple[str, ...]:
+        """Where rows are; asked one by one, each is answered from its index."""
+        return ("main",) if self._both is None else ("main", "archive")
+
     def archive_changed(self) -> None:
         """Look at the archive anew: something was moved there."""
         archive = archive_of(self.path)
@@ -141,8 +145,7 @@ class JournalReader:
 
     def first(self) -> int:
         """The oldest event's number; when there is none, the number that comes next."""
-        schemas = ["main"] if self._both is None else ["main", "archive"]
-        found = [self._one(f"SELECT min(number) FROM {at}.events")[0] for at in schemas]
+        found = [self._one(f"SELECT min(number) FROM {at}.events")[0] for at in self._schemas]
         return min((int(number) for number in found if number is not None), default=1)
 
     def last(self) -> int:
@@ -189,14 +192,6 @@ class JournalReader:
         moved = f"{part.format(f'archive.{name} AS f').replace('ORDER BY', once)} LIMIT ?2 + ?3"
         query = f"SELECT * FROM (SELECT * FROM ({here}) UNION ALL SELECT * FROM ({moved}))"
         return self._all(f"{query} ORDER BY at DESC, row DESC LIMIT ?2 OFFSET ?3", since_ns, limit, offset)
-
-    def positions(self) -> dict[str, Decimal]:
-        """Base gained by pair, over all fills that the journal has."""
-        totals: dict[str, Decimal] = {}
-        for pair, side, size in self._all("SELECT pair, side, size FROM fills"):
-            amount = Decimal(size) if side == Side.BUY else Decimal(size).copy_negate()
-            totals[pair] = EXACT.add(totals.get(pair, Decimal(0)), amount)
-        return totals
 
     def run_open(self, run_id: str) -> set[str]:
         """The client order ids of a run's orders that have not ended."""
@@ -265,8 +260,7 @@ class JournalReader:
         pairs = sorted({row[2] for row in opened})
         last_trade_ns = {}
         for pair in pairs:
-            schemas = ["main"] if self._both is None else ["main", "archive"]
-            found = [self._one(f"SELECT max(time_ns) FROM {at}.fills WHERE pair = ?", pair)[0] for at in schemas]
+            found = [self._one(f"SELECT max(time_ns) FROM {at}.fills WHERE pair = ?", pair)[0] for at in self._schemas]
             if newest := [at_ns for at_ns in found if at_ns is not None]:
                 last_trade_ns[pair] = int(max(newest))
         return RecoveredState(

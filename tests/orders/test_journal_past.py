@@ -66,7 +66,7 @@ def test_it_is_what_the_journal_itself_says_wherever_the_rows_are(traded: Desk, 
     assert dict(found.counts) == counts
     assert {name: counts[name] for name in ("placed", "filled", "open")} == {"placed": 6, "filled": 5, "open": 1}
     assert found.takings.table() == found.day.table() == Takings(fills).table()
-    assert found.positions == journal.positions() == {traded.pair: Decimal(5)}
+    assert found.positions == {traded.pair: Decimal(5)}
     assert set(counts) == set(NAMES)
 
 
@@ -74,7 +74,7 @@ def test_what_is_written_after_it_was_made_is_not_in_it(traded: Desk) -> None:
     past = traded.journal.past()
     traded.tell("e-open", S.FILLED, "1", traded.fill("late"))
     traded.journal.flush()
-    assert traded.journal.positions() == {traded.pair: Decimal(6)}
+    assert len(traded.journal.fills()) == 6
     found = read_past(past, "run", 0)
     assert (found.takings.fills, found.positions, found.counts["open"]) == (5, {traded.pair: Decimal(5)}, 1)
 

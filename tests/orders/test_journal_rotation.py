@@ -60,7 +60,6 @@ def told(desk: Desk) -> dict[str, Any]:
         "last": journal.last(),
         "orders": journal.orders(),
         "fills": journal.fills(),
-        "positions": journal.positions(),
         "run": (journal.run_orders("run"), journal.run_fills("run"), journal.counts("run")),
         "fates": [journal.fate(id_) for id_ in ids],
         "stored": [journal.order(id_) for id_ in ids],
