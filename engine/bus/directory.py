@@ -85,9 +85,9 @@ class FileDirectory(RunDirectory):
         self._watches = 0
         self._watching: asyncio.Task[None] | None = None
 
-    def endpoint(self, name: str) -> Endpoint:  # type: ignore[override]  # of more kinds than on one host
-        """Raises ConfigError like :meth:`RunDirectory.endpoint`."""
-        here = super().endpoint(name)
+    def endpoint(self, name: str) -> Endpoint:
+        """Raises ConfigError like :meth:`RunDirectory.own_socket`."""
+        here = self.own_socket(name)
         self._refresh()
         found = self._table.get(name)
         if found is None:
@@ -95,10 +95,6 @@ class FileDirectory(RunDirectory):
         if found.node == self.node:
             return UnixEndpoint(found.unix)
         return TcpEndpoint(found.host, found.port, self._tls, PEER_NAME)
-
-    def own_socket(self, name: str) -> UnixEndpoint:
-        """Where an actor of that name listens when it runs here."""
-        return super().endpoint(name)
 
     def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Also looks at the file from now on, on the running event loop."""

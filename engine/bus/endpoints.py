@@ -93,8 +93,15 @@ class RunDirectory:
         self.run_dir = Path(run_dir)
         self._watchers = Watchers()
 
-    def endpoint(self, name: str) -> UnixEndpoint:
-        """Raises ConfigError when the name cannot be a file's name or the path is too long for a socket."""
+    def endpoint(self, name: str) -> Endpoint:
+        """Raises ConfigError like :meth:`own_socket`."""
+        return self.own_socket(name)
+
+    def own_socket(self, name: str) -> UnixEndpoint:
+        """Where an actor of that name listens when it runs here.
+
+        Raises ConfigError when the name cannot be a file's name or the path is too long for a socket.
+        """
         path = self._path(name, ".sock")
         size = len(os.fsencode(path))
         if size > UNIX_PATH_LIMIT:
@@ -103,10 +110,6 @@ class RunDirectory:
                 f": use a shorter run folder or a shorter name than {name!r}"
             )
         return UnixEndpoint(path)
-
-    def own_socket(self, name: str) -> Endpoint:
-        """Where an actor of that name listens when it runs here."""
-        return self.endpoint(name)
 
     def lock_path(self, name: str) -> str:
         """The file whose lock the actor holds for life. Raises ConfigError like :meth:`endpoint`."""

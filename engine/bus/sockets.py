@@ -30,7 +30,7 @@ class HostDirectory(Directory, Protocol):
 
     def lock_path(self, name: str) -> str: ...
 
-    def own_socket(self, name: str) -> Endpoint: ...
+    def own_socket(self, name: str) -> UnixEndpoint: ...
 
 
 class SocketBus(Bus):
@@ -86,8 +86,7 @@ class SocketBus(Bus):
         lock.take()
         self._lock = lock
         try:
-            if isinstance(endpoint, UnixEndpoint):
-                await self._listen_unix(endpoint.path)
+            await self._listen_unix(endpoint.path)
             if self._tcp is not None:
                 await self._listen_tcp(self._tcp)
         except BaseException:

@@ -217,7 +217,7 @@ class Subscription:
             return
         try:
             self._on_state(state)
-        except Exception:
+        except Exception:  # logged and counted, as for an event
             self._stats.handler_errors += 1
             log.exception("state_handler_failed", bus=self._context.name, stream=self.stream)
 

@@ -219,7 +219,8 @@ def _perpetual_event(kind: str, event: dict[str, Any], pair_of: PairOf) -> Event
     if kind == "aggTrade":
         return _binance_exchanged(event, "a", millis, pair_of)
     if kind == "trade":
-        return [trade for trade in _binance_exchanged(event, "t", millis, pair_of) if Decimal(trade.size)]  # type: ignore[union-attr]
+        trades = _binance_exchanged(event, "t", millis, pair_of)
+        return [trade for trade in trades if isinstance(trade, PublicTrade) and Decimal(trade.size)]
     return _shutdown(kind)
 
 

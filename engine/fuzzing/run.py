@@ -136,7 +136,7 @@ class _Bench:
             wrong = self._to_books(frame, found)
             if self._twins is not None:
                 wrong = wrong or self._twins.compare(frame)
-        except Exception:
+        except Exception:  # what the fuzzer looks for
             report.crashes += 1
             self._tell(report, "crash", content, traceback.format_exc(limit=-3))
             return

@@ -16,7 +16,7 @@ from engine.runtime.base import ActorSpec
 from engine.strategies.base import Strategy
 
 IMPORT_TIMEOUT_S: Final = 30.0
-HANDLERS: Final = ("on_load", "on_start", "on_stop", "on_tick", "on_book", "on_trade", "on_order")
+HANDLERS: Final = tuple(name for name in vars(Strategy) if name.startswith("on_"))
 
 
 def load_strategy(path: str) -> type[Strategy]:
