@@ -18,7 +18,6 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from engine.config import ConnectorConfig, EngineConfig, SimulatedPair, VenueConfig
 
-_BOX_NAMES: Final = {"price_increment": "tick", "size_increment": "step"}
 _BOX_SPEAKS: Final = "binance"
 
 
@@ -33,7 +32,7 @@ def box_market(entry: SimulatedPair) -> dict[str, Any]:
     known = next((pair for pair in DEFAULT_PAIRS if pair.pair == entry.pair), None)
     described: dict[str, Any] = msgspec.to_builtins(known) if known is not None else {"pair": entry.pair}
     given = entry.model_dump(exclude_none=True, exclude={"pair"})
-    described |= {_BOX_NAMES.get(key, key): f"{value:f}" for key, value in given.items()}
+    described |= {key: f"{value:f}" for key, value in given.items()}
     if "price" not in described:
         raise ConfigError(f"a box has no {entry.pair} of its own; give its price")
     return described
@@ -49,13 +48,7 @@ def check_box_markets(box: VenueConfig, path: KeyPath) -> None:
         try:
             Pair.of(msgspec.convert(box_market(entry), PairConfig))
         except ConfigError as error:
-            raise Fault((*path, "pairs", str(index)), _in_its_words(str(error))) from None
-
-
-def _in_its_words(said: str) -> str:
-    for ours, of_the_box in _BOX_NAMES.items():
-        said = said.replace(f" {of_the_box} ", f" {ours} ")
-    return said
+            raise Fault((*path, "pairs", str(index)), str(error)) from None
 
 
 def check_venue_can(connector: ConnectorConfig, path: KeyPath) -> None:

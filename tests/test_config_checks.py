@@ -137,7 +137,7 @@ def test_the_increments_of_a_market_reach_its_box(tmp_path: Any) -> None:
     data["venue"]["pairs"][0]["size_increment"] = "0.001"
     box = next(actor for actor in plan(parse_config(data), 0, tmp_path) if actor.kind == "venue").params["box"]
     market = msgspec.convert(box, BoxConfig).pairs[0]
-    assert (market.tick, market.step) == ("0.5", "0.001")
+    assert (market.price_increment, market.size_increment) == ("0.5", "0.001")
 
 
 def test_a_box_speaks_what_it_can() -> None:

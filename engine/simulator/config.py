@@ -16,8 +16,8 @@ class PairConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     pair: str
     price: str
-    tick: str = "0.01"
-    step: str = "0.00001"
+    price_increment: str = "0.01"
+    size_increment: str = "0.00001"
     min_notional: str = "5"
     max_size: str = "9000"
     typical_size: str = ""
@@ -30,12 +30,21 @@ class PairConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 DEFAULT_PAIRS: tuple[PairConfig, ...] = (
     PairConfig(pair="BTC-USDT", price="60000"),
-    PairConfig(pair="ETH-USDT", price="3000", step="0.0001"),
-    PairConfig(pair="ETH-BTC", price="0.05", tick="0.00001", step="0.0001", min_notional="0.0001", levels=220),
-    PairConfig(pair="BNB-USDT", price="600", step="0.001"),
-    PairConfig(pair="SOL-USDT", price="150", step="0.001", max_size="90000"),
-    PairConfig(pair="XRP-USDT", price="0.6", tick="0.0001", step="0.1", max_size="900000"),
-    PairConfig(pair="LTC-BTC", price="0.0013", tick="0.000001", step="0.001", min_notional="0.0001"),
+    PairConfig(pair="ETH-USDT", price="3000", size_increment="0.0001"),
+    PairConfig(
+        pair="ETH-BTC",
+        price="0.05",
+        price_increment="0.00001",
+        size_increment="0.0001",
+        min_notional="0.0001",
+        levels=220,
+    ),
+    PairConfig(pair="BNB-USDT", price="600", size_increment="0.001"),
+    PairConfig(pair="SOL-USDT", price="150", size_increment="0.001", max_size="90000"),
+    PairConfig(pair="XRP-USDT", price="0.6", price_increment="0.0001", size_increment="0.1", max_size="900000"),
+    PairConfig(
+        pair="LTC-BTC", price="0.0013", price_increment="0.000001", size_increment="0.001", min_notional="0.0001"
+    ),
 )
 
 DEFAULT_BALANCES: Mapping[str, str] = {
@@ -130,14 +139,15 @@ class Pair:
         if not (base and dash and quote):
             raise ConfigError(f"pair {config.pair!r} is not of the form BASE-QUOTE")
         price = _positive(config.pair, "price", config.price)
-        tick = _positive(config.pair, "tick", config.tick)
-        step = _positive(config.pair, "step", config.step)
+        tick = _positive(config.pair, "price_increment", config.price_increment)
+        step = _positive(config.pair, "size_increment", config.size_increment)
         minimum = _positive(config.pair, "min_notional", config.min_notional)
         typical = minimum * 400 * ONE // price
         if config.typical_size:
             typical = _positive(config.pair, "typical_size", config.typical_size)
         if price % tick:
-            raise ConfigError(f"pair {config.pair}: price {config.price} is no multiple of its tick {config.tick}")
+            within = f"price_increment {config.price_increment}"
+            raise ConfigError(f"pair {config.pair}: price {config.price} is no multiple of its {within}")
         maximum = _positive(config.pair, "max_size", config.max_size)
         volatility = float(config.volatility)
         return cls(

@@ -292,7 +292,16 @@ def pairs_of(capture: Capture) -> list[PairConfig]:
         price, tick, step = precision.get(symbol, ("1", "0.00000001", "0.00000001"))
         if named.base_asset and named.quote_asset:
             pair = f"{named.base_asset}-{named.quote_asset}"
-            pairs.append(PairConfig(pair=pair, price=price, tick=tick, step=step, min_notional="0.00000001", levels=0))
+            pairs.append(
+                PairConfig(
+                    pair=pair,
+                    price=price,
+                    price_increment=tick,
+                    size_increment=step,
+                    min_notional="0.00000001",
+                    levels=0,
+                )
+            )
     return pairs
 
 

@@ -68,7 +68,7 @@ HASTE = {"answer_within": 10**9, "cancel_within": 3 * 10**8, "fills_within": 10*
 """Less patience than accounts have, in nanoseconds: what they wait for is the same."""
 PAIRS = (
     PairConfig(pair=PAIR, price="10500", levels=0),
-    PairConfig(pair="ETH-USDT", price="3000", step="0.0001", levels=0),
+    PairConfig(pair="ETH-USDT", price="3000", size_increment="0.0001", levels=0),
 )
 
 

@@ -18,7 +18,7 @@ import pytest
 from engine.simulator import BoxConfig, BoxInfo, PairConfig, VenueBox
 
 BTC = PairConfig(pair="BTC-USDT", price="60000")
-ETH = PairConfig(pair="ETH-USDT", price="3000", step="0.0001")
+ETH = PairConfig(pair="ETH-USDT", price="3000", size_increment="0.0001")
 
 
 class Client:
