@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from engine.book.order_book cimport Ladder, Level
+from engine.book.ladder cimport Ladder, Level
 
 cdef extern from *:
     """

@@ -1,18 +1,8 @@
 from libc.stdint cimport int64_t
 
 from engine.book.decimals cimport Wide
+from engine.book.ladder cimport Ladder, Level
 from engine.book.queries cimport Cells
-
-cdef struct Level:
-    int64_t key  # price × direction, so that both sides ascend towards their best level
-    int64_t size  # of a wide book: what is below 10**18 of it
-
-cdef struct Ladder:
-    Level* levels
-    Py_ssize_t count
-    Py_ssize_t capacity
-    int64_t direction  # 1 for bids, -1 for asks
-    int64_t* high  # of a wide book: size // 10**18 of each level; otherwise NULL
 
 cdef class OrderBook:
     cdef readonly str pair
@@ -58,5 +48,3 @@ cdef class OrderBook:
     cdef int _load_cells(self, Ladder* ladder, bytes cells) except -1
     cdef list _strings(self, Ladder* ladder, Py_ssize_t limit)
     cdef object _array(self, Ladder* ladder, Py_ssize_t limit)
-
-cdef bint crossed(const Ladder* bids, const Ladder* asks) noexcept nogil

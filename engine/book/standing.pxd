@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
-from engine.book.order_book cimport Level, OrderBook
+from engine.book.ladder cimport Level
+from engine.book.order_book cimport OrderBook
 
 cdef class SyncCounters:
     cdef public long long updates

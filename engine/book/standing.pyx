@@ -4,7 +4,7 @@
 case that nearly every message is: a diff that continues the ids of a book in sync, by the rule of ranges.
 """
 
-from engine.book.order_book cimport crossed
+from engine.book.ladder cimport crossed
 
 from engine.book.states import SyncState
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from engine.book.order_book cimport Level
+from engine.book.ladder cimport Level
 from engine.book.standing cimport Standing
 
 cdef enum:

@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from engine.book.decimals cimport PARSED, parse
-from engine.book.order_book cimport Level
+from engine.book.ladder cimport Level
 from engine.connectors.hot_path cimport SHORTEST_LEVEL, Diff, DiffScanner, symbol_of
 
 cdef extern from *:
