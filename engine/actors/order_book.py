@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.actors.base import Actor, ActorContext
+from engine.actors.book_snapshots import BookSnapshots
 from engine.actors.settings import connector_of
 from engine.book import BookSync, BookWriter, OrderBook, SyncReason, SyncState
 from engine.book.decimals import exponent_of
@@ -18,7 +19,7 @@ from engine.bus import Caller, Overload
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan, PublicTrade
 from engine.connectors.errors import TransportError
-from engine.connectors.feed import FeedProblem, FeedResult, MarketDataFeed, SnapshotNeed
+from engine.connectors.feed import FeedProblem, FeedResult, MarketDataFeed
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
 from engine.connectors.websocket import WebSocketOptions
 from engine.errors import VenueError
@@ -41,14 +42,6 @@ from engine.metrics import Histogram
 HEARTBEAT_S = 0.1
 ALL_LEVELS_EVERY = 10
 """Every so many heartbeats mirrors are sent all books: a quiet one, too, and to one that has just come."""
-SNAPSHOT_CALM_NS = 10_000_000_000
-"""A pair that asked for no snapshot for so long gets one at once; otherwise it waits, longer each time."""
-PUSHED_WITHIN_S = 10.0
-"""A snapshot in the stream that has not come by then is asked for again."""
-AUDIT_LEAD_S = 2.0
-"""For so long before it is asked for may the book that a venue gives without a number or time be what it was."""
-AUDIT_SETTLE_S = 1.0
-"""So long after the answer to an audit the stream has passed the moment that the answer is about."""
 LONGEST_PONG = 200
 
 _COUNTED = (
@@ -87,12 +80,17 @@ class OrderBookActor(Actor):
         self._latency: dict[str, Histogram] = {}
         self.sockets: list[ReconnectingWebSocket] = []
         self._streams: dict[str, _Stream] = {}
-        self._needs: dict[str, SnapshotNeed] = {}
-        self._backoff = {pair: Backoff() for pair in self.pairs}
-        self._snapshot_asked: dict[str, int] = {}
         self._received: dict[str, int] = {}
         self._changed: dict[str, None] = {}
         self._unsynced_since: dict[str, int] = {}
+        self.snapshots = BookSnapshots(
+            context,
+            self.feed,
+            self.pairs,
+            fetch=lambda request: self.client.fetch(request),
+            resubscribe=lambda pair, texts: self._streams[pair].obey(FeedResult(send=texts)),
+            handle=self.handle,
+        )
         self.closing = False
 
     async def start(self) -> dict[str, Any]:
@@ -148,7 +146,7 @@ class OrderBookActor(Actor):
             self._connect(plan)
         self.context.run(self._beat(), "heartbeat")
         if followed and self.feed.protocol.audit_request(followed[0]) is not None:
-            self.context.run(self._audit_in_turn(followed), "audits")
+            self.context.run(self.snapshots.audit_in_turn(followed), "audits")
 
     def _make_book(self, rule: TradingRule) -> None:
         exponents = exponent_of(rule.price_increment), exponent_of(rule.size_increment)
@@ -227,9 +225,7 @@ class OrderBookActor(Actor):
         for trade in result.trades:
             self._publish_trade(trade, received_mono_ns)
         for need in result.snapshots:
-            self._needs[need.pair] = need
-            get = self._fetch_snapshot if need.request is not None else self._await_pushed
-            self.context.run(get(need), "snapshot")
+            self.snapshots.get(need)
         for problem in result.problems:
             self._tell_problem(problem)
 
@@ -379,76 +375,6 @@ class OrderBookActor(Actor):
             ),
             key=trade.pair,
         )
-
-    async def _fetch_snapshot(self, need: SnapshotNeed) -> None:
-        assert need.request is not None
-        await self._wait_for_turn(need.pair)
-        if not self._is_awaited(need):
-            return
-        answer: bytes | VenueError
-        try:
-            answer = await self.client.fetch(need.request)
-        except VenueError as error:
-            answer = error
-        self.handle(self.feed.on_snapshot(need.pair, answer, need.epoch), self.clock.monotonic_ns())
-
-    async def _await_pushed(self, need: SnapshotNeed) -> None:
-        """Until the stream has brought the pair's snapshot: ask for it, by another subscription, ever more seldom.
-
-        Nothing is asked for where the subscription was made just now, unless it brings none in time.
-        """
-        texts = need.resubscribe
-        while self._is_awaited(need):
-            if texts:
-                await self._wait_for_turn(need.pair)
-                if not self._is_awaited(need):
-                    return
-                self.metrics.count(f"resubscribed/{need.pair}")
-                self._streams[need.pair].obey(FeedResult(send=texts))
-            await asyncio.sleep(PUSHED_WITHIN_S)
-            texts = self.feed.protocol.resubscribe(need.pair)
-
-    def _is_awaited(self, need: SnapshotNeed) -> bool:
-        sync = self.feed.books[need.pair]
-        return self._needs.get(need.pair) is need and sync.epoch == need.epoch and sync.awaiting_snapshot
-
-    async def _audit_in_turn(self, pairs: list[str]) -> None:
-        """Compare each book with the venue's own, one after the other, each once in the protocol's time."""
-        while True:
-            for pair in pairs:
-                began_ns = self.clock.monotonic_ns()
-                await self._audit(pair)
-                if self.feed.books[pair].is_suspected:
-                    await self._audit(pair)
-                took_s = (self.clock.monotonic_ns() - began_ns) / 1e9
-                await asyncio.sleep(max(0.0, self.feed.protocol.audit_every_s / len(pairs) - took_s))
-
-    async def _audit(self, pair: str) -> None:
-        protocol = self.feed.protocol
-        request = protocol.audit_request(pair)
-        epoch = self.feed.begin_audit(pair)
-        if request is None or epoch is None:
-            return
-        answer: bytes | VenueError
-        if protocol.audit_any_moment:
-            await asyncio.sleep(AUDIT_LEAD_S)
-        try:
-            answer = await self.client.fetch(request)
-        except VenueError as error:
-            answer = error
-        else:
-            await asyncio.sleep(AUDIT_SETTLE_S)
-        self.handle(self.feed.on_audit(pair, answer, epoch), self.clock.monotonic_ns())
-
-    async def _wait_for_turn(self, pair: str) -> None:
-        """A venue that keeps sending what a book cannot hold must not be asked for snapshots without end."""
-        backoff = self._backoff[pair]
-        asked_ns = self._snapshot_asked.get(pair)
-        if asked_ns is None or self.clock.monotonic_ns() - asked_ns > SNAPSHOT_CALM_NS:
-            backoff.reset()
-        else:
-            await asyncio.sleep(backoff.next())
-        self._snapshot_asked[pair] = self.clock.monotonic_ns()
 
     async def _beat(self) -> None:
         for beat in itertools.count():

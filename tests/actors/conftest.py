@@ -31,6 +31,7 @@ from engine.messages import (
 )
 from engine.orders.memory_store import forget_lines, name_line
 from engine.runtime.paths import EnginePaths
+from tests.actors.book_desk import BookDesk
 from tests.actors.fake_engine import ENGINE, Engine, FakeGround
 from tests.actors.fake_venue import FakeClient, FakeConnector, FakeVenue
 from tests.actors.policy_shell import Shell
@@ -81,6 +82,19 @@ def fakes():
         connector = FakeConnector
 
     return Fakes
+
+
+@pytest.fixture
+def book_world(run, fakes, monkeypatch):
+    """``book_world(body)``: ``await body(world, desk)``, with an order-book actor at its :class:`BookDesk`."""
+
+    def go(body, pairs=(PAIR,), listed=None):
+        async def main(world):
+            await body(world, BookDesk(world, fakes, monkeypatch, pairs, pairs if listed is None else listed))
+
+        return run(main)
+
+    return go
 
 
 @pytest.fixture

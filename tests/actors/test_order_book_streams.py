@@ -1,0 +1,241 @@
+"""Who reads an order-book actor: wake-ups, levels for other hosts, trades, and every change of a book."""
+
+import asyncio
+from contextlib import suppress
+from decimal import Decimal
+
+from engine.book import FollowedBook, OrderBook
+from engine.bus import Down, Gap
+from engine.connectors.base import PublicTrade
+from engine.errors import BusError
+from engine.messages import GetBook, Side
+from tests.actors.book_desk import NAME, OTHER, PAIR, listen
+
+
+def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
+    other = "ETH-USDT"
+
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.sockets[other].open()
+        await world.until(lambda: desk.state(other) == "synced")
+        told = []
+        bus = await world.bus("strategy.reader")
+        for stream in ("book", "levels"):
+            bus.subscribe(NAME, stream, lambda message, number: told.append(message))
+        await world.until(lambda: actor.books.readers and actor.levels.readers)
+        told.clear()
+        for update in (2, 3, 4):
+            desk.diff(update, bids=[("100.50", str(update))], more_to_come=True)
+        assert desk.reader().read_best(world.clock.monotonic_ns()).bid_size == 4
+        desk.diff(2, bids=[("100.25", "7")], pair=other)
+        await world.until(lambda: len(told) >= 4)
+        seen = [(type(message).__name__, message.pair, message.update_id) for message in told]
+        assert seen == [(kind, *row) for kind in ("BookUpdated", "BookLevels") for row in ((PAIR, 4), (other, 2))]
+        desk.socket.after_read()
+        desk.diff(5, bids=[("100.50", "5")])
+        await world.until(lambda: len(told) > 4)
+        assert (told[4].pair, told[4].update_id) == (PAIR, 5)
+
+    book_world(body, pairs=(PAIR, other))
+
+
+def test_an_error_while_readers_are_told_ends_the_actor(book_world, monkeypatch):
+    async def body(world, desk):
+        actor = await desk.synced()
+        await listen(world, "book")
+        await world.until(lambda: actor.books.readers)
+
+        def fail(*arguments, **more):
+            raise RuntimeError("on purpose")
+
+        monkeypatch.setattr(actor.books, "publish", fail)
+        desk.diff(2, bids=[("100.50", "3")])
+        assert "on purpose" in str(actor.context.failed.result())
+
+    book_world(body)
+
+
+def test_levels_for_other_hosts_are_cells_and_strings_where_sizes_do_not_fit(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        heard = await listen(world, "levels", keys=[PAIR])
+        await world.until(lambda: actor.levels.readers)
+        desk.diff(2, bids=[("100.50", "3")])
+        desk.diff(3, bids=[("100.25", "0.00000000001"), ("100.10", "173176223451234567.8")])
+        await world.until(lambda: [message for message in heard if message.update_id == 3])
+        narrow = next(message for message in heard if message.update_id == 2)
+        book = OrderBook(PAIR, narrow.price_exponent, narrow.size_exponent)
+        book.load_cells(narrow.bid_cells, narrow.ask_cells)
+        assert book.depth() == (
+            [(Decimal("100.5"), Decimal(3)), (Decimal(100), Decimal(1))],
+            [(Decimal(101), Decimal(2))],
+        )
+        assert (narrow.bids, narrow.asks) == ([], [])
+        wide = next(message for message in heard if message.update_id == 3)
+        assert (wide.bid_cells, wide.ask_cells) == (b"", b"")
+        assert [(Decimal(price), Decimal(size)) for price, size in wide.bids] == [
+            (Decimal("100.5"), Decimal(3)),
+            (Decimal("100.25"), Decimal("0.00000000001")),
+            (Decimal("100.1"), Decimal("173176223451234567.8")),
+            (Decimal(100), Decimal(1)),
+        ]
+
+    book_world(body)
+
+
+def test_listeners_are_woken_up_by_pair(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.sockets[OTHER].open()
+        await world.until(lambda: desk.state(OTHER) == "synced")
+        heard = await listen(world, "book", keys=[PAIR])
+        await world.until(lambda: desk.actor.books.readers)
+        before = world.clock.monotonic_ns()
+        desk.diff(2, pair=OTHER)
+        desk.diff(2)
+        await world.until(lambda: heard)
+        (news,) = heard
+        assert (news.connector, news.pair, news.update_id, news.state) == ("box", PAIR, 2, "synced")
+        assert news.received_mono_ns >= before
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_an_old_diff_wakes_nobody(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        heard = await listen(world, "book")
+        await world.until(lambda: desk.actor.books.readers)
+        stands = desk.actor.books.last
+        desk.diff(1)
+        assert desk.actor.books.last == stands
+        assert heard == []
+
+    book_world(body)
+
+
+def test_trades_are_passed_on_to_those_who_listen(book_world):
+    async def body(world, desk):
+        await desk.synced()
+        desk.protocol.events = (PublicTrade(PAIR, "1", "100.10", "0.5", Side.SELL, 5),)
+        desk.socket.frame()
+        assert desk.actor.trades.last == 0
+        heard = await listen(world, "trade")
+        await world.until(lambda: desk.actor.trades.readers)
+        desk.socket.frame(at=7)
+        await world.until(lambda: heard)
+        (trade,) = heard
+        assert (trade.trade_id, trade.price, trade.size, trade.side) == ("1", Decimal("100.10"), Decimal("0.5"), "sell")
+        assert (trade.connector, trade.pair, trade.time_ns, trade.received_mono_ns) == ("box", PAIR, 5, 7)
+        assert desk.actor.metrics.counters["trades/BTC-USDT"] == 2
+
+    book_world(body)
+
+
+class Follower:
+    """Somebody who needs every change of a book: a pure core, and the bus around it."""
+
+    def __init__(self, bus, pair=PAIR):
+        self.bus = bus
+        self.pair = pair
+        self.followed = FollowedBook(pair)
+        self.asked = 0
+        self.gaps = 0
+        self.tasks = set()
+        bus.subscribe(NAME, "depth", self._changed, keys=[pair], on_state=self._state)
+
+    def _changed(self, message, number):
+        if self.followed.on_changed(message):
+            self._ask()
+
+    def _state(self, state):
+        self.gaps += isinstance(state, Gap)
+        if self.followed.on_lost() and not isinstance(state, Down):
+            self._ask()
+
+    def _ask(self):
+        self.asked += 1
+        task = asyncio.create_task(self._fetch())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _fetch(self):
+        with suppress(BusError):
+            reply = await self.bus.request(NAME, GetBook(pair=self.pair), timeout=5.0)
+            if self.followed.on_snapshot(reply):
+                self._ask()
+
+    def has(self, actor):
+        sync = actor.feed.books[self.pair]
+        return (
+            self.followed.is_synced
+            and self.followed.update_id == sync.update_id
+            and self.followed.book.depth() == sync.book.depth()
+        )
+
+
+def test_every_change_of_a_book_can_be_followed_from_the_start_and_by_who_comes_late(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.sockets[OTHER].open()
+        await world.until(lambda: desk.state(OTHER) == "synced")
+        early = Follower(await world.bus("strategy.early"))
+        await world.until(lambda: early.has(actor))
+        skipped = 0
+        for update in range(2, 50):
+            desk.diff(update + skipped, bids=[(f"99.{update + 10}", str(update % 5))])
+            desk.diff(update, asks=[("102.00", str(update))], pair=OTHER)
+            if update == 20:
+                late = Follower(await world.bus("strategy.late"))
+            if update == 30:
+                skipped = 60
+                desk.protocol.update_id = 90
+                desk.diff(90)  # a gap: out of sync, and whole again
+                await world.until(lambda: desk.state() == "synced")
+        await world.until(lambda: early.has(actor) and late.has(actor))
+        assert early.followed.book.bid_count > 5
+        assert (early.followed.lost, late.followed.lost, early.gaps, late.gaps) == (0, 0, 0, 0)
+        answer = await early.bus.request(NAME, GetBook(pair="NO-PAIR"))
+        assert not answer.ok
+        assert "NO-PAIR" in answer.error
+
+    book_world(body, pairs=(PAIR, OTHER))
+
+
+def test_who_is_too_slow_for_every_change_is_told_and_begins_from_a_snapshot(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        actor.changes.queue = 20
+        slow, quick = [Follower(await world.bus(f"strategy.{name}")) for name in ("slow", "quick")]
+        await world.until(lambda: slow.has(actor) and quick.has(actor))
+        world.network.stall("strategy.slow")
+        for update in range(2, 3000):
+            desk.diff(update, bids=[(f"99.{update % 90 + 10}", str(update % 7))])
+            if not update % 10:
+                await asyncio.sleep(0)
+        await world.until(lambda: quick.has(actor))
+        assert quick.gaps == 0
+        world.network.resume("strategy.slow")
+        await world.until(lambda: slow.has(actor))
+        assert slow.gaps + slow.followed.lost >= 1
+
+    book_world(body)
+
+
+def test_nothing_is_kept_track_of_while_nobody_follows(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        desk.diff(2, bids=[("99.00", "1")])
+        assert actor.changes.last == 0
+        follower = Follower(await world.bus("strategy.once"))
+        await world.until(lambda: follower.has(actor))
+        desk.diff(3, bids=[("98.00", "1")])
+        assert (actor.changes.last, actor._followed) == (1, {PAIR})
+        await world.until(lambda: follower.has(actor))
+        await follower.bus.close()
+        await world.until(lambda: not actor.changes.readers)
+        desk.diff(4, bids=[("97.00", "1")])
+        assert (actor.changes.last, actor._followed) == (1, set())
+
+    book_world(body)
