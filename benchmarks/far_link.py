@@ -1,9 +1,10 @@
 """A book's levels from one host to another: by the engine's bus with mutual TLS, and by a Ray call with the same bytes.
 
-What :mod:`benchmarks.far_strategy` runs on the two hosts: ``python -m benchmarks.far_link send|receive|call``. When
-messages leave is given, and may be what an engine's frames did: those that are due together leave together, and all of
-them are timed from then. The bus's way is to the reader's handler, encoded, decrypted and decoded; the Ray call's is to
-the first line of the method, which is given the bytes and does nothing with them, or until the caller has the answer.
+What :mod:`benchmarks.far_strategy` runs on the two hosts: ``python -m benchmarks.far_link send|receive|call|follow``.
+When messages leave is given, and may be what an engine's frames did: those that are due together leave together, and
+all of them are timed from then. The bus has the beats that an order-book actor sends when nothing changes; its way is
+to the reader's handler, encoded, decrypted and decoded. The Ray call's is to the first line of the method, which is
+given the bytes and does nothing with them, or until the caller has the answer.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -23,20 +25,25 @@ import uvloop
 
 from benchmarks.bus import standard_output_as_error
 from engine.book import OrderBook
-from engine.bus import Overload, RunDirectory, SocketBus, TcpEndpoint
+from engine.bus import Down, Overload, RunDirectory, SocketBus, Stream, SubscriptionState, TcpEndpoint
 from engine.bus.endpoints import Endpoint
 from engine.bus.tls import PEER_NAME, client_context, make_identity, server_context, write_identity
 from engine.bus.wire import encode_body
-from engine.messages import BookLevels, BooksBeat, Message
-from scripts.two_hosts import Host, TwoHosts
+from engine.config import BooksConfig
+from engine.messages import BookLevels, BooksBeat, BookUpdated, Message
+from engine.runtime.paths import EnginePaths
+from scripts.two_hosts import STATE, Host, TwoHosts
 
 FOLDER: Final = "/tmp/link"
 SENDER: Final = "sender"
 PORT: Final = 7411
 LEVELS: Final = 50
+ORDER_BOOK: Final = "order_book.binance.0"
 WARM_UP: Final = 20
 WARM_UP_NS: Final = 20_000_000
 SPARE_S: Final = 60.0
+Call = tuple[int, int, int, int]
+"""When its frame was received, when it was given to Ray, when it was there, and when the answer was; monotonic ns."""
 BUS, CALL_THERE, CALL_AND_BACK = "bus", "ray_one_way", "ray_call"
 
 
@@ -55,6 +62,25 @@ def measure(hosts: TwoHosts, due_ns: Sequence[int]) -> dict[str, list[int]]:
     if sender.wait(SPARE_S):
         raise RuntimeError(hosts.beta.path(f"{FOLDER}/send.out").read_text()[-4000:])
     return found | _run(hosts, hosts.beta, [*_command("call", hosts.address), "--to", back])
+
+
+class Following:
+    """Ray calls for each book that changes in the engine on beta, while it runs."""
+
+    def __init__(self, hosts: TwoHosts) -> None:
+        hosts.beta.path(FOLDER).mkdir(exist_ok=True)
+        self._output = hosts.beta.path(f"{FOLDER}/follow.out")
+        self._output.unlink(missing_ok=True)
+        command = [*_command("follow", hosts.address), "--to", hosts.alpha.address]
+        self._process = hosts.beta.start(command, hosts.environment, f"{FOLDER}/follow.out")
+
+    def result(self) -> list[Call]:
+        """Once the engine is down."""
+        code, said = self._process.wait(SPARE_S), self._output.read_text()
+        if code:
+            raise RuntimeError(f"the reader that calls by Ray failed:\n{said[-4000:]}")
+        found: list[Call] = json.loads(said.splitlines()[-1])
+        return found[WARM_UP:]
 
 
 def steady(rate: float, seconds: float) -> list[int]:
@@ -87,11 +113,23 @@ def sample(mono_ns: int) -> BookLevels:
 
 def paced(due_ns: Sequence[int]) -> Iterator[int]:
     """How many messages are due, whenever some are, after the warm-up's; blocks in between."""
+    for wait_s, count in _waits(due_ns):
+        time.sleep(wait_s)
+        yield count
+
+
+async def paced_async(due_ns: Sequence[int]) -> AsyncIterator[int]:
+    """The same, without blocking."""
+    for wait_s, count in _waits(due_ns):
+        await asyncio.sleep(wait_s)
+        yield count
+
+
+def _waits(due_ns: Sequence[int]) -> Iterator[tuple[float, int]]:
     began_ns = time.monotonic_ns()
     warm_up = [WARM_UP_NS * n for n in range(WARM_UP)]
     for due, together in groupby([*warm_up, *(WARM_UP_NS * WARM_UP + due for due in due_ns)]):
-        time.sleep(max(0, began_ns + due - time.monotonic_ns()) / 1e9)
-        yield len(list(together))
+        yield max(0, began_ns + due - time.monotonic_ns()) / 1e9, len(list(together))
 
 
 def _command(what: str, address: str) -> list[str]:
@@ -125,7 +163,7 @@ class _Sender(RunDirectory):
 
 
 async def send(address: str) -> None:
-    """Publish to the one reader, once it is there; a beat is the end."""
+    """Publish to the one reader, once it is there, with beats in between; one without a time is the end."""
     tcp = TcpEndpoint(address, PORT, server_context(f"{FOLDER}/identity.pem"))
     bus = SocketBus(SENDER, 1, RunDirectory(FOLDER), tcp=tcp)
     stream = bus.open_stream("levels", overload=Overload.SKIP)
@@ -135,14 +173,21 @@ async def send(address: str) -> None:
     try:
         await there.wait()
         message = sample(0)
-        for count in paced(_due()):
+        beats = asyncio.create_task(_beats(stream))
+        async for count in paced_async(_due()):
             due_ns = time.monotonic_ns()
             for _ in range(count):
                 stream.publish(msgspec.structs.replace(message, mono_ns=due_ns))
-            await asyncio.sleep(0)
+        beats.cancel()
         stream.publish(BooksBeat(mono_ns=0))
     finally:
         await bus.close()
+
+
+async def _beats(stream: Stream) -> None:
+    while True:
+        await asyncio.sleep(BooksConfig().keep_warm)
+        stream.publish(BooksBeat(mono_ns=time.monotonic_ns()))
 
 
 async def receive(address: str) -> list[int]:
@@ -154,7 +199,7 @@ async def receive(address: str) -> list[int]:
     def event(message: Message, number: int) -> None:
         if isinstance(message, BookLevels):
             taken.append(time.monotonic_ns() - message.mono_ns)
-        else:
+        elif isinstance(message, BooksBeat) and not message.mono_ns:
             end.set()
 
     await bus.start()
@@ -171,18 +216,26 @@ class RayReader:
         return time.monotonic_ns() - due_mono_ns
 
 
-def call(address: str, to: str) -> dict[str, list[int]]:
-    """Calls of an actor on the node at ``to``."""
+def start_reader(address: str, to: str) -> Any:
+    """A :class:`RayReader` on the node at ``to``, which has taken its first call; ``ray.shutdown()`` ends it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray.init(address=address, namespace="far_link", log_to_driver=False, configure_logging=False)
+    node = next(row["NodeID"] for row in ray.nodes() if row["NodeManagerAddress"] == to)
+    affinity = NodeAffinitySchedulingStrategy(node, soft=False)
+    reader: Any = ray.remote(RayReader).options(num_cpus=0, scheduling_strategy=affinity).remote()
+    ray.get(reader.take.remote(0, encode_body(sample(0))))
+    return reader
+
+
+def call(address: str, to: str) -> dict[str, list[int]]:
+    """Calls of an actor on the node at ``to``, when they are due."""
+    import ray
+
     try:
-        node = next(row["NodeID"] for row in ray.nodes() if row["NodeManagerAddress"] == to)
-        affinity = NodeAffinitySchedulingStrategy(node, soft=False)
-        actor: Any = ray.remote(RayReader).options(num_cpus=0, scheduling_strategy=affinity).remote()
+        actor = start_reader(address, to)
         body = encode_body(sample(time.monotonic_ns()))
-        ray.get(actor.take.remote(0, body))
         one_way, whole = [], []
         for count in paced(_due()):
             due_ns = time.monotonic_ns()
@@ -194,9 +247,52 @@ def call(address: str, to: str) -> dict[str, list[int]]:
         ray.shutdown()
 
 
+async def follow(address: str, to: str) -> list[Call]:
+    """A call of an actor on the node at ``to`` for each book that changes in the engine on this host, until its
+    order-book actor ends. As in :func:`call`, those that are due together are made together.
+    """
+    import ray
+
+    try:
+        reader = start_reader(address, to)
+        body = encode_body(sample(time.monotonic_ns()))
+        info = EnginePaths.for_state(Path(STATE)).read_run_json()
+        if info is None:
+            raise RuntimeError(f"no engine runs on {STATE}")
+        bus = SocketBus(f"caller-{os.getpid()}", 1, RunDirectory(info.run_dir), engine_id=info.engine_id, listen=False)
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        made: list[tuple[int, int, Any]] = []
+        taken: list[Call] = []
+
+        def changed(message: Message, number: int) -> None:
+            if isinstance(message, BookUpdated):
+                if not made:
+                    loop.call_soon(wait)
+                given_ns = time.monotonic_ns()
+                made.append((message.received_mono_ns, given_ns, reader.take.remote(given_ns, body)))
+
+        def wait() -> None:
+            for received_ns, given_ns, answer in made:
+                there_ns = given_ns + ray.get(answer)
+                taken.append((received_ns, given_ns, there_ns, time.monotonic_ns()))
+            made.clear()
+
+        def state(state: SubscriptionState) -> None:
+            if isinstance(state, Down):
+                end.set()
+
+        await bus.start()
+        bus.subscribe(ORDER_BOOK, "book", changed, on_state=state)
+        await end.wait()
+        await bus.close()
+        return taken
+    finally:
+        ray.shutdown()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("send", "receive", "call"))
+    parser.add_argument("what", choices=("send", "receive", "call", "follow"))
     parser.add_argument("address", help="of the sender, or of the Ray cluster")
     parser.add_argument("--to", help="the address of the node to call")
     arguments = parser.parse_args()
@@ -206,7 +302,10 @@ def main() -> None:
         print(json.dumps(uvloop.run(receive(arguments.address))))
     else:
         with standard_output_as_error():
-            found = call(arguments.address, arguments.to)
+            if arguments.what == "call":
+                found: Any = call(arguments.address, arguments.to)
+            else:
+                found = uvloop.run(follow(arguments.address, arguments.to))
         print(json.dumps(found))
 
 

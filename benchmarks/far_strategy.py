@@ -1,14 +1,15 @@
 """From a venue's frame, read on its host, to a strategy's ``on_book`` on another host, beside a Ray call.
 
 Two hosts made of namespaces (:mod:`scripts.two_hosts`; needs root), a Ray node on each, and one engine across them: the
-venue in a box, its connector and the strategy ``near`` on one, the strategy ``far`` on the other, which reads the books
-of its host's mirror. Namespaces of one machine share one monotonic clock, so that a time read on one side and a time
-read on the other can be subtracted; between two machines they could not.
+venue in a box and its connector on one, a strategy on the other, which reads the books of its host's mirror. Namespaces
+of one machine share one monotonic clock, so that a time read on one side and a time read on the other can be
+subtracted; between two machines they could not.
 
-Every frame counts: ``near`` notes when each was received, and both when they first read a book with it, or with a later
-one. Once the engine is down, the one message between the hosts is measured alone, by the bus and by a Ray call, from
-the same host to the same host (:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come,
-and at a steady higher rate. A venue tells the pairs that changed all at once, so that frames come in bursts.
+The engine runs three times: with a strategy on the venue's host, with one on the other, and with none but a reader of
+the venue's books on its host that gives each change to an actor on the other by a Ray call. Every frame counts. Once
+the engine is down, the one message between the hosts is measured alone, by the bus and by a Ray call
+(:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come, and at a steady higher rate. A
+venue tells the pairs that changed all at once, so that frames come in bursts.
 """
 
 from __future__ import annotations
@@ -16,34 +17,44 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from benchmarks.common import Line, Options, line, median, say
-from benchmarks.far_link import BUS, CALL_AND_BACK, CALL_THERE, measure, steady
+from benchmarks.far_link import BUS, CALL_AND_BACK, CALL_THERE, Call, Following, measure, steady
 from benchmarks.live import all_running, config
 from scripts.two_hosts import Host, TwoHosts, lacking
 
-SECONDS = 20.0
+SECONDS = 15.0
 UP_S = 120.0
 PAIRS = (2, 20)
 HIGHER_RATE = 500.0
 PERCENTILES = (50, 99)
 TOGETHER_NS = 1_000_000
 """Frames that came so soon after another came with it."""
-NEAR, FAR = "near", "far"
+NEAR, FAR, WATCHMAN = "near", "far", "watchman"
+BETA = "beta"
+FRAME_THERE = "ray_from_the_frame"
+EVERY_S = 0.03
+"""How often the watchman looks, so that no frame, of which a pair has one in 0.1 s, comes and goes unseen."""
 
 Stamps = dict[str, list[list[int]]]
 Found = dict[str, list[int]]
 """By what was measured: nanoseconds."""
 
 
-class Times(NamedTuple):
-    """Of one run, in nanoseconds. ``arrivals``: when each frame had come, from the first on."""
+class Round(NamedTuple):
+    """Of the engine's three runs, in nanoseconds: from a frame to the strategy of either host, and Ray's calls.
+
+    ``arrivals``: when each frame had come, from the first on. ``alone``: the message without the engine.
+    """
 
     near: list[int]
     far: list[int]
+    ray: Found
     arrivals: list[int]
+    alone: Found
 
     @property
     def per_second(self) -> float:
@@ -57,11 +68,11 @@ def run(options: Options) -> Iterator[Line]:
     seconds = options.seconds(SECONDS)
     for pairs in PAIRS:
         say(f"far_strategy: {pairs} pairs")
-        runs = [_measure(pairs, seconds) for _ in range(options.times(3))]
+        rounds = [_measure(pairs, seconds) for _ in range(options.times(3))]
         for percent in PERCENTILES:
-            yield _whole(runs, pairs, percent)
+            yield _whole(rounds, pairs, percent)
         for percent in PERCENTILES:
-            yield _message([found for _, found in runs], f"{pairs}_pairs", percent)
+            yield _message([found.alone for found in rounds], f"{pairs}_pairs", percent)
     say(f"far_strategy: {HIGHER_RATE:g} messages a second")
     with TwoHosts(one_clock=True) as hosts:
         hosts.start_ray()
@@ -70,26 +81,45 @@ def run(options: Options) -> Iterator[Line]:
         yield _message(steadily, f"{HIGHER_RATE:g}_per_s", percent)
 
 
-def _measure(pairs: int, seconds: float) -> tuple[Times, Found]:
+def _measure(pairs: int, seconds: float) -> Round:
     with TwoHosts(one_clock=True) as hosts:
         hosts.start_ray()
-        times = _engine(hosts, pairs, seconds)
-        return times, measure(hosts, times.arrivals)
+        bench = _Engine(hosts, pairs)
+        with bench.runs((NEAR, "Stamper", BETA)):
+            time.sleep(seconds)
+        near = _stamps(hosts.beta, NEAR)
+        with bench.runs((WATCHMAN, "Watchman", BETA), (FAR, "Stamper", None)):
+            time.sleep(seconds)
+        frames, far = _stamps(hosts.beta, WATCHMAN), _stamps(hosts.alpha, FAR)
+        with bench.runs():
+            following = Following(hosts)
+            time.sleep(seconds)
+        came = arrivals(frames)
+        return Round(
+            latencies(near, near), latencies(frames, far), by_ray(following.result()), came, measure(hosts, came)
+        )
 
 
-def _whole(runs: list[tuple[Times, Found]], pairs: int, percent: int) -> Line:
-    """The whole way, beside that of one message alone by Ray."""
-    times = [found for found, _ in runs]
+def by_ray(calls: Sequence[Call]) -> Found:
+    return {
+        FRAME_THERE: [there_ns - received_ns for received_ns, _, there_ns, _ in calls],
+        CALL_THERE: [there_ns - given_ns for _, given_ns, there_ns, _ in calls],
+        CALL_AND_BACK: [answered_ns - given_ns for _, given_ns, _, answered_ns in calls],
+    }
+
+
+def _whole(rounds: list[Round], pairs: int, percent: int) -> Line:
+    """The whole way, beside a Ray call with the one message that crosses on it, and beside the whole way by that."""
     return line(
         "far_strategy",
-        median(percentile(found.far, percent) for found in times),
+        median(percentile(found.far, percent) for found in rounds),
         "us",
-        _ray([found for _, found in runs], percent),
+        _peers([found.ray for found in rounds], percent),
         case=f"frame_to_strategy_{pairs}_pairs_p{percent}",
-        same_host=round(median(percentile(found.near, percent) for found in times), 1),
-        per_second=round(median(found.per_second for found in times), 1),
-        samples=sum(len(found.far) for found in times),
-        runs=len(runs),
+        same_host=round(median(percentile(found.near, percent) for found in rounds), 1),
+        per_second=round(median(found.per_second for found in rounds), 1),
+        samples=sum(len(found.far) for found in rounds),
+        runs=len(rounds),
     )
 
 
@@ -98,15 +128,15 @@ def _message(runs: list[Found], case: str, percent: int) -> Line:
         "far_strategy",
         median(percentile(found[BUS], percent) for found in runs),
         "us",
-        _ray(runs, percent),
+        _peers([{name: found[name] for name in found if name != BUS} for found in runs], percent),
         case=f"message_{case}_p{percent}",
         samples=sum(len(found[BUS]) for found in runs),
         runs=len(runs),
     )
 
 
-def _ray(runs: list[Found], percent: int) -> dict[str, float]:
-    return {name: median(percentile(found[name], percent) for found in runs) for name in (CALL_THERE, CALL_AND_BACK)}
+def _peers(found: list[Found], percent: int) -> dict[str, float]:
+    return {name: median(percentile(each[name], percent) for each in found) for name in found[0]}
 
 
 def arrivals(received: Stamps) -> list[int]:
@@ -144,31 +174,38 @@ def percentile(values: list[int], percent: int) -> float:
 # ------------------------------------------------------------------------------------------------------------ ours
 
 
-def _engine(hosts: TwoHosts, pairs: int, seconds: float) -> Times:
-    names = {f"C{n:02}-USDT": str(1000 + 100 * n) for n in range(pairs)}
-    settings = config(pairs=names, runtime="cluster")
-    settings["connectors"]["binance"]["place"] = "beta"
-    for name, place in (("near", "beta"), ("far", None)):
-        settings["strategies"][name] = {
-            "strategy": "benchmarks.strategies:Stamper",
-            "pairs": [f"binance/{pair}" for pair in names],
-            "params": {"file": f"/tmp/stamps.{name}"},
-            **({"place": place} if place else {}),
-        }
-    hosts.alpha.path("/tmp/far.yml").write_text(json.dumps(settings))
-    engine = hosts.engine("/tmp/far.yml")
-    try:
-        _wait(lambda: engine.poll() is not None or _runs(hosts))
-        if engine.poll() is None:
-            time.sleep(seconds)
-            hosts.tell(hosts.alpha, "stop")
-        code = engine.wait(90)
-    except (RuntimeError, TimeoutError) as error:
-        raise RuntimeError(f"{error}\n{_said(hosts)}") from None
-    if code or not hosts.report()["ok"]:
-        raise RuntimeError(f"the engine's run was not ok:\n{_said(hosts)}")
-    near, far = _stamps(hosts.beta, "near"), _stamps(hosts.alpha, "far")
-    return Times(latencies(near, near), latencies(near, far), arrivals(near))
+class _Engine:
+    """One engine across the hosts, as often as it is wanted."""
+
+    def __init__(self, hosts: TwoHosts, pairs: int) -> None:
+        self._hosts = hosts
+        self._pairs = {f"C{n:02}-USDT": str(1000 + 100 * n) for n in range(pairs)}
+
+    @contextmanager
+    def runs(self, *strategies: tuple[str, str, str | None]) -> Iterator[None]:
+        """It runs within the context, with these strategies: name, class, place. RuntimeError if all was not well."""
+        hosts = self._hosts
+        settings = config(pairs=self._pairs, runtime="cluster")
+        settings["connectors"]["binance"]["place"] = BETA
+        for name, strategy, place in strategies:
+            settings["strategies"][name] = {
+                "strategy": f"benchmarks.strategies:{strategy}",
+                "pairs": [f"binance/{pair}" for pair in self._pairs],
+                "params": {"file": f"/tmp/stamps.{name}", "every_s": EVERY_S},
+                **({"place": place} if place else {}),
+            }
+        hosts.alpha.path("/tmp/far.yml").write_text(json.dumps(settings))
+        engine = hosts.engine("/tmp/far.yml")
+        try:
+            _wait(lambda: engine.poll() is not None or _runs(hosts))
+            if engine.poll() is None:
+                yield
+                hosts.tell(hosts.alpha, "stop")
+            code = engine.wait(90)
+        except (RuntimeError, TimeoutError) as error:
+            raise RuntimeError(f"{error}\n{_said(hosts)}") from None
+        if code or not hosts.report()["ok"]:
+            raise RuntimeError(f"the engine's run was not ok:\n{_said(hosts)}")
 
 
 def _runs(hosts: TwoHosts) -> bool:

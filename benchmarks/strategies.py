@@ -37,25 +37,47 @@ class Watcher(Strategy):
         self.book(pair)
 
 
-class Stamper(Strategy):
-    """Notes for each reading of a changed book its update's id, when that was received, and when ``on_book`` began.
+class _Stamps(Strategy):
+    """Notes of readings of books their updates' ids, when those were received, and when the reading began.
 
     ``{pair: [[update id, received, began], ...]}`` is in ``params["file"]`` in the end; times in ns of the monotonic
-    clock. What is received is told by the book's age, which is told after ``on_book`` began: it is early by the
+    clock. What is received is told by the book's age, which is told after the reading began: it is early by the
     microseconds that a reading takes, never late.
     """
 
     def on_start(self) -> None:
         self._stamps: dict[str, list[tuple[int, int, int]]] = {pair: [] for pair in self.pairs}
 
-    def on_book(self, pair: str) -> None:
+    def stamp(self, pair: str) -> None:
         began_ns = time.monotonic_ns()
         view = self.book(pair)
-        if view.fresh:
-            self._stamps[pair].append((view.update_id, began_ns - view.age_ns, began_ns))
+        stamps = self._stamps[pair]
+        if view.fresh and not (stamps and stamps[-1][0] == view.update_id):
+            stamps.append((view.update_id, began_ns - view.age_ns, began_ns))
 
     def on_stop(self) -> None:
         Path(self.params["file"]).write_text(json.dumps(self._stamps))
+
+
+class Stamper(_Stamps):
+    """Notes each changed book as ``on_book`` begins."""
+
+    def on_book(self, pair: str) -> None:
+        self.stamp(pair)
+
+
+class Watchman(_Stamps):
+    """Looks at all books every ``params["every_s"]`` seconds, and is woken up by none."""
+
+    def on_start(self) -> None:
+        super().on_start()
+        self._loop = asyncio.get_running_loop()
+        self._look()
+
+    def _look(self) -> None:
+        for pair in self.pairs:
+            self.stamp(pair)
+        self._loop.call_later(float(self.params["every_s"]), self._look)
 
 
 class Beacon(Strategy):

@@ -132,10 +132,15 @@ class SupervisionConfig(_Section):
 
 
 class BooksConfig(_Section):
-    """``depth``: levels a side that readers see. ``stale_after``: seconds without a heartbeat until STALE."""
+    """``depth``: levels a side that readers see. ``stale_after``: seconds without a heartbeat until STALE.
+
+    ``keep_warm``: seconds of quiet after which the way to the readers is walked with nothing to tell, so that the next
+    change does not find processors asleep and caches cold; 0 for never.
+    """
 
     depth: Annotated[int, Field(ge=1, le=5000)] = 50
     stale_after: Annotated[Seconds, Field(gt=0)] = 0.5
+    keep_warm: Seconds = 0.02
 
 
 class SimulatedPair(_Section):

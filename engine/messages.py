@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -307,8 +307,12 @@ class BookLevels(Message, tag=True, frozen=True):
     asks: list[tuple[str, str]] = []
 
 
+BEATS: Final = ""
+"""The key of a stream's :class:`BooksBeat`, for readers that ask for it beside their pairs."""
+
+
 class BooksBeat(Message, tag=True, frozen=True):
-    """A sign of life of all books of a connector, on the same stream; ``mono_ns`` is the sender's monotonic clock."""
+    """A sign of life of all books of a connector, on their streams; ``mono_ns`` is the sender's monotonic clock."""
 
     mono_ns: int
 

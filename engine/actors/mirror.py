@@ -22,7 +22,7 @@ from engine.book import BookWriter, OrderBook, SyncState
 from engine.book.paths import book_path
 from engine.bus import Down, Overload, Subscription, SubscriptionState, Up
 from engine.clock import RecentLateness
-from engine.messages import BookLevels, BooksBeat, BookUpdated, Message, NetworkStatus, StopActor, Trade
+from engine.messages import BEATS, BookLevels, BooksBeat, BookUpdated, Message, NetworkStatus, StopActor, Trade
 
 WINDOW_NS: Final = 30_000_000_000
 
@@ -53,13 +53,16 @@ class MirrorActor(Actor):
         self._current: dict[str, BookWriter] = {}
         """Of the books whose levels have come since the origin was last reached."""
         self._lateness = RecentLateness(WINDOW_NS)
+        self._levels: Subscription | None = None
         self._followed: Subscription | None = None
 
     async def start(self) -> dict[str, Any]:
         settings = self.settings
         keys = set(settings.pairs)
         self.metrics.network = NetworkStatus.CONNECTING
-        self.bus.subscribe(settings.order_book, "levels", self._on_levels, keys={*keys, ""}, on_state=self._on_state)
+        self._levels = self.bus.subscribe(
+            settings.order_book, "levels", self._on_levels, keys={*keys, BEATS}, on_state=self._on_state
+        )
         return {"pairs": settings.pairs}
 
     def _follow_trades(self) -> None:
@@ -78,6 +81,8 @@ class MirrorActor(Actor):
         self._close()
 
     def _close(self) -> None:
+        if self._levels is not None:
+            self._levels.close()
         for writer in self.writers.values():
             writer.close(unlink=True)
 
@@ -103,6 +108,7 @@ class MirrorActor(Actor):
                     writer.heartbeat(now_ns)
             else:
                 self.metrics.count("beats_late")
+            self.books.publish(message, key=BEATS)
         elif isinstance(message, BookLevels):
             self._publish(message, now_ns)
 

@@ -17,13 +17,14 @@ from engine.book.decimals import exponent_of
 from engine.book.paths import book_path
 from engine.bus import Caller, Overload
 from engine.connectors.backoff import Backoff
-from engine.connectors.base import ConnectionPlan, PublicTrade
+from engine.connectors.base import LEAD, ConnectionPlan, PublicTrade
 from engine.connectors.errors import TransportError
 from engine.connectors.feed import FeedProblem, FeedResult, MarketDataFeed
 from engine.connectors.reconnecting import ReconnectingWebSocket, fixed
 from engine.connectors.websocket import WebSocketOptions
 from engine.errors import VenueError
 from engine.messages import (
+    BEATS,
     BookChanged,
     BookLevels,
     BooksBeat,
@@ -43,6 +44,8 @@ HEARTBEAT_S = 0.1
 ALL_LEVELS_EVERY = 10
 """Every so many heartbeats mirrors are sent all books: a quiet one, too, and to one that has just come."""
 LONGEST_PONG = 200
+UNREAD_TRADES = 1_000
+"""How many frames of trades that nobody reads may wait for the next beat."""
 
 _COUNTED = (
     *("updates", "snapshots", "gaps", "resyncs", "rescales", "crossed", "bad_values", "old_runs", "overflows"),
@@ -57,7 +60,7 @@ class OrderBookActor(Actor):
     Books go to shared memory; the streams are ``book`` (a wake-up per pair, merged for slow readers), ``trade``, and
     ``depth`` (every change of every book, made only while somebody reads it); ``GetBook`` is answered by a whole book.
 
-    Params: ``settings``, ``pairs``, ``depth``.
+    Params: ``settings``, ``pairs``, ``depth``, ``keep_warm_s``.
     """
 
     kind: ClassVar[str] = "order_book"
@@ -67,6 +70,7 @@ class OrderBookActor(Actor):
         self.connector = connector_of(context.params)
         self.pairs = [str(pair) for pair in context.params["pairs"]]
         self.depth = int(context.params["depth"])
+        self.keep_warm_s = float(context.params.get("keep_warm_s", 0))
         self.client = self.connector.books(self.clock)
         self.feed = MarketDataFeed(self.connector.market_data(), {})
         self.rules: dict[str, TradingRule] = {}
@@ -82,6 +86,10 @@ class OrderBookActor(Actor):
         self._streams: dict[str, _Stream] = {}
         self._received: dict[str, int] = {}
         self._changed: dict[str, None] = {}
+        self._has_told = False
+        self._trade_mark = self.feed.protocol.trade_mark
+        self._trade_frames: list[tuple[ConnectionPlan, _Stream, bytes, int]] = []
+        self._trades_booked = False
         self._unsynced_since: dict[str, int] = {}
         self.snapshots = BookSnapshots(
             context,
@@ -145,6 +153,8 @@ class OrderBookActor(Actor):
         for plan in self.feed.protocol.connections(followed):
             self._connect(plan)
         self.context.run(self._beat(), "heartbeat")
+        if self.keep_warm_s:
+            self.context.run(self._stay_warm(), "warmth")
         if followed and self.feed.protocol.audit_request(followed[0]) is not None:
             self.context.run(self.snapshots.audit_in_turn(followed), "audits")
 
@@ -194,8 +204,35 @@ class OrderBookActor(Actor):
 
     def on_frame(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
         """One frame of a market stream: onto the books and into shared memory. Who listens is told by
-        :meth:`announce`, once for all frames of one read: nothing leaves an actor before it has done with the read.
+        :meth:`after_read`, once for all frames of one read: nothing leaves an actor before it has done with the read.
         """
+        mark = self._trade_mark
+        if mark and data.find(mark, 0, LEAD) >= 0:
+            self._trade_frames.append((plan, socket, data, received_mono_ns))
+        else:
+            self._take(plan, socket, data, received_mono_ns)
+
+    def after_read(self) -> None:
+        """All frames of a read have come: tell of its books. Its trades would keep what is told from leaving, and the
+        processor from who is told: they have the event loop's next turn or, if nobody reads them, the next beat.
+        """
+        self.announce()
+        frames = self._trade_frames
+        if frames and not self._trades_booked and (self.trades.readers or len(frames) >= UNREAD_TRADES):
+            self._trades_booked = True
+            asyncio.get_running_loop().call_soon(self._take_trades)
+
+    def _take_trades(self) -> None:
+        self._trades_booked = False
+        frames, self._trade_frames = self._trade_frames, []
+        try:
+            for frame in frames:
+                self._take(*frame)
+            self.announce()
+        except Exception as error:
+            self.context.fail(error)
+
+    def _take(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
         result = self.feed.on_frame(plan, data, received_mono_ns)
         self._carry_out(result, received_mono_ns)
         if result.send or result.reconnect:
@@ -212,6 +249,7 @@ class OrderBookActor(Actor):
         if not changed:
             return
         self._changed = {}
+        self._has_told = True
         if self.books.readers:
             for pair in changed:
                 self._wake(pair)
@@ -377,17 +415,33 @@ class OrderBookActor(Actor):
         )
 
     async def _beat(self) -> None:
-        for beat in itertools.count():
-            now_ns = self.clock.monotonic_ns()
-            for writer in self.writers.values():
-                writer.heartbeat(now_ns)
-            self.handle(self.feed.on_time(now_ns), now_ns)
-            if self.levels.readers:
-                if beat % ALL_LEVELS_EVERY == 0:
-                    for pair in self.writers:
-                        self._publish_levels(pair)
-                self.levels.publish(BooksBeat(mono_ns=now_ns), key="")
+        for number in itertools.count():
+            self.beat(self.clock.monotonic_ns(), number)
             await asyncio.sleep(HEARTBEAT_S)
+
+    def beat(self, now_ns: int, number: int) -> None:
+        """Every so often: a sign of life of all books, and what waits for the time."""
+        for writer in self.writers.values():
+            writer.heartbeat(now_ns)
+        self.handle(self.feed.on_time(now_ns), now_ns)
+        self._take_trades()
+        if self.levels.readers:
+            if number % ALL_LEVELS_EVERY == 0:
+                for pair in self.writers:
+                    self._publish_levels(pair)
+            self.levels.publish(BooksBeat(mono_ns=now_ns), key=BEATS)
+
+    async def _stay_warm(self) -> None:
+        """When nothing is told for a while, walk the way to all readers: a processor that has slept, and code and data
+        that have left its caches, would make the next frame take several times as long.
+        """
+        while True:
+            await asyncio.sleep(self.keep_warm_s)
+            if not self._has_told:
+                beat = BooksBeat(mono_ns=self.clock.monotonic_ns())
+                self.books.publish(beat, key=BEATS)
+                self.levels.publish(beat, key=BEATS)
+            self._has_told = False
 
 
 class _Stream:
@@ -426,7 +480,7 @@ class _Stream:
     def after_read(self) -> None:
         actor = self._actor
         try:
-            actor.announce()
+            actor.after_read()
         except Exception as error:
             actor.context.fail(error)
 

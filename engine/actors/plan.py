@@ -276,6 +276,7 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
         **common,
         "pairs": list(connector.pairs),
         "depth": config.books.depth,
+        "keep_warm_s": config.books.keep_warm if config.runtime != "inline" else 0.0,  # virtual time is never cold
     }
     actors = [PlannedActor(order_book_name(connector.name), "order_book", connector.name, box, books)]
     if connector.trade:

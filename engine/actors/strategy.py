@@ -17,6 +17,7 @@ from engine.book.paths import book_path
 from engine.errors import ConfigError, StrategyError
 from engine.logs import register_secret
 from engine.messages import (
+    BEATS,
     Balance,
     BookUpdated,
     Message,
@@ -131,7 +132,7 @@ class StrategyActor(Actor):
             keys = {pair.partition("/")[2] for pair in pairs}
             # What a strategy does not listen to is not sent to it: every message costs its reader a wake-up.
             if _overrides(self.strategy, "on_book"):
-                self.bus.subscribe(market.order_book, "book", self._on_book, keys=keys)
+                self.bus.subscribe(market.order_book, "book", self._on_book, keys={*keys, BEATS})
             if _overrides(self.strategy, "on_trade"):
                 self.bus.subscribe(market.order_book, "trade", self._on_trade, keys=keys)
         self._on_caught_up()

@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -169,6 +169,10 @@ class RecordedReply(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: DepthSnapshot | None = None
 
 
+LEAD: Final = 64
+"""How far into a frame its kind is looked for."""
+
+
 class MarketDataProtocol(ABC):
     """A venue's public streams, without the sockets. One object serves all connections of a connector.
 
@@ -176,6 +180,9 @@ class MarketDataProtocol(ABC):
     send every so many seconds, where the venue wants one. ``ping_every_s``: where the venue answers pings of the
     WebSocket protocol, one is sent every so many seconds and must be answered before the next: a connection that died
     without a word is found out long before a quiet market could be told from it by its silence.
+
+    ``trade_mark``: what, of all frames, those of trades alone have near their beginning, within :data:`LEAD` bytes,
+    where trades may be read behind the books of the same read; empty where they may not, or cannot be told so.
 
     ``quote_overdue_s``, ``max_mismatches``: where the venue documents that each best quote carries the id of the book
     that it is of. The diffs lead there within so long, or one is lost; and a book that so many of them running differ
@@ -187,6 +194,7 @@ class MarketDataProtocol(ABC):
     ``audit_batched``: messages hold several changes each, and the answer may be of between two of these.
     """
 
+    trade_mark: ClassVar[bytes] = b""
     silence_after_s: ClassVar[float] = 30.0
     ping_every_s: ClassVar[float] = 0.0
     keepalive: ClassVar[tuple[float, str] | None] = None
@@ -296,8 +304,6 @@ class UserDataProtocol(ABC):
 
     silence_after_s: ClassVar[float] = 90.0
     keepalive: ClassVar[tuple[float, str] | None] = None
-    quote_overdue_s: ClassVar[float] = 0.0
-    max_mismatches: ClassVar[int] = 0
 
     @property
     @abstractmethod

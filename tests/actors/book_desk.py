@@ -58,7 +58,7 @@ class Socket:
 
 
 class Protocol(MarketDataProtocol):
-    """A venue whose frames mean what the test put into ``events``."""
+    """A venue whose frames mean what the test put into ``events``, by frame if that is a dictionary."""
 
     audited = False
     rule = RangeRule
@@ -73,7 +73,7 @@ class Protocol(MarketDataProtocol):
     def feed(self, data):
         if isinstance(self.events, Exception):
             raise self.events
-        return self.events
+        return self.events[data] if isinstance(self.events, dict) else self.events
 
     def sequence_rule(self, pair=""):
         return self.rule()
@@ -168,13 +168,14 @@ class BookDesk:
         self.pairs = pairs
         self.protocol = Protocol()
         self.client = Client(world, self.protocol, listed)
+        self.keep_warm_s = 0.0
 
     async def start(self, clock=None):
         self._monkeypatch.setattr(Socket, "made", [])
         self._monkeypatch.setattr(module, "ReconnectingWebSocket", Socket)
         connector = self._fakes.connector(client=self.client, market_data=self.protocol, pairs=self.pairs)
         self._monkeypatch.setattr(module, "connector_of", lambda params: connector)
-        params = {"pairs": list(self.pairs), "depth": 10}
+        params = {"pairs": list(self.pairs), "depth": 10, "keep_warm_s": self.keep_warm_s}
         self.running = await self._world.start(OrderBookActor, NAME, connector="box", params=params, clock=clock)
         self.actor = self.running.actor
         for pair in self.pairs:

@@ -12,7 +12,7 @@ from engine.book import BookReader, OrderBook, ReadStatus
 from engine.book.paths import book_path
 from engine.bus import Overload
 from engine.clock import VirtualClock
-from engine.messages import BookLevels, BooksBeat, Side, Trade
+from engine.messages import BEATS, BookLevels, BooksBeat, Side, StopActor, Trade
 
 MS = 1_000_000
 MIRROR = {
@@ -91,6 +91,38 @@ def test_levels_from_another_host_are_read_here_as_they_are_there(run, size: str
         await world.until(lambda: reader.read_best().update_id == 7)
         assert [list(side) for side in (reader.depth().bids, reader.depth().asks)] == list(origin.depth())
         reader.close()
+
+    run(body)
+
+
+def test_the_origins_beats_reach_this_hosts_readers_who_ask_for_them(run) -> None:
+    async def body(world) -> None:
+        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+        await world.supervisor()
+        mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+        strategy = await world.bus("strategy.s")
+        heard: list[BooksBeat] = []
+        strategy.subscribe("mirror.box.home", "book", lambda beat, number: heard.append(beat), keys={"BTC-USDT", BEATS})
+        await world.until(lambda: levels.readers == 1 and mirror.actor.books.readers == 1)
+        levels.publish(BooksBeat(mono_ns=5), key=BEATS)
+        await world.until(lambda: heard)
+        assert heard == [BooksBeat(mono_ns=5)]
+
+    run(body)
+
+
+def test_levels_that_come_while_it_stops_are_left_alone(run) -> None:
+    async def body(world) -> None:
+        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+        await world.supervisor()
+        mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+        await world.until(lambda: levels.readers == 1)
+        levels.publish(levels_of("BTC-USDT", "100", 1, world.clock.monotonic_ns()), key="BTC-USDT")
+        await world.until(lambda: mirror.actor.writers)
+        levels.publish(levels_of("BTC-USDT", "200", 2, world.clock.monotonic_ns()), key="BTC-USDT")
+        await mirror.actor.stop(StopActor(grace_ns=1))
+        await world.until(lambda: levels.readers == 0)
+        assert mirror.actor.bus.stats()["handler_errors"] == 0
 
     run(body)
 

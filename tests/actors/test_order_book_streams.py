@@ -4,12 +4,14 @@ import asyncio
 from contextlib import suppress
 from decimal import Decimal
 
+from engine.actors import order_book as module
 from engine.book import FollowedBook, OrderBook
+from engine.book.events import DepthDiff
 from engine.bus import Down, Gap
 from engine.connectors.base import PublicTrade
 from engine.errors import BusError
-from engine.messages import GetBook, Side
-from tests.actors.book_desk import NAME, OTHER, PAIR, listen
+from engine.messages import BEATS, BooksBeat, GetBook, Side
+from tests.actors.book_desk import MS, NAME, OTHER, PAIR, listen
 
 
 def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
@@ -38,6 +40,109 @@ def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
         assert (told[4].pair, told[4].update_id) == (PAIR, 5)
 
     book_world(body, pairs=(PAIR, other))
+
+
+def trade(number):
+    return PublicTrade(PAIR, str(number), "100.50", "1", Side.BUY, 0)
+
+
+def test_a_books_readers_do_not_wait_for_the_trades_that_came_before_it_in_the_read(book_world):
+    async def body(world, desk):
+        desk.protocol.trade_mark = b"@trade"
+        actor = await desk.synced()
+        books, trades = await listen(world, "book"), await listen(world, "trade")
+        await world.until(lambda: actor.books.readers and actor.trades.readers)
+        first, second = (b'{"stream":"btcusdt@trade","data":%d}' % number for number in (1, 2))
+        desk.protocol.events = {
+            first: (trade(1),),
+            second: (trade(2),),
+            b"depth": (DepthDiff(PAIR, 2, 2, None, [("100.50", "3")], [], 0),),
+        }
+        for frame in (first, b"depth", second):
+            desk.socket.frame(frame, at=world.clock.monotonic_ns(), more_to_come=True)
+        assert desk.reader().read_best(world.clock.monotonic_ns()).bid_size == 3
+        assert actor.feed.counters.frames == 1
+        desk.socket.after_read()
+        assert (actor.books.position.number, actor.trades.position.number) == (1, 0)
+        await world.until(lambda: len(trades) == 2)
+        assert [message.trade_id for message in trades] == ["1", "2"]
+        await world.until(lambda: books)
+
+    book_world(body)
+
+
+def test_trades_that_nobody_reads_are_counted_at_the_next_beat_or_when_many_wait(book_world, monkeypatch):
+    monkeypatch.setattr(module, "UNREAD_TRADES", 3)
+
+    async def body(world, desk):
+        desk.protocol.trade_mark = b"@trade"
+        monkeypatch.setattr(module, "HEARTBEAT_S", 60.0)
+        actor = await desk.synced()
+        desk.protocol.events = (trade(1),)
+        for number in range(1, 4):
+            desk.socket.frame(b"@trade")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert actor.metrics.counters.get(f"trades/{PAIR}", 0) == (3 if number == 3 else 0)
+        desk.socket.frame(b"@trade")
+        actor.beat(world.clock.monotonic_ns(), 1)
+        assert actor.metrics.counters[f"trades/{PAIR}"] == 4
+
+    book_world(body)
+
+
+def test_an_error_of_a_trade_that_waited_ends_the_actor(book_world, monkeypatch):
+    async def body(world, desk):
+        desk.protocol.trade_mark = b"@trade"
+        actor = await desk.synced()
+        await listen(world, "trade")
+        await world.until(lambda: actor.trades.readers)
+        monkeypatch.setattr(actor.trades, "publish", lambda *arguments, **more: 1 / 0)
+        desk.protocol.events = (trade(1),)
+        desk.socket.frame(b"@trade")
+        await world.until(actor.context.failed.done)
+        assert isinstance(actor.context.failed.result(), ZeroDivisionError)
+
+    book_world(body)
+
+
+def test_when_nothing_changes_for_a_while_the_way_to_the_readers_is_walked(book_world):
+    async def body(world, desk):
+        desk.keep_warm_s = 0.05
+        actor = await desk.synced()
+        other = []
+        bus = await world.bus("reader.of.one.pair")
+        bus.subscribe(NAME, "book", lambda message, number: other.append(message), keys=[PAIR])
+        heard = await listen(world, "book", keys=[PAIR, BEATS])
+        levels = await listen(world, "levels", keys=[PAIR, BEATS])
+        await world.until(lambda: actor.books.readers == 2 and actor.levels.readers)
+        desk.diff(2, bids=[("100.50", "3")])
+        await world.until(lambda: len(heard) >= 3)
+        assert [type(message) for message in heard[-2:]] == [BooksBeat, BooksBeat]
+        assert heard[-1].mono_ns > heard[-2].mono_ns
+        await world.until(lambda: heard[-1] in levels)
+        assert [message.update_id for message in other] == [2]
+
+    book_world(body)
+
+
+def test_what_is_told_in_time_needs_no_walk(book_world):
+    async def body(world, desk):
+        desk.keep_warm_s = 0.2
+        actor = await desk.synced()
+        heard = await listen(world, "book", keys=[PAIR, BEATS])
+        await world.until(lambda: actor.books.readers)
+        await world.until(lambda: any(isinstance(message, BooksBeat) for message in heard))
+        heard.clear()
+        began_ns, update = world.clock.monotonic_ns(), 2
+        while world.clock.monotonic_ns() - began_ns < 1_000 * MS:
+            desk.diff(update, bids=[("100.50", str(update))])
+            update += 1
+            await asyncio.sleep(0.01)
+        assert heard
+        assert not [message for message in heard if isinstance(message, BooksBeat)]
+
+    book_world(body)
 
 
 def test_an_error_while_readers_are_told_ends_the_actor(book_world, monkeypatch):

@@ -281,12 +281,14 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         return found
 
     async def _fills_since(self, symbol: Params, since_ms: int) -> list[reports.TradeReport]:
-        """A day at a time to the first fills (the venue answers for no longer span), then on by their ids."""
+        """A day at a time to the first fills (the venue answers for no longer span), then on by their ids. The first
+        day is asked for even if by this clock it has yet to begin: the venue's may be a little ahead.
+        """
         now_ms = self.time.now_ms()
         if since_ms <= 0 or now_ms - since_ms > _MOST_WINDOWS * _DAY_MS:
             trades = await self._fill_pages(symbol, 0, weight=20)
             return [trade for trade in trades if trade.time >= since_ms]
-        while since_ms <= now_ms:
+        while True:
             end_ms = since_ms + _DAY_MS - 1
             window = [*symbol, ("startTime", str(since_ms)), ("endTime", str(end_ms))]
             trades = await self._fill_page(window, weight=20)
@@ -295,7 +297,8 @@ class BinanceExchange(BinancePublic, ExchangeClient):
             if trades:
                 return trades
             since_ms = end_ms + 1
-        return []
+            if since_ms > now_ms:
+                return []
 
     async def _fill_pages(self, params: Params, from_id: int | None, weight: int) -> list[reports.TradeReport]:
         trades: list[reports.TradeReport] = []

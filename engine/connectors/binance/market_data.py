@@ -170,6 +170,7 @@ class BinanceMarketData(MarketDataProtocol):
     """
 
     silence_after_s = 20.0
+    trade_mark = b'@trade"'
     quote_overdue_s = constants.QUOTE_OVERDUE_S
     max_mismatches = 2
     ping_every_s = 2.5

@@ -216,6 +216,8 @@ def test_fills_are_paged_to_the_end(run: Any) -> None:
             before = len(requests)
             assert (await client.fills("BTC-USDT", since_ns=now_ms() * 1_000_000)).value == []
             assert len(requests) == before + 1
+            assert (await client.fills("BTC-USDT", since_ns=(now_ms() + 1_000) * 1_000_000)).value == []
+            assert len(requests) == before + 2
             last = await client.fills("BTC-USDT", from_trade_id="2498")
             assert [entry.fill.trade_id for entry in last.value] == ["2498", "2499"]
 
