@@ -200,7 +200,7 @@ class VenueRequests:
     async def _query(self, order: Order) -> None:
         asked_ns, asked_mono_ns = self._desk.now(), self._clock.monotonic_ns()
         try:
-            result = await self._client.query(order.pair, order.client_order_id)
+            result = await self._client.query(order)
         except OrderNotFound:
             # The venue's clock may be known otherwise than when it was asked: the earlier instant counts.
             asked_ns = min(asked_ns, self._client.time.at(asked_mono_ns))

@@ -444,8 +444,12 @@ class ExchangeClient(PublicClient):
         """Cancel all open orders of a pair, those of others included; an empty list if there were none."""
 
     @abstractmethod
-    async def query(self, pair: str, client_order_id: str) -> Dated[VenueOrderUpdate]:
-        """The order's state; OrderNotFound if the venue says that there is none."""
+    async def query(self, order: Order) -> Dated[VenueOrderUpdate]:
+        """The order's state; OrderNotFound if the venue says that there is none.
+
+        As in :meth:`cancel`, it is asked for by the venue's own id where that is known: a person who amends an order at
+        some venues gives it another client order id.
+        """
 
     @abstractmethod
     async def open_orders(self, pairs: Iterable[str] | None = None) -> Dated[list[VenueOrderUpdate]]:

@@ -241,8 +241,8 @@ class FakeClient(ExchangeClient):
     async def cancel_pair(self, pair):
         raise AssertionError("the engine cancels by id")
 
-    async def query(self, pair, client_order_id):
-        requested = self.time.now_ns()
+    async def query(self, order):
+        requested, client_order_id = self.time.now_ns(), order.client_order_id
         found = await self.venue.call("query", client_order_id, lambda: self.venue.find(client_order_id))
         return self.venue.dated(found, requested)
 

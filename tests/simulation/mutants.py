@@ -154,9 +154,9 @@ def no_answer_is_not_found() -> Iterator[None]:
     """A question that brought no answer counts as "not found": an outage drops every order that was open."""
     query = BinanceExchange.query
 
-    async def certain(self: BinanceExchange, pair: str, client_order_id: str) -> Any:
+    async def certain(self: BinanceExchange, order: Order) -> Any:
         try:
-            return await query(self, pair, client_order_id)
+            return await query(self, order)
         except (TransportError, UnknownOutcome) as error:
             raise OrderNotFound(0, str(error)) from error
 

@@ -25,7 +25,13 @@ from engine.connectors.base import (
 from engine.connectors.binance import commission, constants, reports
 from engine.connectors.binance.auth import signed_query
 from engine.connectors.binance.order_entry import NotOpenError, OrderEntry, Write
-from engine.connectors.binance.order_requests import ORDER_TYPES, OrderRequests, check_client_order_id, price_text
+from engine.connectors.binance.order_requests import (
+    ORDER_TYPES,
+    OrderRequests,
+    check_client_order_id,
+    named,
+    price_text,
+)
 from engine.connectors.binance.public import BinancePublic, decoded
 from engine.connectors.decoding import UNREADABLE
 from engine.connectors.errors import (
@@ -198,11 +204,11 @@ class BinanceExchange(BinancePublic, ExchangeClient):
             updates += [reports.order_update(report, self._symbols) for report in _cancelled(entry)]
         return self._dated(reply, updates)
 
-    async def query(self, pair: str, client_order_id: str) -> Dated[VenueOrderUpdate]:
-        params = [("symbol", self._symbols.symbol(pair)), ("origClientOrderId", client_order_id)]
+    async def query(self, order: Order) -> Dated[VenueOrderUpdate]:
+        params = [("symbol", self._symbols.symbol(order.pair)), named(order)]
         reply = await self._get(constants.PATH_ORDER, params, weight=4, priority=Priority.QUERY)
         report = decoded(_decode_order, reply)
-        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=client_order_id))
+        return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
 
     async def open_orders(self, pairs: Iterable[str] | None = None) -> Dated[list[VenueOrderUpdate]]:
         wanted = None if pairs is None else list(dict.fromkeys(pairs))
@@ -345,7 +351,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         reply = await self._by_websocket(write, _CANCEL_COSTS, Priority.CANCEL, until_mono_ns=until_mono_ns)
         if reply is not None:
             return reply
-        params = [("symbol", self._symbols.symbol(order.pair)), ("origClientOrderId", order.client_order_id)]
+        params = [("symbol", self._symbols.symbol(order.pair)), named(order)]
         return await self._delete(constants.PATH_ORDER, params)
 
     async def _by_websocket(

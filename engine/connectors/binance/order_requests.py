@@ -24,6 +24,7 @@ ORDER_TYPES = {
     OrderType.MARKET: "MARKET",
 }
 
+ORDER_ID, CLIENT_ID = "orderId", "origClientOrderId"
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\x9f]*')
 _BLOCK = 64
 
@@ -84,17 +85,16 @@ class OrderRequests:
         )
 
     def cancel(self, order: Order, number: int, now_ms: int) -> str:
-        """``order.cancel``, by client order id."""
-        client_order_id = order.client_order_id
-        check_client_order_id(client_order_id)
+        """``order.cancel``."""
+        key, name = named(order)
         symbol = self._symbol(order.pair)
         signature = self._hmac.sign(
-            f"apiKey={self._key}&origClientOrderId={client_order_id}&recvWindow={self._window}&symbol={symbol}"
-            f"&timestamp={now_ms}"
+            f"apiKey={self._key}&{key}={name}&recvWindow={self._window}&symbol={symbol}&timestamp={now_ms}"
         )
+        name_json = name if key == ORDER_ID else f'"{name}"'
         return (
             f'{{"id":{number},"method":"order.cancel","params":{{"symbol":"{symbol}",'
-            f'"origClientOrderId":"{client_order_id}","apiKey":{self._key_json},"recvWindow":{self._window},'
+            f'"{key}":{name_json},"apiKey":{self._key_json},"recvWindow":{self._window},'
             f'"timestamp":{now_ms},"signature":"{signature}"}}}}'
         )
 
@@ -103,6 +103,16 @@ class OrderRequests:
         if not _PLAIN.fullmatch(symbol):
             raise FilterFailure("local", f"{symbol!r} can be no symbol", Reason.UNKNOWN_PAIR)
         return symbol
+
+
+def named(order: Order) -> tuple[str, str]:
+    """By which parameter an order is named, and how: the venue's id where it is known, else the client's, which a
+    person who amends the order changes ("Order Amend Keep Priority"). FilterFailure for one that has no valid id.
+    """
+    if order.exchange_order_id.isascii() and order.exchange_order_id.isdigit():
+        return ORDER_ID, order.exchange_order_id
+    check_client_order_id(order.client_order_id)
+    return CLIENT_ID, order.client_order_id
 
 
 def check_client_order_id(client_order_id: str) -> None:

@@ -80,7 +80,7 @@ def test_an_order_is_placed_queried_listed_and_cancelled(run: Any, box: Any, way
             assert (update.size, update.price, update.side) == (mine.size, mine.price, Side.BUY)
             assert placed.venue_ns <= update.venue_time_ns + 1_000_000_000
 
-            asked = await client.query("BTC-USDT", mine.client_order_id)
+            asked = await client.query(mine)
             assert asked.value.exchange_order_id == update.exchange_order_id
             assert asked.value.state is OrderState.OPEN
             assert asked.venue_ns % 1_000_000 == 0
@@ -95,7 +95,7 @@ def test_an_order_is_placed_queried_listed_and_cancelled(run: Any, box: Any, way
 
             gone = await client.cancel(mine)
             assert (gone.value.client_order_id, gone.value.state) == (mine.client_order_id, OrderState.CANCELLED)
-            assert (await client.query("BTC-USDT", mine.client_order_id)).value.state is OrderState.CANCELLED
+            assert (await client.query(mine)).value.state is OrderState.CANCELLED
             with pytest.raises(errors.OrderNotFound):
                 await client.cancel(mine)
             await client.cancel(other)
@@ -210,7 +210,7 @@ def test_what_the_venue_does_not_know_is_not_found(run: Any, box: Any, way: str)
     async def work() -> None:
         async with exchange_of(box, order_entry=way) as client:
             with pytest.raises(errors.OrderNotFound):
-                await client.query("BTC-USDT", "never-placed")
+                await client.query(order(client_order_id="never-placed"))
             with pytest.raises(errors.OrderNotFound):
                 await client.cancel(order(client_order_id="never-placed"))
 
@@ -237,7 +237,7 @@ def test_W1_a_wrong_clock_is_refused_not_executed_and_set_right(run: Any, box: A
             assert errors.was_refused(refused.value)
             assert abs(client.time.lead_ns) < 1_000_000_000
             with pytest.raises(errors.OrderNotFound):
-                await client.query("BTC-USDT", mine.client_order_id)
+                await client.query(mine)
             await client.place(mine, ignore)
             shift_clock(client, by_ms)
             await client.balances()
@@ -271,7 +271,7 @@ def test_W1_an_order_whose_answer_was_lost_is_found_by_its_id(run: Any, box: Any
             with pytest.raises((errors.TransportError, errors.UnknownOutcome)) as lost:
                 await client.place(mine, ignore)
             assert not errors.was_refused(lost.value)
-            assert (await client.query("BTC-USDT", mine.client_order_id)).value.state is OrderState.OPEN
+            assert (await client.query(mine)).value.state is OrderState.OPEN
             await client.cancel(mine)
 
     run(work())

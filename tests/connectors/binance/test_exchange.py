@@ -159,7 +159,7 @@ def test_reading_and_cancelling_are_done_once_more_with_the_right_time(run: Any)
             late,
         ]
         async with exchange(lambda _: replies[len(requests) - 1]) as (client, requests):
-            assert (await client.query("BTC-USDT", "mine")).value.state is OrderState.OPEN
+            assert (await client.query(order())).value.state is OrderState.OPEN
             gone = (await client.cancel(order())).value
             assert (gone.client_order_id, gone.state) == ("mine", OrderState.CANCELLED)
             with pytest.raises(errors.ClockError):
@@ -180,6 +180,29 @@ def test_executions_whose_commission_names_no_asset_are_read(run: Any) -> None:
             (listed,) = (await client.fills("BTC-USDT", exchange_order_id="7")).value
             for found in (fill, listed.fill):
                 assert (found.fee, found.fee_asset) == (0, "USDT")
+
+    run(work())
+
+
+def test_an_order_that_a_person_amended_is_asked_for_and_cancelled_by_the_venues_id(run: Any) -> None:
+    """Its client order id is another one since then: by the old one the venue knows none."""
+
+    async def work() -> None:
+        def answer(request: web.Request) -> Any:
+            if request.query.get("orderId") != "7" or "origClientOrderId" in request.query:
+                return 400, {"code": -2013, "msg": "Order does not exist."}
+            if request.method == "DELETE":
+                return report(status="CANCELED", origClientOrderId="by-hand", clientOrderId="c")
+            return report(clientOrderId="by-hand")
+
+        async with exchange(answer) as (client, _):
+            mine = order(exchange_order_id="7")
+            asked = (await client.query(mine)).value
+            assert (asked.client_order_id, asked.state) == ("mine", OrderState.OPEN)
+            gone = (await client.cancel(mine)).value
+            assert (gone.client_order_id, gone.state) == ("mine", OrderState.CANCELLED)
+            with pytest.raises(errors.OrderNotFound):
+                await client.query(order())
 
     run(work())
 

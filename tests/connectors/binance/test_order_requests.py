@@ -91,6 +91,23 @@ def test_a_cancel_names_the_order_by_the_clients_id() -> None:
     }
 
 
+def test_a_cancel_names_the_order_by_the_venues_id_where_that_is_known() -> None:
+    """An order that a person amended has another client order id."""
+    assert signed_rightly(requests().cancel(order(exchange_order_id="28"), 9, NOW_MS)) == {
+        "symbol": "BTCUSDT",
+        "orderId": 28,
+        "apiKey": KEY,
+        "recvWindow": 5000,
+        "timestamp": NOW_MS,
+    }
+
+
+@pytest.mark.parametrize("strange", ["28&symbol=X", "２８", "-1", "28 "])
+def test_what_can_be_no_id_of_the_venues_names_nothing(strange: str) -> None:
+    named = signed_rightly(requests().cancel(order(exchange_order_id=strange), 9, NOW_MS))
+    assert (named["origClientOrderId"], named.get("orderId")) == ("e-1_A", None)
+
+
 def test_a_symbol_is_signed_as_it_is_and_never_breaks_out_of_its_place() -> None:
     of = requests()
     assert signed_rightly(of.cancel(order(pair="１２-USDT"), 1, NOW_MS))["symbol"] == "１２USDT"
