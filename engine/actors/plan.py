@@ -27,6 +27,8 @@ from engine.runtime.paths import EnginePaths
 
 HOME = "home"
 """What the place of those is called that name none: the host of the supervisor."""
+WARM_ALONE = 4
+"""So many connectors at a place beat as often as is asked for; more of them beat as often together."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
         **common,
         "pairs": list(connector.pairs),
         "depth": config.books.depth,
-        "keep_warm_s": config.books.keep_warm if config.runtime != "inline" else 0.0,  # virtual time is never cold
+        "keep_warm_s": _keep_warm(config, connector),
     }
     actors = [PlannedActor(order_book_name(connector.name), "order_book", connector.name, box, books)]
     if connector.trade:
@@ -303,6 +305,16 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
         actors.append(PlannedActor(exchange_name(connector), "exchange", connector.name, box, account))
     alone = connector.name if connector.own_cell else ""
     return [_placed(actor, connector.place, alone) for actor in actors]
+
+
+def _keep_warm(config: EngineConfig, connector: ConnectorConfig) -> float:
+    """How long a connector is quiet before it beats. Many at one place keep its processors awake together, and what all
+    of them spend on it is bounded; virtual time is never cold.
+    """
+    if config.runtime == "inline":
+        return 0.0
+    together = sum(other.place == connector.place for other in config.connectors.values())
+    return config.books.keep_warm * max(1.0, together / WARM_ALONE)
 
 
 def _placed(actor: PlannedActor, place: tuple[str, ...], alone: str) -> PlannedActor:

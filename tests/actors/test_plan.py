@@ -72,6 +72,26 @@ def test_a_connector_that_does_not_trade_has_books_alone(tmp_path):
     assert actors["strategy.maker"].params["strategy"]["markets"]["binance"]["exchange"] == ""
 
 
+@pytest.mark.parametrize(
+    ("count", "changes", "seconds"),
+    [
+        (1, {}, 0.02),
+        (4, {}, 0.02),
+        (40, {}, 0.2),
+        (40, {"books": {"keep_warm": 0.04}}, 0.4),
+        (8, {"books": {"keep_warm": 0}}, 0.0),
+        (8, {"runtime": "inline"}, 0.0),
+    ],
+)
+def test_many_connectors_of_a_place_keep_it_warm_together(tmp_path, count, changes, seconds):
+    connectors = {
+        f"c{n}": {"venue": "binance", "at": "venue", "pairs": ["BTC-USDT"], "trade": False} for n in range(count)
+    }
+    actors = planned(tmp_path, connectors=connectors, strategies={}, **changes)
+    found = [actor.params["keep_warm_s"] for actor in actors.values() if actor.kind == "order_book"]
+    assert found == pytest.approx([seconds] * count)
+
+
 def test_a_strategy_knows_its_markets(tmp_path):
     strategy = planned(tmp_path, books={"stale_after": 0.25})["strategy.maker"].params["strategy"]
     assert strategy["markets"] == {
