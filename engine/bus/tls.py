@@ -50,12 +50,15 @@ def make_identity() -> bytes:
 
 
 def write_identity(run_dir: Path, pem: bytes) -> Path:
-    """Put the engine's identity where this host's actors read it; its owner's alone."""
-    path = run_dir / FILE
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """Put the engine's identity where this host's actors read it; its owner's alone, and never without it if it was
+    there before.
+    """
+    path, new = run_dir / FILE, run_dir / f".{FILE}.{os.getpid()}"
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
+    new.replace(path)
     return path
 
 

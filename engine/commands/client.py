@@ -40,6 +40,8 @@ class ControlClient:
             raise _not_running(self._state_dir)
         name, incarnation = f"command-{os.getpid()}", time.time_ns() // 1000
         directory = _directory(info)
+        if directory is None:
+            raise _not_running(self._state_dir)
         self._bus = SocketBus(name, incarnation, directory, clock=WallClock(), engine_id=info.engine_id, listen=False)
         await self._bus.start()
         return self
@@ -93,7 +95,8 @@ def is_running(state_dir: Path) -> bool:
     info = paths.read_run_json()
     if info is None:
         return False
-    endpoint = _directory(info).endpoint(SUPERVISOR)
+    directory = _directory(info)
+    endpoint = directory.endpoint(SUPERVISOR) if directory is not None else None
     address: Any = None
     if isinstance(endpoint, UnixEndpoint):
         family, address = socket.AF_UNIX, endpoint.path
@@ -122,14 +125,19 @@ def wait_until_gone(state_dir: Path, timeout: float) -> bool:
     return True
 
 
-def _directory(info: RunInfo) -> HostDirectory:
-    """Who is where: on this host, and on others if the engine runs on several."""
+def _directory(info: RunInfo) -> HostDirectory | None:
+    """Who is where: on this host, and on others if the engine runs on several. None if what it takes to ask them has
+    gone since the engine was found: its end removes it.
+    """
     if not info.node:
         return RunDirectory(info.run_dir)
     from engine.bus.directory import FileDirectory
     from engine.bus.tls import FILE, client_context
 
-    return FileDirectory(info.run_dir, info.node, client_context(Path(info.run_dir) / FILE))
+    try:
+        return FileDirectory(info.run_dir, info.node, client_context(Path(info.run_dir) / FILE))
+    except FileNotFoundError:
+        return None
 
 
 def _not_running(state_dir: Path) -> NotRunning:
