@@ -250,8 +250,13 @@ class Bus(ABC):
     # ------------------------------------------------------------------------------------------------ private
 
     def _track(self, link: Link) -> None:
+        """A caller's connection is there. One that was taken just before the bus closed is there after it: whoever
+        called must not wait for streams that this bus will never open.
+        """
         self._links[link] = None
         link.done.add_done_callback(lambda _: self._links.pop(link, None))
+        if self._closed:
+            link.abort("the bus is closed")
 
     async def _settle(self) -> None:
         """Wait for callers to take what was written; cut off those that do not."""

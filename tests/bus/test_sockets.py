@@ -357,3 +357,22 @@ def test_the_same_links_run_over_mutual_tls(run_sockets, recorder, line, certifi
         await over_tcp(world, recorder, line, server, client)
 
     run_sockets(body)
+
+
+def test_a_connection_that_was_taken_just_before_a_bus_closed_does_not_outlive_it(run_sockets):
+    """Its caller would wait for ever for streams that nobody opens any more."""
+
+    async def body(world):
+        pub = await world.bus("pub")
+        link = pub._accept()
+        await pub.close()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: link, ours)
+        async with asyncio.timeout(5):
+            assert await loop.sock_recv(theirs, 1) == b""
+            await link.done
+        theirs.close()
+
+    run_sockets(body)
