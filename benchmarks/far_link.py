@@ -185,8 +185,9 @@ async def send(address: str) -> None:
 
 
 async def _beats(stream: Stream) -> None:
+    every_s = BooksConfig().keep_warm
     while True:
-        await asyncio.sleep(BooksConfig().keep_warm)
+        await asyncio.sleep(every_s)
         stream.publish(BooksBeat(mono_ns=time.monotonic_ns()))
 
 

@@ -96,11 +96,11 @@ def _measure(pairs: int, seconds: float) -> Round:
             time.sleep(seconds)
         came = arrivals(frames)
         return Round(
-            latencies(near, near), latencies(frames, far), by_ray(following.result()), came, measure(hosts, came)
+            latencies(near, near), latencies(frames, far), _by_ray(following.result()), came, measure(hosts, came)
         )
 
 
-def by_ray(calls: Sequence[Call]) -> Found:
+def _by_ray(calls: Sequence[Call]) -> Found:
     return {
         FRAME_THERE: [there_ns - received_ns for received_ns, _, there_ns, _ in calls],
         CALL_THERE: [there_ns - given_ns for _, given_ns, there_ns, _ in calls],
@@ -198,9 +198,10 @@ class _Engine:
         engine = hosts.engine("/tmp/far.yml")
         try:
             _wait(lambda: engine.poll() is not None or _runs(hosts))
-            if engine.poll() is None:
-                yield
-                hosts.tell(hosts.alpha, "stop")
+            if engine.poll() is not None:
+                raise RuntimeError("the engine did not come up")
+            yield
+            hosts.tell(hosts.alpha, "stop")
             code = engine.wait(90)
         except (RuntimeError, TimeoutError) as error:
             raise RuntimeError(f"{error}\n{_said(hosts)}") from None

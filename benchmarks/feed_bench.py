@@ -124,7 +124,7 @@ class Reading:
             state_dir=str(folder),
             engine_id="",
             entry="",
-            params={"settings": pack_settings(settings), "pairs": pairs, "depth": 50},
+            params={"settings": pack_settings(settings), "pairs": pairs, "depth": 50, "keep_warm_s": 0.0},
         )
         clock = WallClock()
         self.bus = MemoryBus(MemoryNetwork(), spec.name, 1, clock)

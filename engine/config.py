@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import model_validator as _model_validator
 
 from engine.config_checks import check_box_markets, check_limits, check_venue_can
@@ -46,6 +46,8 @@ class RunOptions:
 
 # ----------------------------------------------------------------------------------------------- values
 
+SHORTEST_QUIET_S = 0.001
+
 
 def _exact(value: Any) -> Any:
     if isinstance(value, float | bool):
@@ -59,6 +61,12 @@ def _pair_entry(value: Any) -> Any:
 
 def _place_entry(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _not_without_pause(seconds: float) -> float:
+    if 0 < seconds < SHORTEST_QUIET_S:
+        raise ValueError(f"is {seconds:g} s, in which an actor does little else; 0 for never, else at least 0.001")
+    return seconds
 
 
 _ASSET = r"^[A-Z0-9]{1,20}$"
@@ -140,7 +148,7 @@ class BooksConfig(_Section):
 
     depth: Annotated[int, Field(ge=1, le=5000)] = 50
     stale_after: Annotated[Seconds, Field(gt=0)] = 0.5
-    keep_warm: Seconds = 0.02
+    keep_warm: Annotated[Seconds, AfterValidator(_not_without_pause)] = 0.02
 
 
 class SimulatedPair(_Section):

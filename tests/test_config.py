@@ -179,6 +179,12 @@ def test_a_wrong_override_names_itself(write: Any, override: str, said: str) -> 
         ("  seed: 7", "  sed: 7", 5, "venue.sed: unknown key; did you mean seed?"),
         ("name: demo", "nme: demo", 1, "nme: unknown key; did you mean name?"),
         ("interval: 0.5", "interval: 100", 3, "clock.interval: is 100; it should be less than or equal to 60"),
+        (
+            "interval: 0.5",
+            "interval: 0.5\nbooks: {keep_warm: 0.0001}",
+            4,
+            "books.keep_warm: is 0.0001 s, in which an actor",
+        ),
         ("interval: 0.5", "interval: fast", 3, "clock.interval: is 'fast'; it should be a valid number"),
         ("interval: 0.5", "interval: .nan", 3, "clock.interval: is nan"),
         ('price: "60000"', "price: 60000.5", 7, "write it in quotes"),

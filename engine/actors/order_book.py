@@ -70,7 +70,7 @@ class OrderBookActor(Actor):
         self.connector = connector_of(context.params)
         self.pairs = [str(pair) for pair in context.params["pairs"]]
         self.depth = int(context.params["depth"])
-        self.keep_warm_s = float(context.params.get("keep_warm_s", 0))
+        self.keep_warm_s = float(context.params["keep_warm_s"])
         self.client = self.connector.books(self.clock)
         self.feed = MarketDataFeed(self.connector.market_data(), {})
         self.rules: dict[str, TradingRule] = {}
@@ -107,6 +107,7 @@ class OrderBookActor(Actor):
         return {"pairs": self.pairs}
 
     async def stop(self, order: StopActor) -> None:
+        self._take_trades()
         await self._close()
 
     async def dead_man(self, grace_s: float) -> None:
@@ -432,16 +433,19 @@ class OrderBookActor(Actor):
             self.levels.publish(BooksBeat(mono_ns=now_ns), key=BEATS)
 
     async def _stay_warm(self) -> None:
-        """When nothing is told for a while, walk the way to all readers: a processor that has slept, and code and data
-        that have left its caches, would make the next frame take several times as long.
-        """
         while True:
             await asyncio.sleep(self.keep_warm_s)
-            if not self._has_told:
-                beat = BooksBeat(mono_ns=self.clock.monotonic_ns())
-                self.books.publish(beat, key=BEATS)
-                self.levels.publish(beat, key=BEATS)
-            self._has_told = False
+            self.walk()
+
+    def walk(self) -> None:
+        """Walk the way to all readers if nothing was told since the last time: a processor that has slept, and code and
+        data that have left its caches, would make the next frame take several times as long.
+        """
+        if not self._has_told:
+            beat = BooksBeat(mono_ns=self.clock.monotonic_ns())
+            self.books.publish(beat, key=BEATS)
+            self.levels.publish(beat, key=BEATS)
+        self._has_told = False
 
 
 class _Stream:

@@ -332,9 +332,9 @@ def _call(handler: Callable[..., None], *arguments: Any) -> None:
     """Call a handler. What would end more than the strategy, as ``sys.exit()`` does, becomes an error of its own."""
     try:
         handler(*arguments)
-    except Exception:
-        raise
     except BaseException as error:
+        if isinstance(error, Exception):
+            raise
         raise StrategyError(f"{handler.__name__} raised {error!r}") from error
 
 

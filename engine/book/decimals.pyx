@@ -65,17 +65,24 @@ def format_mantissa(int64_t mantissa, int exponent):
     return format_decimal(mantissa, exponent)
 
 
-cdef int parse_str(object text, int exponent, int64_t* mantissa, int* needed) noexcept:
-    """:func:`parse` of a Python string; anything else is malformed."""
-    cdef Py_ssize_t length = 0
+cdef inline const char* utf8_of(object text, Py_ssize_t* length) noexcept:
+    """A string's UTF-8; NULL, with no error left, for what is no string or has none, as lone surrogates have. Nothing
+    else in it can fail, so ``noexcept`` loses nothing; whoever asks takes NULL for a malformed number.
+    """
     cdef const char* data
     if not PyUnicode_Check(text):
-        return MALFORMED
-    data = PyUnicode_AsUTF8AndSize(text, &length)
-    if data == NULL:  # lone surrogates have no UTF-8
+        return NULL
+    data = PyUnicode_AsUTF8AndSize(text, length)
+    if data == NULL:
         PyErr_Clear()
-        return MALFORMED
-    return parse(data, length, exponent, mantissa, needed)
+    return data
+
+
+cdef int parse_str(object text, int exponent, int64_t* mantissa, int* needed) noexcept:
+    """:func:`parse` of a Python string; anything else is malformed. ``noexcept``: nothing that it calls can raise."""
+    cdef Py_ssize_t length = 0
+    cdef const char* data = utf8_of(text, &length)
+    return parse(data, length, exponent, mantissa, needed) if data != NULL else MALFORMED
 
 
 cdef int parse(const char* text, Py_ssize_t length, int exponent, int64_t* mantissa, int* needed) noexcept nogil:
@@ -122,16 +129,12 @@ cdef int parse(const char* text, Py_ssize_t length, int exponent, int64_t* manti
 cdef int parse_wide_str(object text, int exponent, Wide* mantissa, int* needed) noexcept:
     """As :func:`parse_str`, as a wide mantissa: NEGATIVE for a number below zero, which there is none for."""
     cdef Py_ssize_t length = 0
-    cdef const char* data
+    cdef const char* data = utf8_of(text, &length)
     cdef uint128 value = 0
     cdef int64_t scale = 0
     cdef bint negative = False
     cdef int status
-    if not PyUnicode_Check(text):
-        return MALFORMED
-    data = PyUnicode_AsUTF8AndSize(text, &length)
     if data == NULL:
-        PyErr_Clear()
         return MALFORMED
     status = _read(data, length, &value, &scale, &negative)
     if status != PARSED:

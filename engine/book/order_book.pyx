@@ -361,6 +361,7 @@ cdef class OrderBook:
         return 0
 
     cdef bint _sizes_fit(self, int places, bint wide) noexcept:
+        """Of C alone, which cannot raise."""
         return sizes_fit(&self._bids, places, wide) and sizes_fit(&self._asks, places, wide)
 
     cdef int _widen(self) except -1:
@@ -372,7 +373,7 @@ cdef class OrderBook:
         return 0
 
     cdef int _narrow(self) noexcept:
-        """Sizes of 64 bits again; for an empty book."""
+        """Sizes of 64 bits again; for an empty book. It frees and sets fields, which cannot raise."""
         free(self._bids.high)
         free(self._asks.high)
         self._bids.high = self._asks.high = NULL

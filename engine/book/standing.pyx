@@ -43,7 +43,7 @@ cdef class Standing:
         self._quotes = ()
 
     cdef bint continues_at(self, int64_t first_id, int64_t last_id) noexcept:
-        """Whether a diff of this range is one that :meth:`put` may apply."""
+        """Whether a diff of this range is one that :meth:`put` may apply. It compares fields, which cannot raise."""
         return (
             self.state is SYNCED
             and self._ranged

@@ -379,7 +379,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise VirtualTimeError("a connection in virtual time needs a host and a port")
         return await network.connect(protocol_factory, host, port)
 
-    async def create_server(  # type: ignore[override]
+    async def create_server(  # type: ignore[override]  # of its many forms, those that the engine uses
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         host: str | None = None,

@@ -25,6 +25,15 @@ MIRROR = {
 }
 
 
+async def mirrored(world):
+    """The ``levels`` stream of an origin, and the mirror that reads it."""
+    _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+    await world.supervisor()
+    mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+    await world.until(lambda: levels.readers == 1)
+    return levels, mirror
+
+
 def test_trades_cross_to_this_host_only_while_somebody_reads_them_here(run) -> None:
     async def body(world) -> None:
         origin, trades = await world.publisher("order_book.box.0", "trade", overload=Overload.SKIP)
@@ -63,10 +72,7 @@ def test_levels_from_another_host_are_read_here_as_they_are_there(run, size: str
     origin.apply_snapshot([("100.50", size), ("100.25", "0.00000000001")], [("101.00", "0.125")])
 
     async def body(world) -> None:
-        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
-        await world.supervisor()
-        await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
-        await world.until(lambda: levels.readers == 1)
+        levels, _ = await mirrored(world)
         now = world.clock.monotonic_ns()
         bids, asks = origin.depth_strings() if origin.is_wide else ([], [])
         bid_cells, ask_cells = (b"", b"") if origin.is_wide else origin.cells()
@@ -97,13 +103,11 @@ def test_levels_from_another_host_are_read_here_as_they_are_there(run, size: str
 
 def test_the_origins_beats_reach_this_hosts_readers_who_ask_for_them(run) -> None:
     async def body(world) -> None:
-        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
-        await world.supervisor()
-        mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
+        levels, mirror = await mirrored(world)
         strategy = await world.bus("strategy.s")
         heard: list[BooksBeat] = []
         strategy.subscribe("mirror.box.home", "book", lambda beat, number: heard.append(beat), keys={"BTC-USDT", BEATS})
-        await world.until(lambda: levels.readers == 1 and mirror.actor.books.readers == 1)
+        await world.until(lambda: mirror.actor.books.readers == 1)
         levels.publish(BooksBeat(mono_ns=5), key=BEATS)
         await world.until(lambda: heard)
         assert heard == [BooksBeat(mono_ns=5)]
@@ -113,10 +117,7 @@ def test_the_origins_beats_reach_this_hosts_readers_who_ask_for_them(run) -> Non
 
 def test_levels_that_come_while_it_stops_are_left_alone(run) -> None:
     async def body(world) -> None:
-        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
-        await world.supervisor()
-        mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR})
-        await world.until(lambda: levels.readers == 1)
+        levels, mirror = await mirrored(world)
         levels.publish(levels_of("BTC-USDT", "100", 1, world.clock.monotonic_ns()), key="BTC-USDT")
         await world.until(lambda: mirror.actor.writers)
         levels.publish(levels_of("BTC-USDT", "200", 2, world.clock.monotonic_ns()), key="BTC-USDT")

@@ -10,8 +10,8 @@ from engine.book.events import DepthDiff
 from engine.bus import Down, Gap
 from engine.connectors.base import PublicTrade
 from engine.errors import BusError
-from engine.messages import BEATS, BooksBeat, GetBook, Side
-from tests.actors.book_desk import MS, NAME, OTHER, PAIR, listen
+from engine.messages import BEATS, BooksBeat, GetBook, Side, StopActor
+from tests.actors.book_desk import NAME, OTHER, PAIR, listen
 
 
 def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
@@ -87,6 +87,9 @@ def test_trades_that_nobody_reads_are_counted_at_the_next_beat_or_when_many_wait
         desk.socket.frame(b"@trade")
         actor.beat(world.clock.monotonic_ns(), 1)
         assert actor.metrics.counters[f"trades/{PAIR}"] == 4
+        desk.socket.frame(b"@trade")
+        await actor.stop(StopActor(grace_ns=1))
+        assert actor.metrics.counters[f"trades/{PAIR}"] == 5
 
     book_world(body)
 
@@ -128,19 +131,16 @@ def test_when_nothing_changes_for_a_while_the_way_to_the_readers_is_walked(book_
 
 def test_what_is_told_in_time_needs_no_walk(book_world):
     async def body(world, desk):
-        desk.keep_warm_s = 0.2
         actor = await desk.synced()
         heard = await listen(world, "book", keys=[PAIR, BEATS])
         await world.until(lambda: actor.books.readers)
-        await world.until(lambda: any(isinstance(message, BooksBeat) for message in heard))
-        heard.clear()
-        began_ns, update = world.clock.monotonic_ns(), 2
-        while world.clock.monotonic_ns() - began_ns < 1_000 * MS:
+        for update in (2, 3):
             desk.diff(update, bids=[("100.50", str(update))])
-            update += 1
-            await asyncio.sleep(0.01)
-        assert heard
-        assert not [message for message in heard if isinstance(message, BooksBeat)]
+            actor.walk()
+        actor.walk()
+        await world.until(lambda: any(isinstance(message, BooksBeat) for message in heard))
+        told = [type(message) for message in heard]
+        assert (told.count(BooksBeat), told[-1]) == (1, BooksBeat)
 
     book_world(body)
 

@@ -33,6 +33,14 @@ def test_an_execution_of_no_size_is_none(desk: Desk, size: str) -> None:
     assert desk.kinds == [K.CREATED, K.FILL, K.COMPLETED]
 
 
+def test_an_order_that_a_person_made_smaller_ends_with_what_was_executed(desk: Desk) -> None:
+    desk.placed()
+    desk.tell("e-1", S.FILLED, "0.4", desk.fill("t1", "0.4"))
+    assert desk.kinds == [K.CREATED, K.FILL, K.COMPLETED]
+    assert desk.account.order("e-1").filled == Decimal("0.4")
+    assert desk.state() is S.FILLED
+
+
 def test_more_executed_than_was_ordered_is_told_as_it_is_and_ends_the_order_once(desk: Desk) -> None:
     desk.placed()
     desk.tell("e-1", S.PARTIALLY_FILLED, "0.7", desk.fill("t1", "0.7"))

@@ -15,6 +15,7 @@ import msgspec
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.rules import RangeRule
 from engine.connectors.base import (
+    LEAD,
     Ack,
     ConnectionPlan,
     HttpRequest,
@@ -191,14 +192,14 @@ class BinanceMarketData(MarketDataProtocol):
             if not raw.isascii():
                 raw.decode()  # decoders overlook broken UTF-8 in what they skip
             if raw.startswith(_COMBINED):
-                mark = raw.find(b"@", 11, 64)
+                mark = raw.find(b"@", 11, LEAD)
                 if raw.find(b'"', 11, mark) >= 0:
                     mark = len(raw)  # not in the stream's name
                 if raw.startswith(_DEPTH_MARKS, mark):
                     return self._depth(_read_framed(raw))
                 if raw.startswith(b'@bookTicker"', mark):
                     return self._quote(_quote_frame(raw).data)
-                if raw.startswith(b'@trade"', mark):
+                if raw.startswith(self.trade_mark, mark):
                     return self._trade(_trade_frame(raw).data)
             return self._rare(raw)
         except UNREADABLE as error:

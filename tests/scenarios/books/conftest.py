@@ -155,7 +155,7 @@ class BookStage:
             state_dir=str(self.folder / "state"),
             engine_id="",
             entry="",
-            params={"settings": pack_settings(settings), "pairs": list(PRICES), "depth": 50},
+            params={"settings": pack_settings(settings), "pairs": list(PRICES), "depth": 50, "keep_warm_s": 0.0},
         )
 
     # ------------------------------------------------------------------------------------------------------- meanwhile

@@ -142,7 +142,7 @@ def with_books(tmp_path: Path, body: Callable[[Stage], Awaitable[None]]) -> None
         spec = ActorSpec(
             name="order_book.okx.0", kind="order_book", connector="okx", incarnation=1, run_dir=str(tmp_path),
             shm_dir=str(tmp_path), state_dir=str(tmp_path), engine_id="", entry="",
-            params={"settings": pack_settings(settings), "pairs": list(PAIRS), "depth": 10},
+            params={"settings": pack_settings(settings), "pairs": list(PAIRS), "depth": 10, "keep_warm_s": 0.0},
         )  # fmt: skip
         clock = WallClock()
         bus = MemoryBus(MemoryNetwork(), spec.name, 1, clock)
