@@ -74,7 +74,7 @@ def run(options: Options) -> Iterator[Line]:
         for percent in PERCENTILES:
             yield _message([found.alone for found in rounds], f"{pairs}_pairs", percent)
     say(f"far_strategy: {HIGHER_RATE:g} messages a second")
-    with TwoHosts(one_clock=True) as hosts:
+    with TwoHosts(for_measuring=True) as hosts:
         hosts.start_ray()
         steadily = [measure(hosts, steady(HIGHER_RATE, seconds / 2)) for _ in range(options.times(3))]
     for percent in PERCENTILES:
@@ -82,7 +82,7 @@ def run(options: Options) -> Iterator[Line]:
 
 
 def _measure(pairs: int, seconds: float) -> Round:
-    with TwoHosts(one_clock=True) as hosts:
+    with TwoHosts(for_measuring=True) as hosts:
         hosts.start_ray()
         bench = _Engine(hosts, pairs)
         with bench.runs((NEAR, "Stamper", BETA)):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def lacking() -> str:
     """Why hosts cannot be made here; empty if they can."""
     if os.geteuid() != 0:
         return "needs root"
-    missing = [tool for tool in ("ip", "nsenter", "unshare", "mount", "hostname") if shutil.which(tool) is None]
+    missing = [
+        tool for tool in ("ip", "nsenter", "unshare", "mount", "hostname", "taskset") if shutil.which(tool) is None
+    ]
     if missing:
         return f"needs {', '.join(missing)}"
     return "" if Path("/proc/self/ns/time").exists() else "needs a kernel with time namespaces"
@@ -63,11 +65,13 @@ def lacking() -> str:
 
 class Host:
     """One host. ``pid`` is its first process, seen from outside. ``up_s``: for how much longer than this machine it has
-    been up, by its monotonic clock.
+    been up, by its monotonic clock. ``processors``: of this machine, those that its processes run on; none: all.
     """
 
-    def __init__(self, name: str, netns: str, address: str, up_s: int = 0) -> None:
-        self.name, self.netns, self.address = name, netns, address
+    def __init__(
+        self, name: str, netns: str, address: str, up_s: int = 0, processors: Collection[int] = frozenset()
+    ) -> None:
+        self.name, self.netns, self.address, self.processors = name, netns, address, processors
         hold = f"/mnt/{netns}"
         command = ["ip", "netns", "exec", netns]
         command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
@@ -95,7 +99,8 @@ class Host:
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--net", "--uts", "--time"]
-        return [*enter, f"--wdns={ROOT}", *arguments]
+        on = ["taskset", "--cpu-list", ",".join(map(str, self.processors))] if self.processors else []
+        return [*on, *enter, f"--wdns={ROOT}", *arguments]
 
     def start(self, arguments: Sequence[str], env: dict[str, str], output: str) -> subprocess.Popen[bytes]:
         """Run a command on the host until it ends, or the host does."""
@@ -145,11 +150,13 @@ class Host:
 class TwoHosts:
     """``alpha``, where the engine is started and the cluster's head is, and ``beta``; use with ``with``.
 
-    ``one_clock``: their monotonic clocks read the same, for measuring between them; otherwise beta's is hours ahead.
+    ``for_measuring``: their monotonic clocks read the same, so that times of one and of the other can be compared;
+    otherwise beta's is hours ahead. And each has half of this machine's processors, since no host works on another's.
     """
 
-    def __init__(self, *, one_clock: bool = False) -> None:
-        self._beta_up_s = 0 if one_clock else BETA_UP_S
+    def __init__(self, *, for_measuring: bool = False) -> None:
+        self._beta_up_s = 0 if for_measuring else BETA_UP_S
+        self._processors = _halves() if for_measuring else [[], []]
         self.tag = f"eng{os.getpid() % 100_000}"
         self.hosts: list[Host] = []
         self.token = secrets.token_hex(32)
@@ -201,7 +208,7 @@ class TwoHosts:
     def revive_beta(self) -> None:
         """Another host in the place of one that was killed: nothing that it had is left."""
         self.beta.close()
-        self.hosts[1] = Host(self.beta.name, self.beta.netns, self.beta.address, self._beta_up_s)
+        self.hosts[1] = Host(self.beta.name, self.beta.netns, self.beta.address, self._beta_up_s, self.beta.processors)
 
     def _start_node(self, host: Host, *arguments: str) -> None:
         output = "/tmp/ray.out"
@@ -261,7 +268,7 @@ class TwoHosts:
             _do("ip", "-n", netns, "address", "add", f"{address}/24", "dev", "cable")
             _do("ip", "-n", netns, "link", "set", "cable", "up")
             _do("ip", "-n", netns, "route", "add", "default", "dev", "cable")
-            self.hosts.append(Host(name, netns, address, up_s))
+            self.hosts.append(Host(name, netns, address, up_s, self._processors[index - 1]))
 
     def _link(self, state: str) -> None:
         _do("ip", "-n", self._netns()[1], "link", "set", "cable", state)
@@ -272,6 +279,13 @@ class TwoHosts:
             if time.monotonic() > deadline or (host.ray is not None and host.ray.poll() is not None):
                 raise RuntimeError(f"{what} did not come up:\n{host.path('/tmp/ray.out').read_text()}")
             time.sleep(0.2)
+
+
+def _halves() -> list[list[int]]:
+    """This machine's processors in two parts; the same one twice where there is but one."""
+    found = sorted(os.sched_getaffinity(0))
+    middle = (len(found) + 1) // 2
+    return [found[:middle], found[middle:] or found]
 
 
 def _do(*command: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.book import DepthDiff
+from engine.book import BestQuote, DepthDiff
 from engine.connectors.errors import MalformedFrame
 from engine.connectors.feed import FeedResult, MarketDataFeed
 from engine.connectors.kraken_v1.market_data import KrakenV1MarketData
@@ -90,9 +90,10 @@ def test_a_hot_path_that_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_scanner_that_misreads_is_found() -> None:
     twins = HotTwins(Random(1))
-    frame = twins.frame()
-    (event,) = Replay("binance").protocol.feed(frame)
-    assert isinstance(event, DepthDiff)
+    protocol = Replay("binance").protocol
+    frames = [twins.frame() for _ in range(50)]
+    by_type = {type(event): (frame, event) for frame in frames for event in protocol.feed(frame)}
+    frame, event = by_type[DepthDiff]
 
     def found(meant: list[Any] | None) -> bool:
         """Whether it shows at any of the exponents that are tried by turns; at some the scanner declines."""
@@ -103,6 +104,11 @@ def test_a_scanner_that_misreads_is_found() -> None:
     assert found(None)
     assert found([msgspec.structs.replace(event, last_id=event.last_id + 1)])
     assert found([msgspec.structs.replace(event, bids=[*event.bids, ("1", "1")])])
+    frame, event = by_type[BestQuote]
+    assert not found([event])
+    assert not found([])
+    assert found(None)
+    assert found([msgspec.structs.replace(event, ask_size="3")])
 
 
 def test_an_unread_frame_that_moves_a_book_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

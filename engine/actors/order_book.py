@@ -43,6 +43,8 @@ from engine.metrics import Histogram
 HEARTBEAT_S = 0.1
 ALL_LEVELS_EVERY = 10
 """Every so many heartbeats mirrors are sent all books: a quiet one, too, and to one that has just come."""
+FIRST_TOLD = 4
+"""Of how many books of one read their readers are told at once, before the others: then of twice as many, and so on."""
 LONGEST_PONG = 200
 UNREAD_TRADES = 1_000
 """How many frames of trades that nobody reads may wait for the next beat."""
@@ -85,7 +87,8 @@ class OrderBookActor(Actor):
         self.sockets: list[ReconnectingWebSocket] = []
         self._streams: dict[str, _Stream] = {}
         self._received: dict[str, int] = {}
-        self._changed: dict[str, None] = {}
+        self.untold: dict[str, None] = {}
+        """The pairs whose books have changed and of which nobody is told yet."""
         self._has_told = False
         self._trade_mark = self.feed.protocol.trade_mark
         self._trade_frames: list[tuple[ConnectionPlan, _Stream, bytes, int]] = []
@@ -205,7 +208,8 @@ class OrderBookActor(Actor):
 
     def on_frame(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
         """One frame of a market stream: onto the books and into shared memory. Who listens is told by
-        :meth:`after_read`, once for all frames of one read: nothing leaves an actor before it has done with the read.
+        :meth:`after_read`, once for all frames of one read, or of a part of a long one: nothing leaves an actor before
+        its event loop's turn is over.
         """
         mark = self._trade_mark
         if mark and data.find(mark, 0, LEAD) >= 0:
@@ -213,13 +217,21 @@ class OrderBookActor(Actor):
         else:
             self._take(plan, socket, data, received_mono_ns)
 
-    def after_read(self) -> None:
-        """All frames of a read have come: tell of its books. Its trades would keep what is told from leaving, and the
-        processor from who is told: they have the event loop's next turn or, if nobody reads them, the next beat.
+    @property
+    def has_readers(self) -> bool:
+        """Whether anybody is told of books that change."""
+        return bool(self.books.readers or self.levels.readers)
+
+    def after_read(self, rests: bool = False) -> None:
+        """All frames of a read have come, or its first ones if the rest of it waits: tell of their books. Trades would
+        keep what is told from leaving, and the processor from who is told: they have the event loop's next turn or, if
+        nobody reads them, the next beat.
         """
         self.announce()
         frames = self._trade_frames
-        if frames and not self._trades_booked and (self.trades.readers or len(frames) >= UNREAD_TRADES):
+        if rests or self._trades_booked:
+            return
+        if frames and (self.trades.readers or len(frames) >= UNREAD_TRADES):
             self._trades_booked = True
             asyncio.get_running_loop().call_soon(self._take_trades)
 
@@ -235,6 +247,8 @@ class OrderBookActor(Actor):
 
     def _take(self, plan: ConnectionPlan, socket: _Stream, data: bytes, received_mono_ns: int) -> None:
         result = self.feed.on_frame(plan, data, received_mono_ns)
+        if result is self.feed.nothing:
+            return
         self._carry_out(result, received_mono_ns)
         if result.send or result.reconnect:
             socket.obey(result)
@@ -246,10 +260,10 @@ class OrderBookActor(Actor):
 
     def announce(self) -> None:
         """Tell of the books that have changed: first who is woken up on this host, then the mirrors on others."""
-        changed = self._changed
+        changed = self.untold
         if not changed:
             return
-        self._changed = {}
+        self.untold = {}
         self._has_told = True
         if self.books.readers:
             for pair in changed:
@@ -292,7 +306,7 @@ class OrderBookActor(Actor):
             self.writers[pair].set_state(state)
             self._unsynced_since.setdefault(pair, self.clock.monotonic_ns())
         self._received[pair] = received_mono_ns
-        self._changed[pair] = None
+        self.untold[pair] = None
         if self.changes.readers or pair in self._followed:
             self._publish_changes(pair, sync, received_mono_ns)
 
@@ -456,6 +470,7 @@ class _Stream:
     def __init__(self, actor: OrderBookActor, plan: ConnectionPlan) -> None:
         self._actor = actor
         self._plan = plan
+        self._at_once = FIRST_TOLD
 
     def obey(self, result: FeedResult) -> None:
         """What the venue wants of this very connection: an answer, or that it is left for another."""
@@ -478,13 +493,19 @@ class _Stream:
             actor.on_frame(self._plan, self, data, received_mono_ns)
         except Exception as error:
             actor.context.fail(error)
+        if len(actor.untold) >= self._at_once and actor.has_readers:
+            self._at_once *= 2
+            self.socket.rest()
         protocol = actor.feed.protocol
         return protocol.keepalive is None or len(data) > LONGEST_PONG or not protocol.is_pong(data)
 
     def after_read(self) -> None:
         actor = self._actor
         try:
-            actor.after_read()
+            rests = self.socket.rests
+            if not rests:
+                self._at_once = FIRST_TOLD
+            actor.after_read(rests)
         except Exception as error:
             actor.context.fail(error)
 

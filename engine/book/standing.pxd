@@ -21,6 +21,17 @@ cdef class SyncCounters:
     cdef public long long audits
     cdef public long long audit_mismatches
 
+cdef struct Span:
+    Py_ssize_t start
+    Py_ssize_t end
+
+cdef class UnreadQuote:
+    cdef readonly int64_t update_id
+    cdef bytes _frame
+    cdef Span[4] _spans
+
+    cdef str _text(self, int number)
+
 cdef class Standing:
     cdef public OrderBook book
     cdef public SyncCounters counters
@@ -28,6 +39,7 @@ cdef class Standing:
     cdef public int64_t update_id
     cdef public int64_t time_ns
     cdef public object _quotes
+    cdef public long long _max_quotes
     cdef public bint _ranged
     cdef public bint _follows_snapshot
     cdef public bint _checks
@@ -39,3 +51,7 @@ cdef class Standing:
         self, int64_t last_id, int64_t time_ns, const Level* bids, Py_ssize_t bid_count, const Level* asks,
         Py_ssize_t ask_count
     ) except -1
+    cdef bint awaits_quote(self, int64_t update_id) except -1
+    cdef bint is_quoted(self) except -1
+
+cdef UnreadQuote unread_quote(int64_t update_id, bytes frame, const Span* spans)

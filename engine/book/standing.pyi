@@ -24,13 +24,27 @@ class SyncCounters:
     audits: int
     audit_mismatches: int
 
+@final
+class UnreadQuote:
+    @property
+    def update_id(self) -> int: ...
+    @property
+    def bid(self) -> str: ...
+    @property
+    def bid_size(self) -> str: ...
+    @property
+    def ask(self) -> str: ...
+    @property
+    def ask_size(self) -> str: ...
+
 class Standing:
     book: OrderBook
     counters: SyncCounters
     state: SyncState
     update_id: int
     time_ns: int
-    _quotes: deque[BestQuote]
+    _quotes: deque[BestQuote | UnreadQuote]
+    _max_quotes: int
     _ranged: bool
     _follows_snapshot: bool
     _checks: bool

@@ -1,8 +1,11 @@
 """Where a book stands with its venue, kept so that compiled code can move it on.
 
-:class:`engine.book.BookSync` is built on :class:`Standing` and decides everything; the hot path takes from it the one
-case that nearly every message is: a diff that continues the ids of a book in sync, by the rule of ranges.
+:class:`engine.book.BookSync` is built on :class:`Standing` and decides everything; the hot path takes from it the two
+cases that nearly every message is: a diff that continues the ids of a book in sync, by the rule of ranges, and a best
+quote that is ahead of the book.
 """
+
+cimport cython
 
 from engine.book.ladder cimport crossed
 
@@ -28,6 +31,43 @@ cdef class SyncCounters:
     def __repr__(self):
         names = [name for name in dir(type(self)) if not name.startswith("_")]
         return f"SyncCounters({', '.join(f'{name}={getattr(self, name)}' for name in names if getattr(self, name))})"
+
+
+@cython.final
+cdef class UnreadQuote:
+    """A best quote as an :class:`~engine.book.events.BestQuote`, whose prices and sizes stay in their frame until they are
+    asked for: most quotes are passed by the book without being compared.
+    """
+
+    @property
+    def bid(self):
+        return self._text(0)
+
+    @property
+    def bid_size(self):
+        return self._text(1)
+
+    @property
+    def ask(self):
+        return self._text(2)
+
+    @property
+    def ask_size(self):
+        return self._text(3)
+
+    cdef str _text(self, int number):
+        return self._frame[self._spans[number].start : self._spans[number].end].decode("ascii")
+
+
+cdef UnreadQuote unread_quote(int64_t update_id, bytes frame, const Span* spans):
+    """``spans``: where ``frame`` has bid, its size, ask and its size, all of ASCII characters."""
+    cdef UnreadQuote quote = UnreadQuote()
+    cdef int n
+    quote.update_id = update_id
+    quote._frame = frame
+    for n in range(4):
+        quote._spans[n] = spans[n]
+    return quote
 
 
 cdef class Standing:
@@ -70,3 +110,19 @@ cdef class Standing:
         self.time_ns = time_ns
         self.update_id = last_id
         return True
+
+    cdef bint awaits_quote(self, int64_t update_id) except -1:
+        """Whether a best quote of this id, put behind those that wait, would wait for the book to get there."""
+        cdef object quotes = self._quotes
+        cdef Py_ssize_t count
+        if self.state is not SYNCED or update_id <= self.update_id:
+            return False
+        count = len(quotes)
+        return count == 0 or (count < self._max_quotes and quotes[count - 1].update_id < update_id)
+
+    cdef bint is_quoted(self) except -1:
+        """Drops the best quotes that the book has passed; whether the next one is of the very id that it stands at."""
+        cdef object quotes = self._quotes
+        while quotes and quotes[0].update_id < self.update_id:
+            quotes.popleft()
+        return bool(quotes) and quotes[0].update_id == self.update_id

@@ -17,7 +17,7 @@ from engine.book.audit import Audit, AuditOutcome, Place
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
 from engine.book.order_book import OrderBook
 from engine.book.rules import RangeRule, SequenceRule, Verdict
-from engine.book.standing import Standing
+from engine.book.standing import Standing, UnreadQuote
 from engine.book.states import SyncState
 from engine.errors import BookError
 
@@ -107,7 +107,6 @@ class BookSync(Standing):
         "_max_mismatches",
         "_max_old_diffs",
         "_max_old_quotes",
-        "_max_quotes",
         "_mismatched",
         "_suspects",
         "epoch",
@@ -135,7 +134,7 @@ class BookSync(Standing):
         self._awaiting = False
         self._follows_snapshot = False
         self._buffer: deque[DepthDiff] = deque()
-        self._quotes: deque[BestQuote] = deque()  # ascending by update id
+        self._quotes: deque[BestQuote | UnreadQuote] = deque()  # ascending by update id
         self._max_buffer = max_buffer
         self._max_quotes = max_quotes
         self._max_old_diffs = max_old_diffs
@@ -485,7 +484,7 @@ class BookSync(Standing):
 
     # ------------------------------------------------------------------------------------------------- quotes
 
-    def _with_mismatch(self, result: SyncResult, quote: BestQuote) -> SyncResult:
+    def _with_mismatch(self, result: SyncResult, quote: BestQuote | UnreadQuote) -> SyncResult:
         self.counters.bbo_checked += 1
         if self.book.best_equals(quote.bid, quote.bid_size, quote.ask, quote.ask_size):
             self.counters.bbo_equal += 1

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from engine.book.events import BestQuote, DepthDiff, DepthSnapshot
-from engine.connectors.hot_path import DiffScanner
+from engine.connectors.hot_path import FrameScanner
 from engine.connectors.settings import ConnectorSettings, Credentials, Endpoints
 from engine.connectors.symbols import SymbolMap
 from engine.errors import ConfigError
@@ -220,7 +220,7 @@ class MarketDataProtocol(ABC):
         """
         return False
 
-    def hot_path(self) -> tuple[DiffScanner, SymbolMap] | None:
+    def hot_path(self) -> tuple[FrameScanner, SymbolMap] | None:
         """What reads this venue's commonest depth frame in compiled code, and whose symbols are in it. It must
         decline what it does not read exactly as :meth:`feed` does. None where there is no such thing.
         """

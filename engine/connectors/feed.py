@@ -76,7 +76,7 @@ class MarketDataFeed(FrameIntake):
     """
 
     def __init__(self, protocol: MarketDataProtocol, books: dict[str, BookSync]) -> None:
-        super().__init__(books, *(protocol.hot_path() or ()))
+        super().__init__(books, _NOTHING, *(protocol.hot_path() or ()))
         self.protocol = protocol
         self._updated: dict[str, FeedResult] = {}
         self._numbers: dict[ConnectionPlan, ConnectionNumbers] = {}

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from engine.book.ladder cimport Level
-from engine.book.standing cimport Standing
+from engine.book.standing cimport Span, Standing
 
 cdef enum:
     SHORTEST_LEVEL = 10  # bytes: ["1","1"],
@@ -20,10 +20,12 @@ cdef struct Diff:
     Py_ssize_t room
     Py_ssize_t bid_count
     Py_ssize_t ask_count
+    Span[4] quoted  # of a best quote: bid, its size, ask and its size, in the frame
 
-cdef class DiffScanner:
+cdef class FrameScanner:
     cdef bint head(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil
     cdef bint body(self, Diff* diff, int price_exponent, int size_exponent) noexcept nogil
+    cdef bint quote(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil
 
 cdef class FeedCounters:
     cdef public long long frames
@@ -49,7 +51,8 @@ cdef class FrameIntake:
     cdef public FeedCounters counters
     cdef public int64_t last_frame_mono_ns
     cdef readonly long long hot
-    cdef DiffScanner _scanner
+    cdef readonly object nothing
+    cdef FrameScanner _scanner
     cdef object _symbols
     cdef Revision _revision
     cdef long long _seen
@@ -60,6 +63,7 @@ cdef class FrameIntake:
     cdef Py_ssize_t _room
 
     cdef object _take(self, bytes data)
+    cdef object _take_quote(self, bytes data, Diff* diff)
     cdef Lane _lane_of(self, const Diff* diff)
     cdef Lane _new_lane(self, const Diff* diff)
     cdef int _forget(self) except -1

@@ -5,7 +5,7 @@ from engine.connectors.base import ConnectionPlan
 from engine.connectors.feed import FeedResult
 from engine.connectors.symbols import SymbolMap
 
-class DiffScanner: ...
+class FrameScanner: ...
 
 @final
 class FeedCounters:
@@ -26,7 +26,13 @@ class FrameIntake:
     last_frame_mono_ns: int
     @property
     def hot(self) -> int: ...
+    @property
+    def nothing(self) -> FeedResult: ...
     def __init__(
-        self, books: dict[str, BookSync], scanner: DiffScanner | None = None, symbols: SymbolMap | None = None
+        self,
+        books: dict[str, BookSync],
+        nothing: FeedResult,
+        scanner: FrameScanner | None = None,
+        symbols: SymbolMap | None = None,
     ) -> None: ...
     def on_frame(self, conn: ConnectionPlan, data: str | bytes, received_mono_ns: int) -> FeedResult: ...

@@ -1,7 +1,7 @@
 """The hot path of market data: a depth frame's bytes straight onto its book, with no Python object on the way.
 
-A venue whose commonest frame is worth it brings a :class:`DiffScanner`, which knows that frame's one usual spelling
-and nothing else. :class:`FrameIntake`, on which :class:`engine.connectors.feed.MarketDataFeed` is built, asks it
+A venue whose commonest frames are worth it brings a :class:`FrameScanner`, which knows their one usual spelling and
+nothing else. :class:`FrameIntake`, on which :class:`engine.connectors.feed.MarketDataFeed` is built, asks it
 first. Whatever the scanner declines, and whatever does not simply continue a book in sync, goes the general way as if
 the scanner did not exist; so a scanner may decline anything, and must never read a frame otherwise than the venue's
 protocol does.
@@ -14,12 +14,14 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
+from engine.book.standing cimport unread_quote
+
 cdef enum:
     FIRST_TABLE = 16
 
 
-cdef class DiffScanner:
-    """Reads one spelling of one kind of frame. Subclasses override both methods; neither keeps anything."""
+cdef class FrameScanner:
+    """Reads one spelling of a kind of frame. Subclasses override the methods, none of which keeps anything."""
 
     cdef bint head(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil:
         """Reads all before the levels: ids, time, symbol (of at most 16 bytes). ``data[length]`` is a zero byte."""
@@ -27,6 +29,10 @@ cdef class DiffScanner:
 
     cdef bint body(self, Diff* diff, int price_exponent, int size_exponent) noexcept nogil:
         """Reads the levels and the frame's end. Each key is price × direction of its side, asks behind bids."""
+        return False
+
+    cdef bint quote(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil:
+        """Reads a best quote: its id as ``last_id``, symbol, and where its amounts are, each of digits and points."""
         return False
 
 
@@ -48,15 +54,17 @@ cdef class Lane:
 
 
 cdef class FrameIntake:
-    """What a feed does with a frame first. ``hot`` counts the frames that needed nothing else.
+    """What a feed does with a frame first. ``hot`` counts the frames that needed nothing else. ``nothing``: the answer to
+    a frame after which there is nothing to do.
 
     ``books`` may be added to and taken from at any time. The subclass has ``_on_frame(conn, data)`` for all other
     frames, ``_ready(pair)`` for the answer to an update applied, and ``_settled(pair, sync)`` for the same where quotes
     wait for the book.
     """
 
-    def __init__(self, dict books not None, DiffScanner scanner=None, symbols=None):
+    def __init__(self, dict books not None, nothing, FrameScanner scanner=None, symbols=None):
         self.books = books
+        self.nothing = nothing
         self.counters = FeedCounters()
         self._scanner = scanner
         self._symbols = symbols
@@ -86,7 +94,7 @@ cdef class FrameIntake:
         cdef Lane lane
         cdef Standing sync
         if not self._scanner.head(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &diff):
-            return None
+            return self._take_quote(data, &diff)
         lane = self._lane_of(&diff)
         if lane is None:
             return None
@@ -105,9 +113,22 @@ cdef class FrameIntake:
             return None
         self.counters.diffs += 1
         self.hot += 1
-        if sync._quotes:
+        if sync.is_quoted():
             return self._settled(lane.pair, sync)
         return lane.ready
+
+    cdef object _take_quote(self, bytes data, Diff* diff):
+        """Likewise for a best quote, which is left to wait for its book."""
+        cdef Lane lane
+        if not self._scanner.quote(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), diff):
+            return None
+        lane = self._lane_of(diff)
+        if lane is None or not lane.sync.awaits_quote(diff.last_id):
+            return None
+        lane.sync._quotes.append(unread_quote(diff.last_id, data, diff.quoted))
+        self.counters.quotes += 1
+        self.hot += 1
+        return self.nothing
 
     # -------------------------------------------------------------------------------------------------------- lanes
 

@@ -94,6 +94,16 @@ class ReconnectingWebSocket:
             raise TransportError("the connection is not open", sent=False)
         self._connection.send(text)
 
+    def rest(self) -> None:
+        """See :meth:`engine.connectors.websocket.WebSocketConnection.rest`."""
+        if self._connection is not None:
+            self._connection.rest()
+
+    @property
+    def rests(self) -> bool:
+        """Whether messages that were read wait for the event loop's next turn."""
+        return self._connection is not None and self._connection.rests
+
     def restart(self, reason: str) -> None:
         """Cut the present connection; another one is opened."""
         if self._connection is not None:

@@ -120,6 +120,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     ``on_open``, then ``on_frame`` for every message (text and binary alike, as bytes), then ``on_close``
     once. Pings are answered with their own payload before the messages behind them are handed on.
+    ``rests``: messages of a read wait for the event loop's next turn, see :meth:`rest`.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.last_data_mono_ns = 0
+        self.rests = False
         self._loop = loop
         self._handler = handler
         self._before_open = before_open
@@ -148,6 +150,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._head_read = False
         self._cuts_frames = False
         self._pending = b""
+        self._read_mono_ns = 0
+        self._is_paused = False
         self._fragments: list[bytes] = []
         self._reason = ""
         self._drained = asyncio.Event()
@@ -192,6 +196,20 @@ class WebSocketConnection(asyncio.Protocol):
         """Wait until the socket takes more data."""
         await self._drained.wait()
 
+    def rest(self) -> None:
+        """From within ``on_frame``: let the event loop take its turn before the next message is handed on, so that what
+        was sent by then leaves. Messages that wait keep the time of their reading. ``after_read`` is called before
+        the turn, too.
+        """
+        transport = self._transport
+        if self.rests or transport is None:
+            return
+        self.rests = True
+        if not self._is_paused and not transport.is_closing():
+            self._is_paused = True
+            transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say good-bye, wait for the answer for at most ``close_timeout_s``, and cut."""
         if self._transport is not None and not self.closed.done():
@@ -220,7 +238,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        now = self._monotonic_ns()
+        if self.rests:
+            self._pending += data
+            return
+        self._read_mono_ns = self._monotonic_ns()
+        self._hand_on(data)
+
+    def _hand_on(self, data: bytes) -> None:
+        now = self._read_mono_ns
         try:
             if self._cuts_frames:
                 self._read_frames(data, now)
@@ -237,6 +262,17 @@ class WebSocketConnection(asyncio.Protocol):
                 {"message": "a WebSocket handler failed", "exception": error, "protocol": self}
             )
 
+    def _go_on(self) -> None:
+        """The event loop has had its turn."""
+        transport = self._transport
+        if not self.rests or transport is None:
+            return
+        self.rests = False
+        self._hand_on(b"")
+        if not self.rests and not transport.is_closing():
+            self._is_paused = False
+            transport.resume_reading()
+
     def eof_received(self) -> bool:
         self._set_reason("the venue closed the connection")
         self._protocol.receive_eof()
@@ -250,6 +286,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._drained.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        while self.rests:
+            self._go_on()
         was_open, self._is_open = self._is_open, False
         if self._timer is not None:
             self._timer.cancel()
@@ -323,6 +361,8 @@ class WebSocketConnection(asyncio.Protocol):
             if not self._cuts_frames:
                 self._pending = b""
                 return
+            if self.rests:
+                break
         self._pending = data[at:] if at else data
 
     def _feed_protocol(self, data: bytes, now: int) -> None:

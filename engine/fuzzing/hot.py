@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 
 from engine.book import BookSync, OrderBook, SyncCounters, SyncState
-from engine.book.events import DepthDiff
+from engine.book.events import BestQuote, DepthDiff
 from engine.connectors.base import ConnectionPlan, MarketEvent
 from engine.connectors.binance.market_data import BinanceMarketData
-from engine.connectors.binance.scanner import BinanceDiffScanner
+from engine.connectors.binance.scanner import BinanceScanner
 from engine.connectors.feed import MarketDataFeed
 from engine.connectors.symbols import SymbolMap
 
@@ -40,13 +40,29 @@ class HotTwins:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._scanner = BinanceDiffScanner()
+        self._scanner = BinanceScanner()
         self._fed = 0
         self.hot = 0
         self._begin()
 
     def frame(self) -> bytes:
-        """A depth frame that continues the books, as the venue spells it."""
+        """A depth frame that continues the books, or a best quote from around there, as the venue spells it."""
+        return self._quote() if self._random.random() < 0.3 else self._diff()
+
+    def _quote(self) -> bytes:
+        feed, choose = self._feeds[0], self._random
+        sync = feed.books[_PAIR]
+        bids, asks = sync.book.depth_strings(1) if sync.book.is_valid else ([], [])
+        (bid, bid_size), (ask, ask_size) = (*bids, ("1", "0"))[0], (*asks, ("9", "0"))[0]
+        if choose.random() < 0.1:
+            bid_size = "7.5"
+        event = f'{{"u":{sync.update_id + choose.choice((-1, 0, 0, 1, 1, 2, 5))},"s":"{_SYMBOL}",'
+        event += f'"b":"{bid}","B":"{bid_size}","a":"{ask}","A":"{ask_size}"}}'
+        if choose.random() < 0.2:
+            return event.encode()
+        return f'{{"stream":"{_SYMBOL.lower()}@bookTicker","data":{event}}}'.encode()
+
+    def _diff(self) -> bytes:
         first = self._feeds[0].books[_PAIR].update_id + 1
         last = first + self._random.choice((0, 0, 1, 7))
         bids, asks = self._levels("59999"), self._levels("60001")
@@ -83,10 +99,16 @@ class HotTwins:
         "" if it is read alike, or declined; or if nobody knows its symbol.
         """
         scales = self._random.choice(_SCALES)
-        found = self._scanner.scan(frame, *scales)
-        if found is None or (expected is not None and not expected):
+        if expected is not None and not expected:
             return ""
         event = expected[0] if expected else None
+        quote = self._scanner.scan_quote(frame)
+        if quote is not None:
+            alike = isinstance(event, BestQuote) and event == BestQuote(event.pair, *quote[1:])
+            return "" if alike else f"scanned as {quote!r}"
+        found = self._scanner.scan(frame, *scales)
+        if found is None:
+            return ""
         if isinstance(event, DepthDiff):
             _, first, last, time_ns, *sides = found
             told = [

@@ -5,6 +5,7 @@ mixed of two of them shows.
 """
 
 from libc.stdint cimport int64_t, uint64_t
+from posix.resource cimport getrusage, rusage
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, clockid_t, timespec
 
 from engine.book.layout cimport (
@@ -14,6 +15,9 @@ from engine.book.order_book cimport OrderBook
 from engine.book.shared cimport BookReader, BookWriter
 
 import os
+
+cdef extern from "<sys/resource.h>" nogil:
+    int RUSAGE_THREAD
 
 PATTERNS = COUNT
 DEPTH = MOST_LEVELS
@@ -58,11 +62,13 @@ def read(BookReader reader not None, int64_t count, bint checked=True):
     Answers (torn, older than the one before, busy, most nanoseconds of this thread's CPU time that ``BATCH`` reads
     took together, which no single read of them can exceed). The CPU clock of a thread is brought up to date in jumps; no
     reads took more of it than of the monotonic clock, which does not jump but goes on while others have the processor.
-    So the smaller of the two is taken.
+    So the smaller of the two is taken, and reads in whose midst the processor was taken away, which may have met both
+    a jump and a wait, are not timed.
     """
     cdef int64_t i, torn = 0, older = 0, busy = 0, slowest = 0, last = 0, update_id
     cdef int64_t began = nanoseconds(CLOCK_THREAD_CPUTIME_ID), now
     cdef int64_t wall_began = nanoseconds(CLOCK_MONOTONIC), wall_now
+    cdef long lost = preemptions(), lost_now
     cdef int status
     for i in range(count):
         status = one(reader, MOST_LEVELS if i % WHOLE == 0 else 1, checked)
@@ -76,8 +82,10 @@ def read(BookReader reader not None, int64_t count, bint checked=True):
         if i % BATCH == BATCH - 1:
             now = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
             wall_now = nanoseconds(CLOCK_MONOTONIC)
-            slowest = max(slowest, min(now - began, wall_now - wall_began))
-            began, wall_began = now, wall_now
+            lost_now = preemptions()
+            if lost_now == lost:
+                slowest = max(slowest, min(now - began, wall_now - wall_began))
+            began, wall_began, lost = now, wall_now, lost_now
     return torn, older, busy, slowest
 
 
@@ -111,6 +119,13 @@ cdef bint is_whole(const uint64_t* words, int64_t k, int64_t limit) noexcept nog
         if asks[2 * i] != middle + 1 + i or asks[2 * i + 1] != k + 1:
             return False
     return True
+
+
+cdef long preemptions() noexcept nogil:
+    """How often this thread has lost the processor though it wanted to go on."""
+    cdef rusage used
+    getrusage(RUSAGE_THREAD, &used)
+    return used.ru_nivcsw
 
 
 cdef int64_t nanoseconds(clockid_t clock) noexcept nogil:

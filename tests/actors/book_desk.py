@@ -22,7 +22,7 @@ class Socket:
     def __init__(self, plan, handler, *, after_read, silence_s=0.0, keepalive=None, on_failed=None, **more):
         self.plan, self.handler, self.after_read, self.on_failed = plan, handler, after_read, on_failed
         self.silence_s, self.keepalive = silence_s, keepalive
-        self.is_open = self.started = self.closed = False
+        self.is_open = self.started = self.closed = self.rests = False
         self.connects = 0
         self.sent, self.restarts = [], []
         self.made.append(self)
@@ -44,6 +44,9 @@ class Socket:
         if not more_to_come:
             self.after_read()
         return is_data
+
+    def rest(self):
+        self.rests = True
 
     def send(self, text):
         self.sent.append(text)

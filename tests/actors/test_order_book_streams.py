@@ -42,6 +42,64 @@ def test_of_one_read_each_pair_is_told_once_this_host_first(book_world):
     book_world(body, pairs=(PAIR, other))
 
 
+def test_of_a_long_read_readers_are_told_of_the_first_books_before_the_others(book_world):
+    pairs = tuple(f"C{n:02}-USDT" for n in range(16))
+
+    async def body(world, desk):
+        actor = await desk.synced(pairs[0])
+        for pair in pairs[1:]:
+            desk.sockets[pair].open()
+        await world.until(lambda: all(desk.state(pair) == "synced" for pair in pairs))
+        stream, socket = desk.sockets[pairs[0]].handler, desk.sockets[pairs[0]]
+
+        def burst(update):
+            """All pairs in one read; after how many of them the reader rests each time."""
+            rests, handed = [], 0
+            for pair in pairs:
+                desk.protocol.events = (DepthDiff(pair, update, update, None, [("100.50", str(update))], [], 0),)
+                stream.on_frame(b"frame", 0)
+                handed += 1
+                if socket.rests:
+                    rests.append(handed)
+                    socket.after_read()
+                    assert not actor.untold
+                    socket.rests = False
+                    handed = 0
+            socket.after_read()
+            return rests
+
+        assert burst(2) == []
+        told = await listen(world, "levels")
+        await world.until(lambda: actor.levels.readers)
+        assert burst(3) == [4, 8]
+        assert burst(4) == [4, 8]
+        await world.until(lambda: [message.update_id for message in told].count(4) == len(pairs))
+
+    book_world(body, pairs=pairs)
+
+
+def test_trades_wait_while_there_are_books_of_their_read_to_come(book_world):
+    async def body(world, desk):
+        desk.protocol.trade_mark = b"@trade"
+        actor = await desk.synced()
+        trades = await listen(world, "trade")
+        await world.until(lambda: actor.trades.readers)
+        mark = b'{"stream":"btcusdt@trade","data":1}'
+        desk.protocol.events = {mark: (trade(1),)}
+        desk.socket.handler.on_frame(mark, 0)
+        desk.socket.rests = True
+        desk.socket.after_read()
+        await asyncio.sleep(0)
+        assert "trades/BTC-USDT" not in actor.metrics.counters
+        desk.socket.rests = False
+        desk.socket.after_read()
+        await asyncio.sleep(0)
+        assert actor.metrics.counters["trades/BTC-USDT"] == 1
+        await world.until(lambda: trades)
+
+    book_world(body)
+
+
 def trade(number):
     return PublicTrade(PAIR, str(number), "100.50", "1", Side.BUY, 0)
 

@@ -110,10 +110,37 @@ def test_quotes_that_wait_are_compared_where_the_hot_path_gets_to_their_id() -> 
         assert hot.on_frame(CONN, depth(number, number, [], []), 3) == general.on_frame(
             CONN, depth(number, number, [], []), 3
         )
-    assert hot.hot == 2
+    assert hot.hot == 4
     assert seen(hot) == seen(general)
     assert hot.books["BTC-USDT"].counters.bbo_checked == 2
     assert hot.books["BTC-USDT"].counters.bbo_equal == 1
+
+
+def test_a_quote_that_is_not_simply_ahead_of_its_book_goes_the_general_way() -> None:
+    hot, general = opened(), opened(_General)
+    sync = hot.books["BTC-USDT"]
+    frames = [quote(number, "100.00", "100.01") for number in (10, 11, 14, 13, 14, 15)]
+    frames += [quote(16, "100.00", "100.01").replace(b"BTCUSDT", b"XRPUSDT"), quote(16, "1e2", "100.01")]
+    for data in frames:
+        assert hot.on_frame(CONN, data, 2) == general.on_frame(CONN, data, 2)
+        assert seen(hot) == seen(general)
+    assert hot.hot == 2
+    assert [waiting.update_id for waiting in sync._quotes] == [13, 14, 15, 16]
+    for feed in (hot, general):
+        feed.on_frame(CONN, depth(12, 14, [], []), 3)
+    assert [waiting.update_id for waiting in sync._quotes] == [15, 16]
+    assert (sync.counters.bbo_checked, sync.counters.bbo_equal) == (2, 2)
+    assert seen(hot) == seen(general)
+
+
+def test_as_many_quotes_wait_as_may() -> None:
+    hot, general = opened(), opened(_General)
+    for feed in (hot, general):
+        for number in range(12, 1_020):
+            feed.on_frame(CONN, quote(number, "100.00", "100.01"), 2)
+        assert [waiting.update_id for waiting in feed.books["BTC-USDT"]._quotes] == list(range(20, 1_020))
+    assert hot.hot == 1_000
+    assert seen(hot) == seen(general)
 
 
 def test_books_and_symbols_may_change_at_any_time() -> None:

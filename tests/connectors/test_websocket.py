@@ -183,6 +183,64 @@ def test_the_end_of_a_read_is_told_after_all_that_came_in_it(run: Any, raw_serve
     run(work())
 
 
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_reader_that_rests_lets_the_event_loop_take_its_turn(run: Any, raw_server: Any, rests: bool) -> None:
+    async def work() -> None:
+        happened: list[Any] = []
+
+        class Rester(Listener):
+            def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+                super().on_frame(data, received_mono_ns)
+                happened.append(data)
+                if data == b"one":
+                    asyncio.get_running_loop().call_soon(happened.append, "turn")
+                    if rests:
+                        connections[0].rest()
+
+        listener = Rester()
+        connections: list[WebSocketConnection] = []
+        async with raw_server(b"".join(frame(Opcode.TEXT, data) for data in (b"one", b"two", b"three"))) as url:
+            await connect(
+                url, listener, before_open=connections.append, after_read=lambda: happened.append(connections[0].rests)
+            )
+            await listener.until(lambda: len(listener.frames) == 3)
+            assert len(set(listener.times)) == 1
+            await asyncio.sleep(0)
+            await connections[0].close()
+        together = [b"one", b"two", b"three", False, "turn"]
+        apart = [b"one", True, "turn", b"two", b"three", False]
+        wanted = apart if rests else together
+        assert happened[: len(wanted)] == wanted
+
+    run(work())
+
+
+def test_messages_that_wait_are_handed_on_before_a_cut_is_told(run: Any, tcp_server: Any) -> None:
+    async def work() -> None:
+        class Rester(Listener):
+            def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+                assert not self.reasons
+                super().on_frame(data, received_mono_ns)
+                connections[0].rest()
+                if data == b"one":
+                    connections[0].abort("on purpose")
+
+        listener = Rester()
+        connections: list[WebSocketConnection] = []
+
+        async def say(server: ServerConnection) -> None:
+            server.transport.write(b"".join(frame(Opcode.TEXT, data) for data in (b"one", b"two", b"three")))
+            await server.wait_closed()
+
+        async with serving(say) as url:
+            await connect(url, listener, before_open=connections.append)
+            await listener.until(lambda: bool(listener.reasons))
+            assert listener.frames == [b"one", b"two", b"three"]
+            assert listener.reasons == ["on purpose"]
+
+    run(work())
+
+
 def test_an_error_at_the_end_of_a_read_ends_the_connection(run: Any, raw_server: Any) -> None:
     async def work() -> None:
         told: list[dict[str, Any]] = []
@@ -221,9 +279,11 @@ def test_fragments_are_put_together_around_control_frames(run: Any, raw_server: 
     messages=st.lists(st.binary(max_size=70_000), min_size=1, max_size=8),
     pings=st.lists(st.booleans(), min_size=8, max_size=8),
     cuts=st.lists(st.integers(0, 10_000), max_size=20),
+    rests=st.sets(st.integers(0, 7)),
+    turns=st.lists(st.booleans(), min_size=25, max_size=25),
 )
-def test_however_the_bytes_are_cut_the_messages_are_whole(
-    messages: list[bytes], pings: list[bool], cuts: list[int]
+def test_however_the_bytes_are_cut_and_the_reader_rests_the_messages_are_whole(
+    messages: list[bytes], pings: list[bool], cuts: list[int], rests: set[int], turns: list[bool]
 ) -> None:
     stream = b""
     for message, ping in zip(messages, pings, strict=False):
@@ -235,14 +295,28 @@ def test_however_the_bytes_are_cut_the_messages_are_whole(
             stream += frame(Opcode.BINARY, message)
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
 
-    async def work() -> list[bytes]:
-        listener = Listener()
-        connection = opened_connection(listener)
-        for start, end in pairwise(edges):
-            connection.data_received(stream[start:end])
-        return listener.frames
+    class Rester(Listener):
+        def on_frame(self, data: bytes, received_mono_ns: int) -> None:
+            super().on_frame(data, received_mono_ns)
+            if len(self.frames) - 1 in rests:
+                connection.rest()
 
-    assert asyncio.run(work()) == messages
+    async def work() -> Listener:
+        nonlocal connection
+        listener = Rester()
+        connection = opened_connection(listener)
+        for (start, end), turn in zip(pairwise(edges), turns, strict=False):
+            connection.data_received(stream[start:end])
+            if turn:
+                await asyncio.sleep(0)
+        connection.connection_lost(None)
+        assert not connection.rests
+        return listener
+
+    connection: WebSocketConnection
+    listener = asyncio.run(work())
+    assert listener.frames == messages
+    assert len(listener.reasons) == 1
 
 
 def opened_connection(listener: Listener) -> WebSocketConnection:
@@ -252,6 +326,7 @@ def opened_connection(listener: Listener) -> WebSocketConnection:
         def __init__(self) -> None:
             super().__init__()
             self.written = b""
+            self.paused = False
 
         def write(self, data: Any) -> None:
             self.written += bytes(data)
@@ -261,6 +336,14 @@ def opened_connection(listener: Listener) -> WebSocketConnection:
 
         def abort(self) -> None:
             pass
+
+        def pause_reading(self) -> None:
+            assert not self.paused
+            self.paused = True
+
+        def resume_reading(self) -> None:
+            assert self.paused
+            self.paused = False
 
     transport = Nowhere()
     connection = WebSocketConnection(parse_uri("ws://venue/"), listener, WebSocketOptions())

@@ -27,7 +27,7 @@ from engine.connectors.base import (
 )
 from engine.connectors.binance import constants
 from engine.connectors.binance.rules import parse_exchange_info
-from engine.connectors.binance.scanner import BinanceDiffScanner
+from engine.connectors.binance.scanner import BinanceScanner
 from engine.connectors.decoding import UNREADABLE, Amount, Id, Instant, instant_ns, is_list
 from engine.connectors.errors import MalformedFrame, MalformedReply
 from engine.connectors.symbols import SymbolMap
@@ -205,8 +205,8 @@ class BinanceMarketData(MarketDataProtocol):
         except UNREADABLE as error:
             raise MalformedFrame(str(error), data) from error
 
-    def hot_path(self) -> tuple[BinanceDiffScanner, SymbolMap]:
-        return BinanceDiffScanner(), self._symbols
+    def hot_path(self) -> tuple[BinanceScanner, SymbolMap]:
+        return BinanceScanner(), self._symbols
 
     def sequence_rule(self, pair: str = "") -> RangeRule:
         return RangeRule()

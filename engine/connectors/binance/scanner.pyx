@@ -1,6 +1,7 @@
-"""Binance's depth frames as the venue spells them: no white space, keys in their order, plain decimals.
+"""Binance's depth frames and best quotes as the venue spells them: no white space, keys in their order, plain decimals.
 
     {"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":1,"u":2,"b":[["1.0","2"]],"a":[]}}
+    {"stream":"btcusdt@bookTicker","data":{"u":2,"s":"BTCUSDT","b":"1.0","B":"2","a":"1.1","A":"3"}}
 
 or the inner object alone, of a raw stream. Everything else is declined: other keys or another order, escapes, numbers
 that are signed, need rounding at the book's exponents, or might not fit.
@@ -13,7 +14,8 @@ from libc.string cimport memcmp, memcpy
 
 from engine.book.decimals cimport PARSED, parse
 from engine.book.ladder cimport Level
-from engine.connectors.hot_path cimport SHORTEST_LEVEL, Diff, DiffScanner, symbol_of
+from engine.book.standing cimport Span
+from engine.connectors.hot_path cimport SHORTEST_LEVEL, Diff, FrameScanner, symbol_of
 
 cdef extern from *:
     """
@@ -84,8 +86,8 @@ for _power in range(1, 19):
 
 
 @cython.final
-cdef class BinanceDiffScanner(DiffScanner):
-    """Reads a frame of ``<symbol>@depth``, ``@depth@100ms`` or ``@depth@1000ms``, or declines it."""
+cdef class BinanceScanner(FrameScanner):
+    """Reads a frame of ``<symbol>@depth``, ``@depth@100ms``, ``@depth@1000ms`` or ``@bookTicker``, or declines it."""
 
     cdef bint head(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil:
         cdef const char* at = data
@@ -129,6 +131,41 @@ cdef class BinanceDiffScanner(DiffScanner):
         )
         return diff.ask_count >= 0 and at == diff.end - 1 and at[0] == b"}"
 
+    cdef bint quote(self, const char* data, Py_ssize_t length, Diff* diff) noexcept nogil:
+        cdef const char* at = data
+        cdef const char* end = data + length
+        if skip(&at, end, b'{"stream":"', 11):
+            while is_name(at[0]):
+                at += 1
+            if at - data >= LAST_AT or not skip(&at, end, b'@bookTicker","data":', 20) or (end - 1)[0] != b"}":
+                return False
+            end -= 1
+        return (
+            skip(&at, end, b'{"u":', 5)
+            and read_id(&at, end, &diff.last_id)
+            and skip(&at, end, b',"s":"', 6)
+            and read_symbol(&at, end, diff)
+            and skip(&at, end, b'","b":"', 7)
+            and find_amount(data, &at, &diff.quoted[0])
+            and skip(&at, end, b'","B":"', 7)
+            and find_amount(data, &at, &diff.quoted[1])
+            and skip(&at, end, b'","a":"', 7)
+            and find_amount(data, &at, &diff.quoted[2])
+            and skip(&at, end, b'","A":"', 7)
+            and find_amount(data, &at, &diff.quoted[3])
+            and skip(&at, end, b'"}', 2)
+            and at == end
+        )
+
+    def scan_quote(self, bytes frame not None):
+        """(symbol, update id, bid, bid size, ask, ask size) with amounts as the frame has them, or None: for tests."""
+        cdef Diff diff
+        cdef const char* data = frame
+        if not self.quote(data, len(frame), &diff) or symbol_of(&diff) is None:
+            return None
+        spans = [frame[diff.quoted[n].start : diff.quoted[n].end].decode() for n in range(4)]
+        return symbol_of(&diff), diff.last_id, *spans
+
     def scan(self, bytes frame not None, int price_exponent, int size_exponent):
         """(symbol, first id, last id, time in ns, bids, asks) with levels of mantissas, or None: for tests."""
         cdef Diff diff
@@ -168,6 +205,17 @@ cdef inline bint is_name(char letter) noexcept nogil:
 
 cdef inline bint is_digit(char letter) noexcept nogil:
     return b"0" <= letter <= b"9"
+
+
+cdef inline bint find_amount(const char* data, const char** start, Span* span) noexcept nogil:
+    """Goes on behind digits and points, of which there must be some."""
+    cdef const char* at = start[0]
+    while is_digit(at[0]) or at[0] == b".":
+        at += 1
+    span.start = start[0] - data
+    span.end = at - data
+    start[0] = at
+    return span.end > span.start
 
 
 cdef inline bint read_id(const char** start, const char* end, int64_t* value) noexcept nogil:

@@ -1,4 +1,4 @@
-"""The scanner of depth frames: whatever it takes, the protocol's own decoder reads the same; it declines the rest."""
+"""The scanner of depth frames and best quotes: what it takes, the protocol reads alike; it declines the rest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.book.events import DepthDiff
+from engine.book.events import BestQuote, DepthDiff
 from engine.captures import read_capture
 from engine.connectors.binance.market_data import BinanceMarketData
-from engine.connectors.binance.scanner import BinanceDiffScanner
+from engine.connectors.binance.scanner import BinanceScanner
 from engine.connectors.symbols import SymbolMap
 from engine.fuzzing.mutate import mutated
 
@@ -29,7 +29,7 @@ class _AllSymbols(SymbolMap):
 
 
 PROTOCOL = BinanceMarketData("wss://venue", _AllSymbols(lambda base, quote: base + quote))
-SCANNER = BinanceDiffScanner()
+SCANNER = BinanceScanner()
 
 
 def frame(bids: Any, asks: Any, *, first: int = 5, last: int = 7, stream: str = "btcusdt@depth@100ms") -> bytes:
@@ -51,6 +51,23 @@ def agrees(data: bytes, price_exponent: int = -8, size_exponent: int = -8) -> bo
         assert scaled == [(Decimal(price), Decimal(size)) for price, size in texts]
     return True
 
+
+def quote(bid: str = "59999.87000000", size: str = "1.5", stream: str = "btcusdt@bookTicker") -> bytes:
+    event = {"u": 7, "s": "BTCUSDT", "b": bid, "B": size, "a": "60000.01", "A": "0.00100000"}
+    return json.dumps({"stream": stream, "data": event} if stream else event, separators=(",", ":")).encode()
+
+
+def quote_agrees(data: bytes) -> bool:
+    """Whether the scanner took the quote; it must then have read what the protocol reads."""
+    found = SCANNER.scan_quote(data)
+    if found is None:
+        return False
+    assert list(PROTOCOL.feed(data)) == [BestQuote(*found)]
+    assert SCANNER.scan(data, -8, -8) is None
+    return True
+
+
+QUOTES = [quote(), quote("7", "12345678901.123456789"), quote(stream=""), quote(stream="1000shib_1@bookTicker")]
 
 BASES = [
     frame([["59999.87000000", "1.23456000"], ["1.5", "0.00000000"]], [["60000.01", "12345678.90000000"]]),
@@ -120,6 +137,52 @@ def test_no_mutated_frame_is_read_otherwise_than_the_protocol_reads_it() -> None
     for number in range(20_000):
         taken += agrees(mutated(random, BASES[number % len(BASES)], random.choice(BASES)))
     assert taken > 2_000
+
+
+@pytest.mark.parametrize("data", QUOTES)
+def test_quotes_as_the_venue_spells_them_are_taken(data: bytes) -> None:
+    assert quote_agrees(data)
+
+
+def test_other_quotes_are_declined() -> None:
+    plain = quote()
+    for data in (
+        *(
+            plain + b" ",
+            plain[:-1],
+            plain + b"}",
+            plain.replace(b'"u":7', b'"u":07'),
+            plain.replace(b'"u":7', b'"u":-7'),
+        ),
+        *(plain.replace(b'"b"', b'"c"'), plain.replace(b"1.5", b""), plain.replace(b"1.5", b"1e5"), quote("-1"), b""),
+        *(
+            plain.replace(b"@bookTicker", b"@bookTicker2"),
+            plain.replace(b"btcusdt", b"b" * 60),
+            plain.replace(b"1.5", b"1\\u0030"),
+        ),
+        *(plain.replace(b"BTCUSDT", b"ABCDEFGHIJKLMNOPQ"), quote(stream="!bookTicker"), b"\0" * 99),
+        *(plain[:at] for at in range(len(plain))),
+    ):
+        assert SCANNER.scan_quote(data) is None, data
+
+
+def test_no_mutated_quote_is_read_otherwise_than_the_protocol_reads_it() -> None:
+    random = Random(13)
+    taken = 0
+    for number in range(20_000):
+        taken += quote_agrees(mutated(random, QUOTES[number % len(QUOTES)], random.choice(QUOTES + BASES)))
+    assert taken > 2_000
+
+
+@pytest.mark.capture
+@pytest.mark.parametrize("name", ["binance_us_2021", "binance_spot_ethusdt_2024"])
+def test_recorded_quotes_are_taken_and_read_as_the_protocol_reads_them(name: str) -> None:
+    path = CAPTURES / f"{name}.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"capture {name} is not beside the checkout")
+    frames = [r.payload for r in read_capture(path) if r.kind == "ws_in" and b"@bookTicker" in r.payload[:64]]
+    assert frames
+    assert all(quote_agrees(data) for data in frames)
 
 
 @pytest.mark.capture
