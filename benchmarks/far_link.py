@@ -35,6 +35,7 @@ from engine.runtime.paths import EnginePaths
 from scripts.two_hosts import STATE, Host, TwoHosts
 
 FOLDER: Final = "/tmp/link"
+FOLLOWS: Final = f"{FOLDER}/follows"
 SENDER: Final = "sender"
 PORT: Final = 7411
 LEVELS: Final = 50
@@ -65,14 +66,21 @@ def measure(hosts: TwoHosts, due_ns: Sequence[int]) -> dict[str, list[int]]:
 
 
 class Following:
-    """Ray calls for each book that changes in the engine on beta, while it runs."""
+    """Ray calls for each book that changes in the engine on beta, while it runs; they have begun once this is made."""
 
     def __init__(self, hosts: TwoHosts) -> None:
         hosts.beta.path(FOLDER).mkdir(exist_ok=True)
         self._output = hosts.beta.path(f"{FOLDER}/follow.out")
-        self._output.unlink(missing_ok=True)
+        begun = hosts.beta.path(FOLLOWS)
+        for file in (self._output, begun):
+            file.unlink(missing_ok=True)
         command = [*_command("follow", hosts.address), "--to", hosts.alpha.address]
         self._process = hosts.beta.start(command, hosts.environment, f"{FOLDER}/follow.out")
+        deadline = time.monotonic() + SPARE_S
+        while not begun.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the reader that calls by Ray did not begin:\n{self._output.read_text()[-4000:]}")
+            time.sleep(0.1)
 
     def result(self) -> list[Call]:
         """Once the engine is down."""
@@ -284,6 +292,7 @@ async def follow(address: str, to: str) -> list[Call]:
 
         await bus.start()
         bus.subscribe(ORDER_BOOK, "book", changed, on_state=state)
+        Path(FOLLOWS).touch()
         await end.wait()
         await bus.close()
         return taken

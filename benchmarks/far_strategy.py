@@ -5,11 +5,11 @@ venue in a box and its connector on one, a strategy on the other, which reads th
 of one machine share one monotonic clock, so that a time read on one side and a time read on the other can be
 subtracted; between two machines they could not.
 
-The engine runs three times: with a strategy on the venue's host, with one on the other, and with none but a reader of
-the venue's books on its host that gives each change to an actor on the other by a Ray call. Every frame counts. Once
-the engine is down, the one message between the hosts is measured alone, by the bus and by a Ray call
-(:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come, and at a steady higher rate. A
-venue tells the pairs that changed all at once, so that frames come in bursts.
+The engine runs four times: with a strategy on the venue's host, with one on the other, with that one and scheduled as
+any process, and with none but a reader of the venue's books on its host that gives each change to an actor on the other
+by a Ray call. Every frame counts. Once the engine is down, the one message between the hosts is measured alone, by the
+bus and by a Ray call (:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come, and at a
+steady higher rate. A venue tells the pairs that changed all at once, so that frames come in bursts.
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ Found = dict[str, list[int]]
 
 
 class Round(NamedTuple):
-    """Of the engine's three runs, in nanoseconds: from a frame to the strategy of either host, and Ray's calls.
+    """Of the engine's runs, in nanoseconds: from a frame to the strategy of either host, and Ray's calls.
 
-    ``arrivals``: when each frame had come, from the first on. ``alone``: the message without the engine.
+    ``normal``: to the far one with ``scheduling: normal``, which is ``realtime`` otherwise. ``arrivals``: when each
+    frame had come, from the first on. ``alone``: the message without the engine.
     """
 
     near: list[int]
     far: list[int]
+    normal: list[int]
     ray: Found
     arrivals: list[int]
     alone: Found
@@ -88,16 +90,18 @@ def _measure(pairs: int, seconds: float) -> Round:
         with bench.runs((NEAR, "Stamper", BETA)):
             time.sleep(seconds)
         near = _stamps(hosts.beta, NEAR)
-        with bench.runs((WATCHMAN, "Watchman", BETA), (FAR, "Stamper", None)):
-            time.sleep(seconds)
-        frames, far = _stamps(hosts.beta, WATCHMAN), _stamps(hosts.alpha, FAR)
+        normal: list[int] = []
+        far: list[int] = []
+        for found, scheduling in ((normal, "normal"), (far, "realtime")):
+            with bench.runs((WATCHMAN, "Watchman", BETA), (FAR, "Stamper", None), scheduling=scheduling):
+                time.sleep(seconds)
+            frames = _stamps(hosts.beta, WATCHMAN)
+            found += latencies(frames, _stamps(hosts.alpha, FAR))
         with bench.runs():
             following = Following(hosts)
             time.sleep(seconds)
         came = arrivals(frames)
-        return Round(
-            latencies(near, near), latencies(frames, far), _by_ray(following.result()), came, measure(hosts, came)
-        )
+        return Round(latencies(near, near), far, normal, _by_ray(following.result()), came, measure(hosts, came))
 
 
 def _by_ray(calls: Sequence[Call]) -> Found:
@@ -117,6 +121,7 @@ def _whole(rounds: list[Round], pairs: int, percent: int) -> Line:
         _peers([found.ray for found in rounds], percent),
         case=f"frame_to_strategy_{pairs}_pairs_p{percent}",
         same_host=round(median(percentile(found.near, percent) for found in rounds), 1),
+        scheduled_as_any_process=round(median(percentile(found.normal, percent) for found in rounds), 1),
         per_second=round(median(found.per_second for found in rounds), 1),
         samples=sum(len(found.far) for found in rounds),
         runs=len(rounds),
@@ -182,11 +187,12 @@ class _Engine:
         self._pairs = {f"C{n:02}-USDT": str(1000 + 100 * n) for n in range(pairs)}
 
     @contextmanager
-    def runs(self, *strategies: tuple[str, str, str | None]) -> Iterator[None]:
+    def runs(self, *strategies: tuple[str, str, str | None], scheduling: str = "realtime") -> Iterator[None]:
         """It runs within the context, with these strategies: name, class, place. RuntimeError if all was not well."""
         hosts = self._hosts
         settings = config(pairs=self._pairs, runtime="cluster")
         settings["connectors"]["binance"]["place"] = BETA
+        settings["scheduling"] = scheduling
         for name, strategy, place in strategies:
             settings["strategies"][name] = {
                 "strategy": f"benchmarks.strategies:{strategy}",

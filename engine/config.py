@@ -318,9 +318,13 @@ class StrategyConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """The whole of an engine. ``name`` marks its client order ids."""
+    """The whole of an engine. ``name`` marks its client order ids.
+
+    ``scheduling``: whether actors run before everything else on their host, see :mod:`engine.runtime.scheduling`.
+    """
 
     name: Name = "engine"
+    scheduling: Literal["normal", "realtime"] = "normal"
     clock: ClockConfig = ClockConfig()
     stop: StopConfig = StopConfig()
     dead_man: DeadManConfig = DeadManConfig()
@@ -438,6 +442,8 @@ def _check_runtime(config: EngineConfig) -> None:
         real = [name for name, connector in config.connectors.items() if connector.at is None]
         if real:
             raise Fault(("connectors", real[0]), "is a real venue, which knows no virtual time; give it a box with at:")
+        if config.scheduling == "realtime":
+            raise Fault(("scheduling",), "is for actors in processes of their own, and the runtime inline has none")
 
 
 def _check_names(config: EngineConfig) -> None:

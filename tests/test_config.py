@@ -325,6 +325,16 @@ def test_whatever_stands_in_a_file_it_is_a_configuration_or_an_error_of_ours(pat
 # ------------------------------------------------------------------------------------------------- shared accounts
 
 
+def test_scheduling_is_ordinary_unless_asked_for_and_nothing_where_all_is_one_process() -> None:
+    data = yaml.safe_load(BASIC)
+    assert parse_config(data).scheduling == "normal"
+    assert parse_config({**data, "scheduling": "realtime"}).scheduling == "realtime"
+    with pytest.raises(ConfigError, match=r"scheduling: .*runtime inline has none"):
+        parse_config({**data, "scheduling": "realtime", "runtime": "inline"})
+    with pytest.raises(ConfigError, match="scheduling: "):
+        parse_config({**data, "scheduling": "fast"})
+
+
 def with_journal(address: str, **more: Any) -> EngineConfig:
     data = yaml.safe_load(BASIC)
     data["connectors"]["binance"]["journal"] = address

@@ -20,6 +20,7 @@ from engine.clock import Clock, WallClock
 from engine.logs import configure_actor_logging, redact_text
 from engine.messages import LogLine
 from engine.runtime.base import ActorSpec, HostLink
+from engine.runtime.scheduling import run_first
 from engine.runtime.watch import watch_supervisor
 
 
@@ -41,6 +42,8 @@ async def _live(spec: ActorSpec) -> int:
         loop.add_signal_handler(signal.SIGTERM, host.terminate)
 
     configure_actor_logging(Path(spec.state_dir), spec.name, spec.incarnation, send_line)
+    if spec.rank and (lack := run_first(spec.rank)):
+        structlog.get_logger().warning("not scheduled in real time", reason=lack)
     return await live(spec, bus, WallClock(), listen)
 
 

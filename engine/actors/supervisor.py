@@ -75,6 +75,7 @@ from engine.report import ActorRecord, build_report, build_status
 from engine.runtime.base import ActorSpec, Exit, Living, Runtime
 from engine.runtime.leftovers import clear_previous
 from engine.runtime.paths import EnginePaths
+from engine.runtime.scheduling import RANKS
 
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
@@ -510,6 +511,7 @@ class Supervisor:
             params=planned.params,
             place=planned.place,
             cell=planned.cell,
+            rank=RANKS.get(planned.kind, 0) if self.config.scheduling == "realtime" else 0,
         )
         try:
             if planned.kind == "strategy" and (lacking := await self.cannot_run(planned)):

@@ -112,6 +112,8 @@ def _supervise(config: EngineConfig, options: RunOptions, report: Path | None) -
     import uvloop
 
     from engine.actors.supervisor import supervise
+    from engine.errors import ConfigError
+    from engine.runtime.scheduling import lacking
 
     _search_here()
     terminal = sys.stderr if options.terminal_logs else None
@@ -123,6 +125,8 @@ def _supervise(config: EngineConfig, options: RunOptions, report: Path | None) -
         from engine.commands.run_cluster import run_cluster
 
         return run_cluster(config, options, terminal, report)
+    if config.scheduling == "realtime" and (lack := lacking()):
+        raise ConfigError(f"scheduling: realtime: {lack}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervise(config, options, terminal))
 

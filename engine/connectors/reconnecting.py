@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan
-from engine.connectors.errors import TransportError
+from engine.connectors.errors import RateLimited, TransportError
 from engine.connectors.websocket import (
     WebSocketConnection,
     WebSocketHandler,
@@ -33,7 +33,8 @@ class ReconnectingWebSocket:
     """Holds one connection open until :meth:`close`, through one task.
 
     ``plan`` is asked before each attempt (for a fresh signature, say; a VenueError from it counts as a failed
-    attempt, as does every other error of the engine's own). Its ``opening`` texts are sent before
+    attempt, as does every other error of the engine's own; a venue that wants to be left alone for longer than the
+    back-off is). Its ``opening`` texts are sent before
     ``on_open`` is called. A connection without a data frame for ``silence_s`` is cut (pings and pongs do not
     count, nor do frames of which the handler says that they are no data; 0: never), one that lasted
     ``stable_s`` resets the back-off. ``keepalive``: a text sent every so many seconds. ``after_read``: see
@@ -120,6 +121,8 @@ class ReconnectingWebSocket:
             except EngineError as error:
                 self.failures += 1
                 delay = self._backoff.next()
+                if isinstance(error, RateLimited):
+                    delay = max(delay, error.retry_after_s)
                 if self._on_failed is not None:
                     self._on_failed(str(error), delay)
             else:

@@ -12,17 +12,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import WebSocketURI, parse_uri
 
-from engine.connectors.errors import TransportError
+from engine.connectors.decoding import retry_after_s
+from engine.connectors.errors import Banned, RateLimited, TransportError
 from engine.connectors.tls import client_context
 from engine.errors import ConfigError
 
@@ -30,6 +31,7 @@ MAX_MESSAGE = 16 * 1024 * 1024
 MAX_UNSENT = 1024 * 1024
 MAX_HEAD = 64 * 1024
 
+_TOO_MANY: Final[dict[int, type[RateLimited]]] = {429: RateLimited, 418: Banned}
 _WHOLE_FRAMES = (0x80 | Opcode.TEXT, 0x80 | Opcode.BINARY)
 
 
@@ -83,8 +85,8 @@ async def connect(
     ``before_open`` gets the open connection right before ``on_open``, to send what comes first. ``after_read`` is
     called when all messages of one read were handed on: what is sent from within a read leaves after it anyway.
 
-    TransportError if it cannot be opened in time or the venue refuses the upgrade. ConfigError for a bad
-    address.
+    TransportError if it cannot be opened in time or the venue refuses the upgrade; RateLimited or Banned if it refuses
+    because of too many requests, with how long it wants to be left alone. ConfigError for a bad address.
     """
     options = options or WebSocketOptions()
     try:
@@ -106,6 +108,9 @@ async def connect(
     except TimeoutError:
         connection.abort()
         raise TransportError(f"{_safe(uri)}: not open within {options.open_timeout_s:g} s", sent=False) from None
+    except InvalidStatus as error:
+        connection.abort()
+        raise _refusal(uri, error.response) or TransportError(f"{_safe(uri)}: {error}", sent=False) from error
     except (OSError, EOFError, InvalidHandshake) as error:
         connection.abort()
         raise TransportError(f"{_safe(uri)}: {error}", sent=False) from error
@@ -469,6 +474,15 @@ def _text_frame(payload: bytes) -> bytes:
     mask = os.urandom(4)
     masks = int.from_bytes(mask * (size // 4 + 1), "big") >> 8 * (4 - size % 4)
     return head + mask + (int.from_bytes(payload, "big") ^ masks).to_bytes(size, "big")
+
+
+def _refusal(uri: WebSocketURI, response: Response) -> RateLimited | None:
+    """What the statuses 429 (RFC 6585, 4) and 418 (Binance's "I'm a teapot": shut out) say; None for any other."""
+    refused = _TOO_MANY.get(response.status_code)
+    if refused is None:
+        return None
+    text = f"{_safe(uri)}: the venue takes no connection: {response.reason_phrase}"
+    return refused(response.status_code, text, retry_after_s(response.headers) or 0.0)
 
 
 def _safe(uri: WebSocketURI) -> str:

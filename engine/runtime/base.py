@@ -48,7 +48,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``params`` must be MessagePack-able and may hold credentials: no representation of a spec shows them, and
     they reach the process through memory alone. ``entry`` is ``module:function``, called as
     ``function(spec)`` in the process; what it returns is the exit code. ``place`` says where it may run, the best
-    first; ``link`` is set where the engine runs on several hosts.
+    first; ``link`` is set where the engine runs on several hosts. ``rank``, above 0: see
+    :mod:`engine.runtime.scheduling`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     place: tuple[str, ...] = ()
     cell: str = ""
+    rank: int = 0
     link: HostLink | None = None
 
     def __repr__(self) -> str:

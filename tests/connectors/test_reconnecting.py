@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 
 from engine.connectors.backoff import Backoff
 from engine.connectors.base import ConnectionPlan
@@ -138,6 +140,39 @@ def test_what_fails_is_told_and_tried_again(run: Any) -> None:
             await listener.until(lambda: listener.heard.count("open") == 2)
             assert listener.heard[1] == "close: the venue asked for it"
             await socket.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "waits"),
+    [
+        (429, {"Retry-After": "7"}, 7.0),
+        (418, {"Retry-After": "90"}, 90.0),
+        (418, {}, 0.0),
+        (503, {"Retry-After": "7"}, 0.0),
+    ],
+)
+def test_a_venue_that_wants_to_be_left_alone_is(run: Any, status: int, headers: dict[str, str], waits: float) -> None:
+    async def work() -> None:
+        told: asyncio.Future[tuple[str, float]] = asyncio.get_running_loop().create_future()
+
+        def refuse(connection: ServerConnection, request: Any) -> Response:
+            return Response(status, "too many", Headers(headers))
+
+        async with serve(lambda connection: connection.wait_closed(), "127.0.0.1", 0, process_request=refuse) as server:
+            url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
+            socket = ReconnectingWebSocket(
+                fixed(ConnectionPlan(url=url)),
+                Listener(),
+                backoff=quick(),
+                on_failed=lambda why, delay: told.done() or told.set_result((why, delay)),
+            )
+            socket.start()
+            why, delay = await told
+            await socket.close()
+        assert str(status) in why
+        assert delay == pytest.approx(waits, abs=0.02)
 
     run(work())
 

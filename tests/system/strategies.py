@@ -56,6 +56,14 @@ class Blocker(Strategy):
             Path(self.params["file"]).write_text("done")
 
 
+class Spinner(Strategy):
+    """Never ends its first turn, and wants a processor all the while."""
+
+    def on_tick(self, tick: Tick) -> None:
+        while True:
+            pass
+
+
 class DiesAtOnce(Strategy):
     """Cannot even load."""
 

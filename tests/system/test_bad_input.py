@@ -86,6 +86,19 @@ def test_a_runtime_that_nobody_knows(tmp_path: Path) -> None:
     assert "cluster" in result.stderr
 
 
+def test_real_time_scheduling_that_this_host_does_not_permit(tmp_path: Path) -> None:
+    (tmp_path / "engine.yml").write_text(f"scheduling: realtime\n{DEMO}")
+    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", *command]
+    command = ["sh", "-c", 'ulimit -r 0; exec "$@"', "sh", *command, "--state", str(tmp_path / "state")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert "scheduling: realtime" in line
+    assert "LimitRTPRIO" in line
+
+
 def test_commands_without_an_engine_say_so(tmp_path: Path) -> None:
     for verb in (["status"], ["stop"], ["restart", "clock"], ["detach", "x"], ["book", "binance/BTC-USDT"]):
         command = [PYTHON, "-m", "engine", *verb, "--state", str(tmp_path / "state")]
