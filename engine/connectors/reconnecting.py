@@ -121,7 +121,7 @@ class ReconnectingWebSocket:
             except EngineError as error:
                 self.failures += 1
                 delay = self._backoff.next()
-                if isinstance(error, RateLimited):
+                if isinstance(error, RateLimited) and not error.local:
                     delay = max(delay, error.retry_after_s)
                 if self._on_failed is not None:
                     self._on_failed(str(error), delay)
