@@ -107,10 +107,11 @@ def _attach(args: argparse.Namespace) -> int:
     answer = _ask(args, "attach", **strategy.model_dump(mode="json"))
     print(f"strategy {strategy.name} attached; engine detach {strategy.name} takes it out")
     state = _state_after_start(args, str(answer["actor"]))
-    if state not in ("starting", "running"):
-        what_to_do = f"see engine logs {answer['actor']}, then engine restart {answer['actor']}"
-        print(f"engine: it does not start ({state.replace('_', ' ')}): {what_to_do}", file=sys.stderr)
-    return 0
+    if state in ("starting", "running"):
+        return 0
+    what_to_do = f"see engine logs {answer['actor']}, then engine restart {answer['actor']}"
+    print(f"engine: it does not start ({state.replace('_', ' ')}): {what_to_do}", file=sys.stderr)
+    return 1
 
 
 def _state_after_start(args: argparse.Namespace, actor: str) -> str:

@@ -93,7 +93,7 @@ def test_a_strategy_that_does_not_start_is_told_at_its_attachment(call: Any, eng
     engine.answers["attach"] = lambda _: {"actor": "strategy.extra"}
     engine.answers["status"] = lambda _: {"actors": [{"name": "strategy.extra", "state": next(states)}]}
     code, out, err = call("attach", str(ROOT / "configs/strategy.yml"))
-    assert code == 0
+    assert code == 1
     assert "attached" in out
     assert "does not start (backing off): see engine logs strategy.extra" in err
 

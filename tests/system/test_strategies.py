@@ -146,7 +146,9 @@ def test_a_strategy_that_never_starts_spends_its_budget_alone(launch: Launch, tm
     engine = launch("configs/demo.yml", *FAST, "--set", "supervision.budget=2")
     engine.wait_trading()
     before = engine.pids()
-    assert command(engine, "attach", str(strategy_file(tmp_path, "dead", "DiesAtOnce", {}))).returncode == 0
+    attached = command(engine, "attach", str(strategy_file(tmp_path, "dead", "DiesAtOnce", {})))
+    assert attached.returncode == 1
+    assert "it does not start" in attached.stderr
     engine.wait("it to be given up", lambda s: engine.actor("strategy.dead", s)["state"] == "failed")
     engine.wait_trading()
     assert {name: engine.pids()[name] for name in before} == before
