@@ -18,8 +18,8 @@ from engine import cli
 from engine.captures import Record, read_capture
 from engine.errors import ConfigError
 from engine.replay import Replay, replay
+from tests.captures import captured
 
-CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 REST, WS = "https://api.binance.com/api/v3", "wss://stream.binance.com:9443/stream?streams=btcusdt@depth@100ms"
 
 
@@ -233,11 +233,8 @@ def test_errors_are_one_line_and_exit_2(arguments: list[str], says: str) -> None
 # -------------------------------------------------------------------------------------------------- real recordings
 
 
-def captured(name: str, venue: str) -> dict[str, Any]:
-    path = CAPTURES / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"captures are absent: no {path.name} beside the checkout")
-    report = replay(path, venue)
+def of_capture(name: str, venue: str) -> dict[str, Any]:
+    report = replay(captured(name), venue)
     assert report["unparsed"] == 0
     return report
 
@@ -261,7 +258,7 @@ def gapless(report: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_every_quote_of_a_recorded_feed_is_the_book_s(name: str, venue: str, count: int) -> None:
-    pairs = gapless(captured(name, venue))
+    pairs = gapless(of_capture(name, venue))
     assert len(pairs) == count
     assert all(pair["bbo_checked"] == pair["bbo_equal"] > 0 for pair in pairs.values())
 
@@ -271,7 +268,7 @@ def test_every_quote_of_a_recorded_feed_is_the_book_s(name: str, venue: str, cou
     ("name", "venue", "count", "sums"), [("kraken_v1_2021", "kraken_v1", 5, 1622), ("okx_2022", "okx", 2, 197)]
 )
 def test_every_checksum_of_a_recorded_feed_holds(name: str, venue: str, count: int, sums: int) -> None:
-    pairs = gapless(captured(name, venue))
+    pairs = gapless(of_capture(name, venue))
     assert len(pairs) == count
     assert all(pair["checksums_failed"] == 0 for pair in pairs.values())
     assert sum(pair["checksums_ok"] for pair in pairs.values()) == sums
@@ -279,7 +276,7 @@ def test_every_checksum_of_a_recorded_feed_holds(name: str, venue: str, count: i
 
 @pytest.mark.capture
 def test_a_recorded_feed_without_numbers_never_crosses() -> None:
-    pairs = gapless(captured("coinbase_exchange_2021", "coinbase_exchange"))
+    pairs = gapless(of_capture("coinbase_exchange_2021", "coinbase_exchange"))
     assert len(pairs) == 5
     assert sum(pair["updates"] for pair in pairs.values()) == 6471 + 5
     assert sum(pair["trades"] for pair in pairs.values()) == 76
@@ -287,10 +284,10 @@ def test_a_recorded_feed_without_numbers_never_crosses() -> None:
 
 @pytest.mark.capture
 def test_recorded_whole_books_are_the_last_ones_sent() -> None:
-    pairs = gapless(captured("htx_2021", "htx"))
+    pairs = gapless(of_capture("htx_2021", "htx"))
     assert len(pairs) == 10
     last = {}
-    for record in read_capture(CAPTURES / "htx_2021.jsonl.gz"):
+    for record in read_capture(captured("htx_2021")):
         if record.kind == "ws_in":
             frame = json.loads(gzip.decompress(record.payload), parse_float=Decimal, parse_int=Decimal)
             if "tick" in frame and "depth" in frame["ch"]:
@@ -304,9 +301,7 @@ def test_recorded_whole_books_are_the_last_ones_sent() -> None:
 @pytest.mark.capture
 @pytest.mark.parametrize(("drop", "venue", "name"), [(900, "kraken_v1", "kraken_v1_2021"), (150, "okx", "okx_2022")])
 def test_a_message_left_out_of_a_recording_is_noticed(drop: int, venue: str, name: str) -> None:
-    path = CAPTURES / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"captures are absent: no {path.name} beside the checkout")
+    path = captured(name)
     session = Replay(venue)
     for number, record in enumerate(read_capture(path)):
         if number < drop or b"book" not in record.payload:

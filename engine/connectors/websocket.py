@@ -83,7 +83,8 @@ async def connect(
     """Open a connection; it is open, and ``on_open`` was called, when this returns.
 
     ``before_open`` gets the open connection right before ``on_open``, to send what comes first. ``after_read`` is
-    called when all messages of one read were handed on: what is sent from within a read leaves after it anyway.
+    called when all messages of one read were handed on, or those before a :meth:`~WebSocketConnection.rest`: what is
+    sent from within a read leaves after it anyway.
 
     TransportError if it cannot be opened in time or the venue refuses the upgrade; RateLimited or Banned if it refuses
     because of too many requests, with how long it wants to be left alone. ConfigError for a bad address.

@@ -15,7 +15,9 @@ RANKS: Final = {"clock": 3, "order_book": 2, "mirror": 2, "user_stream": 2, "exc
 """By kind of actor. Ticks come first, since who is late for them counts as hung; a strategy stands behind books and
 orders, which a busy one must not hold up. The others are ordinary: nothing waits for them.
 """
-HOW_TO: Final = "as root, or with a limit of real-time priority of at least 3 (ulimit -r; LimitRTPRIO= of systemd)"
+HOW_TO: Final = (
+    f"as root, or with a real-time priority of at least {max(RANKS.values())} (ulimit -r; systemd: LimitRTPRIO=)"
+)
 
 
 def run_first(rank: int) -> str:

@@ -3,24 +3,19 @@
 import gzip
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from engine.book import BestQuote, BookSync, DepthDiff, DepthSnapshot, OrderBook, RangeRule, SyncState, exponent_of
-
-CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
+from tests.captures import captured
 
 pytestmark = pytest.mark.capture
 
 
 def frames(name: str) -> Iterator[tuple[str, str, Any]]:
-    path = CAPTURES / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"capture {name} is not beside the checkout")
-    with gzip.open(path, "rt") as lines:
+    with gzip.open(captured(name), "rt") as lines:
         for line in lines:
             record = msgspec.json.decode(line)
             if record["kind"] in ("http", "ws_in"):

@@ -7,12 +7,11 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
+from tests.captures import captured
 
 
 class HandClock:
@@ -94,9 +93,7 @@ def read_capture() -> Callable[[str], Iterator[dict[str, Any]]]:
     """Gives the records of a recorded file; skips by its name where it is absent."""
 
     def read(name: str) -> Iterator[dict[str, Any]]:
-        path = CAPTURES / f"{name}.jsonl.gz"
-        if not path.exists():
-            pytest.skip(f"no recorded traffic {name} beside the checkout")
+        path = captured(name)
 
         def records() -> Iterator[dict[str, Any]]:
             with gzip.open(path, "rt") as lines:

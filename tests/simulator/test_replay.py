@@ -16,9 +16,9 @@ import zstandard
 from engine.errors import ConfigError
 from engine.simulator.capture import read_capture
 from engine.simulator.replay import pairs_of
+from tests.captures import captured
 
 InBox = Callable[..., None]
-CAPTURES = Path(__file__).parents[2] / "../shared/captures"
 HOST = "https://api.binance.com/api/v3"
 
 
@@ -228,9 +228,7 @@ def test_all_of_a_file_that_was_compressed_in_parts_is_read(tmp_path: Path) -> N
 def test_every_best_quote_of_a_recording_equals_the_book_kept_from_it(
     in_box: InBox, file: str, symbols: int, compared: int
 ) -> None:
-    path = CAPTURES / f"{file}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not beside the checkout")
+    path = captured(file)
     names = sorted(name for name in read_capture(str(path)).streams if name.endswith(("@depth@100ms", "@bookTicker")))
     books: dict[str, Any] = {}
     waiting: dict[str, list[Any]] = {}

@@ -9,7 +9,6 @@ import pytest
 
 from tests.system.harness import ROOT, Engine
 
-CAPTURES = ROOT.parent / "shared" / "captures"
 Launch = Callable[..., Engine]
 
 
@@ -29,16 +28,3 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     yield start
     for engine in started:
         engine.close()
-
-
-@pytest.fixture
-def capture() -> Callable[[str], Path]:
-    """A recorded capture by name; the test is skipped where captures are absent."""
-
-    def find(name: str) -> Path:
-        path = CAPTURES / name
-        if not path.exists():
-            pytest.skip(f"captures are absent: no {path.name} beside the checkout")
-        return path
-
-    return find

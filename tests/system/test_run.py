@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.captures import captured
 from tests.system.conftest import Launch
 from tests.system.harness import PYTHON, ROOT, descendants, read_json
 
@@ -60,8 +60,8 @@ def test_each_part_of_two_connectors_and_two_strategies_has_its_own_process(laun
 
 
 @pytest.mark.capture
-def test_a_served_capture_builds_the_recorded_book(launch: Launch, capture: Callable[[str], Path]) -> None:
-    recorded = capture("binance_spot_ethusdt_2024.jsonl.gz")
+def test_a_served_capture_builds_the_recorded_book(launch: Launch) -> None:
+    recorded = captured("binance_spot_ethusdt_2024")
     engine = launch("configs/replay.yml", "--set", f"venue.capture={recorded}", "--set", "venue.speed=60")
 
     def compared(status: dict) -> bool:

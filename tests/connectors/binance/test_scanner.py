@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,8 +17,8 @@ from engine.connectors.binance.market_data import BinanceMarketData
 from engine.connectors.binance.scanner import BinanceScanner
 from engine.connectors.symbols import SymbolMap
 from engine.fuzzing.mutate import mutated
+from tests.captures import captured
 
-CAPTURES = Path(__file__).resolve().parents[4] / "shared" / "captures"
 LEVELS = st.lists(st.tuples(st.decimals(0, 10**9, places=8), st.decimals(0, 10**6, places=8)), max_size=4)
 
 
@@ -174,26 +173,26 @@ def test_no_mutated_quote_is_read_otherwise_than_the_protocol_reads_it() -> None
     assert taken > 2_000
 
 
+def recorded(name: str, stream: bytes) -> list[bytes]:
+    """All frames of a recording that are of such a stream."""
+    records = read_capture(captured(name))
+    frames = [record.payload for record in records if record.kind == "ws_in" and stream in record.payload[:64]]
+    assert frames
+    return frames
+
+
 @pytest.mark.capture
 @pytest.mark.parametrize("name", ["binance_us_2021", "binance_spot_ethusdt_2024"])
 def test_recorded_quotes_are_taken_and_read_as_the_protocol_reads_them(name: str) -> None:
-    path = CAPTURES / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"capture {name} is not beside the checkout")
-    frames = [r.payload for r in read_capture(path) if r.kind == "ws_in" and b"@bookTicker" in r.payload[:64]]
-    assert frames
+    frames = recorded(name, b"@bookTicker")
     assert all(quote_agrees(data) for data in frames)
 
 
 @pytest.mark.capture
 @pytest.mark.parametrize("name", ["binance_us_2021", "binance_spot_ethusdt_2024"])
 def test_recorded_frames_are_taken_and_read_as_the_protocol_reads_them_mutated_too(name: str) -> None:
-    path = CAPTURES / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"capture {name} is not beside the checkout")
     random = Random(12)
-    frames = [record.payload for record in read_capture(path) if record.kind == "ws_in" and b"@depth" in record.payload]
-    assert frames
+    frames = recorded(name, b"@depth")
     for data in frames:
         assert agrees(data), data
     taken = sum(agrees(mutated(random, random.choice(frames), random.choice(frames))) for _ in range(10_000))
