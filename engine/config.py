@@ -148,7 +148,7 @@ class BooksConfig(_Section):
 
     depth: Annotated[int, Field(ge=1, le=5000)] = 50
     stale_after: Annotated[Seconds, Field(gt=0)] = 0.5
-    keep_warm: Annotated[Seconds, AfterValidator(_not_without_pause)] = 0.02
+    keep_warm: Annotated[Seconds, AfterValidator(_not_without_pause)] = 0.005
 
 
 class SimulatedPair(_Section):
@@ -320,11 +320,13 @@ class StrategyConfig(_Section):
 class EngineConfig(_Section):
     """The whole of an engine. ``name`` marks its client order ids.
 
-    ``scheduling``: whether actors run before everything else on their host, see :mod:`engine.runtime.scheduling`.
+    ``scheduling``: whether actors run before everything else on their host; ``processors``: whether the host's may
+    sleep; see :mod:`engine.runtime.scheduling`.
     """
 
     name: Name = "engine"
     scheduling: Literal["normal", "realtime"] = "normal"
+    processors: Literal["normal", "awake"] = "normal"
     clock: ClockConfig = ClockConfig()
     stop: StopConfig = StopConfig()
     dead_man: DeadManConfig = DeadManConfig()
@@ -444,6 +446,8 @@ def _check_runtime(config: EngineConfig) -> None:
             raise Fault(("connectors", real[0]), "is a real venue, which knows no virtual time; give it a box with at:")
         if config.scheduling == "realtime":
             raise Fault(("scheduling",), "is for actors in processes of their own, and the runtime inline has none")
+        if config.processors == "awake":
+            raise Fault(("processors",), "is for what comes at its own time; the runtime inline waits for nothing")
 
 
 def _check_names(config: EngineConfig) -> None:

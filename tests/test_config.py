@@ -335,6 +335,16 @@ def test_scheduling_is_ordinary_unless_asked_for_and_nothing_where_all_is_one_pr
         parse_config({**data, "scheduling": "fast"})
 
 
+def test_processors_may_sleep_unless_asked_for_and_virtual_time_waits_for_none() -> None:
+    data = yaml.safe_load(BASIC)
+    assert parse_config(data).processors == "normal"
+    assert parse_config({**data, "processors": "awake"}).processors == "awake"
+    with pytest.raises(ConfigError, match=r"processors: .*runtime inline waits for nothing"):
+        parse_config({**data, "processors": "awake", "runtime": "inline"})
+    with pytest.raises(ConfigError, match="processors: "):
+        parse_config({**data, "processors": "fast"})
+
+
 def with_journal(address: str, **more: Any) -> EngineConfig:
     data = yaml.safe_load(BASIC)
     data["connectors"]["binance"]["journal"] = address

@@ -12,6 +12,8 @@ that they were made of.
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -50,8 +52,9 @@ class MirrorActor(Actor):
         self.trades = context.bus.open_stream("trade", overload=Overload.SKIP, queue=10_000)
         self.trades.on_readers = self._follow_trades
         self.writers: dict[str, BookWriter] = {}
-        self._current: dict[str, BookWriter] = {}
-        """Of the books whose levels have come since the origin was last reached."""
+        self._current: dict[str, _Mirrored] = {}
+        """The books whose levels have come since the origin was last reached."""
+        self._turns: deque[_Mirrored] = deque()
         self._lateness = RecentLateness(WINDOW_NS)
         self._levels: Subscription | None = None
         self._followed: Subscription | None = None
@@ -92,6 +95,7 @@ class MirrorActor(Actor):
         if isinstance(state, Up):
             self.metrics.network = NetworkStatus.CONNECTED
             self._current.clear()
+            self._turns.clear()
             if state.incarnation_changed:
                 self._lateness = RecentLateness(WINDOW_NS)
         elif isinstance(state, Down):
@@ -104,10 +108,11 @@ class MirrorActor(Actor):
             lateness = self._lateness.of(message.mono_ns, now_ns)
             self.metrics.histogram("beat_lateness_ns").record(lateness)
             if lateness < self.settings.stale_after_ns // 2:
-                for writer in self._current.values():
-                    writer.heartbeat(now_ns)
+                for book in self._current.values():
+                    book.writer.heartbeat(now_ns)
             else:
                 self.metrics.count("beats_late")
+            self._rehearse()
             self.books.publish(message, key=BEATS)
         elif isinstance(message, BookLevels):
             self._publish(message, now_ns)
@@ -115,18 +120,17 @@ class MirrorActor(Actor):
     def _publish(self, levels: BookLevels, now_ns: int) -> None:
         self._lateness.of(levels.mono_ns, now_ns)
         received_ns = min(now_ns, levels.received_mono_ns + self._lateness.offset_ns)
-        state = SyncState[levels.state.upper()]
-        writer = self._current[levels.pair] = self._writer(levels)
-        if state is SyncState.SYNCED:
-            book = OrderBook(levels.pair, levels.price_exponent, levels.size_exponent)
-            if levels.bids or levels.asks:
-                book.apply_snapshot(levels.bids, levels.asks)
-            else:
-                book.load_cells(levels.bid_cells, levels.ask_cells)
-            writer.publish(book, levels.update_id, levels.time_ns, received_ns, state)
-            self.metrics.count(f"mirrored/{levels.pair}")
+        book = self._current.get(levels.pair)
+        changed = book is None or book.differs_from(levels)
+        if book is None:
+            book = self._current[levels.pair] = _Mirrored(self._writer(levels), levels, received_ns)
+            self._turns.append(book)
         else:
-            writer.set_state(state)
+            book.levels, book.received_ns = levels, received_ns
+        book.write()
+        if not changed:
+            return
+        self.metrics.count(f"mirrored/{levels.pair}")
         self.books.publish(
             BookUpdated(
                 connector=self.settings.connector,
@@ -137,6 +141,12 @@ class MirrorActor(Actor):
             ),
             key=levels.pair,
         )
+
+    def _rehearse(self) -> None:
+        """What a change would do, for a book that has not changed, by turns: the next one finds it warm."""
+        if self._turns:
+            self._turns[0].write()
+            self._turns.rotate(-1)
 
     def _writer(self, levels: BookLevels) -> BookWriter:
         found = self.writers.get(levels.pair)
@@ -157,3 +167,36 @@ class MirrorActor(Actor):
             received_ns = min(self.clock.monotonic_ns(), message.received_mono_ns + self._lateness.offset_ns)
             trade = msgspec.structs.replace(message, received_mono_ns=received_ns)
             self.trades.publish(trade, key=trade.pair)
+
+
+@dataclass(slots=True)
+class _Mirrored:
+    """One book: who writes it to shared memory, and its newest levels."""
+
+    writer: BookWriter
+    levels: BookLevels
+    received_ns: int
+    """When their frame was received, by this host's clock."""
+
+    def differs_from(self, levels: BookLevels) -> bool:
+        """Whether those are of a change, and not the same ones again."""
+        known = self.levels
+        return (
+            known.update_id != levels.update_id
+            or known.received_mono_ns != levels.received_mono_ns
+            or known.state != levels.state
+        )
+
+    def write(self) -> None:
+        """Harmless if repeated: a heartbeat that is newer than the levels stays."""
+        levels = self.levels
+        state = SyncState[levels.state.upper()]
+        if state is not SyncState.SYNCED:
+            self.writer.set_state(state)
+            return
+        book = OrderBook(levels.pair, levels.price_exponent, levels.size_exponent)
+        if levels.bids or levels.asks:
+            book.apply_snapshot(levels.bids, levels.asks)
+        else:
+            book.load_cells(levels.bid_cells, levels.ask_cells)
+        self.writer.publish(book, levels.update_id, levels.time_ns, self.received_ns, state)

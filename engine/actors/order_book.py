@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,7 @@ class OrderBookActor(Actor):
         self._received: dict[str, int] = {}
         self.untold: dict[str, None] = {}
         """The pairs whose books have changed and of which nobody is told yet."""
+        self._turns: deque[str] = deque()
         self._has_told = False
         self._trade_mark = self.feed.protocol.trade_mark
         self._trade_frames: list[tuple[ConnectionPlan, _Stream, bytes, int]] = []
@@ -172,6 +174,7 @@ class OrderBookActor(Actor):
         self.writers[rule.pair] = BookWriter(
             path, rule.pair, *exponents, depth=self.depth, incarnation=self.context.incarnation
         )
+        self._turns.append(rule.pair)
         self._latency[rule.pair] = self.metrics.histogram(f"book_latency_ns/{rule.pair}")
         self._unsynced_since[rule.pair] = self.clock.monotonic_ns()
 
@@ -375,28 +378,28 @@ class OrderBookActor(Actor):
 
     def _publish_levels(self, pair: str) -> None:
         """For the mirrors on other hosts."""
+        self.levels.publish(self._levels_of(pair), key=pair)
+
+    def _levels_of(self, pair: str) -> BookLevels:
         sync = self.feed.books[pair]
         book = sync.book
         is_synced = sync.state is SyncState.SYNCED
         bids, asks = book.depth_strings(self.depth) if is_synced and book.is_wide else ([], [])
         bid_cells, ask_cells = book.cells(self.depth) if is_synced and not book.is_wide else (b"", b"")
-        self.levels.publish(
-            BookLevels(
-                connector=self.context.connector,
-                pair=pair,
-                update_id=sync.update_id,
-                time_ns=sync.time_ns,
-                received_mono_ns=self._received.get(pair, 0),
-                mono_ns=self.clock.monotonic_ns(),
-                state=sync.state.name.lower(),
-                price_exponent=book.price_exponent,
-                size_exponent=book.size_exponent,
-                bid_cells=bid_cells,
-                ask_cells=ask_cells,
-                bids=bids,
-                asks=asks,
-            ),
-            key=pair,
+        return BookLevels(
+            connector=self.context.connector,
+            pair=pair,
+            update_id=sync.update_id,
+            time_ns=sync.time_ns,
+            received_mono_ns=self._received.get(pair, 0),
+            mono_ns=self.clock.monotonic_ns(),
+            state=sync.state.name.lower(),
+            price_exponent=book.price_exponent,
+            size_exponent=book.size_exponent,
+            bid_cells=bid_cells,
+            ask_cells=ask_cells,
+            bids=bids,
+            asks=asks,
         )
 
     def _synced(self, pair: str) -> None:
@@ -453,13 +456,26 @@ class OrderBookActor(Actor):
 
     def walk(self) -> None:
         """Walk the way to all readers if nothing was told since the last time: a processor that has slept, and code and
-        data that have left its caches, would make the next frame take several times as long.
+        data that have left its caches, would make the next frame take several times as long. What a change would have
+        done here is done for a book that has not changed, by turns; who hears of the beat does likewise.
         """
         if not self._has_told:
+            self._rehearse()
             beat = BooksBeat(mono_ns=self.clock.monotonic_ns())
             self.books.publish(beat, key=BEATS)
             self.levels.publish(beat, key=BEATS)
         self._has_told = False
+
+    def _rehearse(self) -> None:
+        if not self._turns:
+            return
+        pair = self._turns[0]
+        self._turns.rotate(-1)
+        sync = self.feed.books[pair]
+        if sync.state is SyncState.SYNCED:
+            self.writers[pair].publish_standing(sync, self._received[pair])
+        if self.levels.readers:
+            self._levels_of(pair)
 
 
 class _Stream:

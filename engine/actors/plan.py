@@ -27,8 +27,6 @@ from engine.runtime.paths import EnginePaths
 
 HOME = "home"
 """What the place of those is called that name none: the host of the supervisor."""
-WARM_ALONE = 4
-"""So many connectors at a place beat as often as is asked for; more of them beat as often together."""
 
 
 @dataclass(frozen=True)
@@ -308,13 +306,13 @@ def _connector(config: EngineConfig, connector: ConnectorConfig, run_id: int) ->
 
 
 def _keep_warm(config: EngineConfig, connector: ConnectorConfig) -> float:
-    """How long a connector is quiet before it beats. Many at one place keep its processors awake together, and what all
-    of them spend on it is bounded; virtual time is never cold.
+    """How long a connector is quiet before it beats. Those at one place beat as often together as one alone: what is
+    spent on it there is bounded, and they keep its processors awake for each other. Virtual time is never cold.
     """
     if config.runtime == "inline":
         return 0.0
     together = sum(other.place == connector.place for other in config.connectors.values())
-    return config.books.keep_warm * max(1.0, together / WARM_ALONE)
+    return config.books.keep_warm * together
 
 
 def _placed(actor: PlannedActor, place: tuple[str, ...], alone: str) -> PlannedActor:

@@ -20,7 +20,7 @@ from engine.clock import Clock, WallClock
 from engine.logs import configure_actor_logging, redact_text
 from engine.messages import LogLine
 from engine.runtime.base import ActorSpec, HostLink
-from engine.runtime.scheduling import run_first
+from engine.runtime.scheduling import keep_awake, run_first
 from engine.runtime.watch import watch_supervisor
 
 
@@ -44,6 +44,8 @@ async def _live(spec: ActorSpec) -> int:
     configure_actor_logging(Path(spec.state_dir), spec.name, spec.incarnation, send_line)
     if spec.rank and (lack := run_first(spec.rank)):
         structlog.get_logger().warning("not scheduled in real time", reason=lack)
+    if spec.awake and (lack := keep_awake()):
+        structlog.get_logger().warning("the processors of this host are not kept awake", reason=lack)
     return await live(spec, bus, WallClock(), listen)
 
 

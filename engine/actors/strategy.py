@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -105,6 +106,7 @@ class StrategyActor(Actor):
         self.readers: dict[str, BookReader] = {}
         self._positions: dict[str, StreamPosition] = {}
         self._dirty: dict[str, int] = {}
+        self._turns = deque(self.settings.pairs)
         self._running = False
 
     async def start(self) -> dict[str, Any]:
@@ -177,6 +179,7 @@ class StrategyActor(Actor):
 
     def _on_book(self, message: Message, number: int) -> None:
         if not isinstance(message, BookUpdated) or not self._running:
+            self._rehearse()
             return
         if not self._dirty:
             asyncio.get_running_loop().call_soon(self._flush_books)
@@ -187,6 +190,11 @@ class StrategyActor(Actor):
         for pair, received_mono_ns in dirty.items():
             self.metrics.histogram("frame_to_strategy_ns").record(self.clock.monotonic_ns() - received_mono_ns)
             self._guard(self.strategy.on_book, pair)
+
+    def _rehearse(self) -> None:
+        """Nothing has changed for a while: a book is read, by turns, so that the next reading finds it warm."""
+        self.book(self._turns[0])
+        self._turns.rotate(-1)
 
     def _guard(self, handler: Callable[..., None], *arguments: Any) -> None:
         if self.context.failed.done():

@@ -512,6 +512,7 @@ class Supervisor:
             place=planned.place,
             cell=planned.cell,
             rank=RANKS.get(planned.kind, 0) if self.config.scheduling == "realtime" else 0,
+            awake=planned.kind in RANKS and self.config.processors == "awake",
         )
         try:
             if planned.kind == "strategy" and (lacking := await self.cannot_run(planned)):

@@ -113,7 +113,7 @@ def _supervise(config: EngineConfig, options: RunOptions, report: Path | None) -
 
     from engine.actors.supervisor import supervise
     from engine.errors import ConfigError
-    from engine.runtime.scheduling import lacking
+    from engine.runtime.scheduling import cannot_keep_awake, lacking
 
     _search_here()
     terminal = sys.stderr if options.terminal_logs else None
@@ -127,6 +127,8 @@ def _supervise(config: EngineConfig, options: RunOptions, report: Path | None) -
         return run_cluster(config, options, terminal, report)
     if config.scheduling == "realtime" and (lack := lacking()):
         raise ConfigError(f"scheduling: realtime: {lack}")
+    if config.processors == "awake" and (lack := cannot_keep_awake()):
+        raise ConfigError(f"processors: awake: {lack}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervise(config, options, terminal))
 

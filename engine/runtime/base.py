@@ -48,7 +48,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``params`` must be MessagePack-able and may hold credentials: no representation of a spec shows them, and
     they reach the process through memory alone. ``entry`` is ``module:function``, called as
     ``function(spec)`` in the process; what it returns is the exit code. ``place`` says where it may run, the best
-    first; ``link`` is set where the engine runs on several hosts. ``rank``, above 0: see
+    first; ``link`` is set where the engine runs on several hosts. ``rank``, above 0, and ``awake``: see
     :mod:`engine.runtime.scheduling`.
     """
 
@@ -65,6 +65,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     place: tuple[str, ...] = ()
     cell: str = ""
     rank: int = 0
+    awake: bool = False
     link: HostLink | None = None
 
     def __repr__(self) -> str:

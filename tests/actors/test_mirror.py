@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from engine.actors.mirror import MirrorActor
@@ -12,7 +13,7 @@ from engine.book import BookReader, OrderBook, ReadStatus
 from engine.book.paths import book_path
 from engine.bus import Overload
 from engine.clock import VirtualClock
-from engine.messages import BEATS, BookLevels, BooksBeat, Side, StopActor, Trade
+from engine.messages import BEATS, BookLevels, BooksBeat, BookUpdated, Side, StopActor, Trade
 
 MS = 1_000_000
 MIRROR = {
@@ -187,5 +188,30 @@ def test_a_beat_after_the_origin_was_out_of_reach_says_nothing_of_a_book_that_ha
         assert readers["BTC-USDT"].read_best(now_ns).update_id == 3
         for reader in readers.values():
             reader.close()
+
+    run(body)
+
+
+def test_levels_that_come_again_and_beats_wake_no_strategy_up_and_change_no_book(run) -> None:
+    async def body(world) -> None:
+        levels, mirror = await mirrored(world)
+        strategy = await world.bus("strategy.s")
+        heard: list[object] = []
+        strategy.subscribe("mirror.box.home", "book", lambda message, number: heard.append(message))
+        await world.until(lambda: mirror.actor.books.readers == 1)
+        reader = BookReader(book_path(world.folder / "shm", "box", "BTC-USDT", "home"), stale_after_ns=10**12)
+        now_ns = world.clock.monotonic_ns()
+        first = levels_of("BTC-USDT", "100", 1, now_ns)
+        lost = msgspec.structs.replace(levels_of("BTC-USDT", "200", 2, now_ns + 1), state="unsynced")
+        for known, status in ((first, ReadStatus.FRESH), (lost, ReadStatus.UNSYNCED)):
+            for number in range(3):
+                levels.publish(known, key=known.pair)
+                levels.publish(BooksBeat(mono_ns=now_ns + number), key=BEATS)
+                await world.until(lambda number=number: heard and heard[-1] == BooksBeat(mono_ns=now_ns + number))
+                best = reader.read_best(now_ns)
+                assert (best.status, best.update_id) == (status, 1)
+                heard.append(None)
+        assert [message.state for message in heard if isinstance(message, BookUpdated)] == ["synced", "unsynced"]
+        reader.close()
 
     run(body)

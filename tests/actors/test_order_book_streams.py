@@ -5,7 +5,7 @@ from contextlib import suppress
 from decimal import Decimal
 
 from engine.actors import order_book as module
-from engine.book import FollowedBook, OrderBook
+from engine.book import FollowedBook, OrderBook, ReadStatus
 from engine.book.events import DepthDiff
 from engine.bus import Down, Gap
 from engine.connectors.base import PublicTrade
@@ -201,6 +201,28 @@ def test_what_is_told_in_time_needs_no_walk(book_world):
         assert (told.count(BooksBeat), told[-1]) == (1, BooksBeat)
 
     book_world(body)
+
+
+def test_a_walk_leaves_every_book_as_it_is_and_tells_nobody_of_one(book_world):
+    async def body(world, desk):
+        actor = await desk.synced()
+        readers = {PAIR: desk.reader(), OTHER: desk.reader(OTHER)}
+        heard = await listen(world, "book")
+        levels = await listen(world, "levels")
+        await world.until(lambda: actor.books.readers and actor.levels.readers)
+        desk.diff(2, bids=[("100.50", "3")])
+        await world.until(lambda: heard and levels)
+        now_ns = world.clock.monotonic_ns()
+        seen = {pair: reader.read_best(now_ns) for pair, reader in readers.items()}
+        assert [seen[PAIR].status, seen[OTHER].status] == [ReadStatus.FRESH, ReadStatus.UNSYNCED]
+        told = [len(heard), len(levels)]
+        for _ in range(5):
+            actor.walk()
+        await world.until(lambda: len(heard) - told[0] == len(levels) - told[1] == 4)
+        assert {type(message) for message in heard[told[0] :] + levels[told[1] :]} == {BooksBeat}
+        assert {pair: reader.read_best(now_ns) for pair, reader in readers.items()} == seen
+
+    book_world(body, pairs=(PAIR, OTHER))
 
 
 def test_an_error_while_readers_are_told_ends_the_actor(book_world, monkeypatch):

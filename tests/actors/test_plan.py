@@ -75,10 +75,10 @@ def test_a_connector_that_does_not_trade_has_books_alone(tmp_path):
 @pytest.mark.parametrize(
     ("count", "changes", "seconds"),
     [
-        (1, {}, 0.02),
+        (1, {}, 0.005),
         (4, {}, 0.02),
         (40, {}, 0.2),
-        (40, {"books": {"keep_warm": 0.04}}, 0.4),
+        (40, {"books": {"keep_warm": 0.01}}, 0.4),
         (8, {"books": {"keep_warm": 0}}, 0.0),
         (8, {"runtime": "inline"}, 0.0),
     ],

@@ -14,7 +14,9 @@ from engine.book import BookWriter, OrderBook, SyncState
 from engine.bus import Overload
 from engine.errors import ConfigError, StrategyError
 from engine.messages import (
+    BEATS,
     ActorStopping,
+    BooksBeat,
     BookUpdated,
     OrderEventKind,
     OrderState,
@@ -342,6 +344,23 @@ def test_ticks_books_and_trades_come_once_it_runs(strategy_world):
         trade("2")
         await world.until(lambda: diary.of("tick") and diary.of("book") and diary.of("trade"))
         assert (diary.of("tick"), diary.of("book"), diary.of("trade")) == ([2], [PAIR], ["2"])
+
+    strategy_world(body)
+
+
+def test_a_beat_is_no_change_of_a_book(strategy_world):
+    async def body(world, venue):
+        book, _ = await market(world)
+        await world.exchange()
+        running = await world.strategy(Diary)
+        (diary,) = Diary.lives
+        await world.until(lambda: book.stream.readers)
+        for _ in range(3):
+            book.stream.publish(BooksBeat(mono_ns=1), key=BEATS)
+        book()
+        await world.until(lambda: diary.of("book"))
+        assert diary.of("book") == [PAIR]
+        assert running.actor.metrics.histograms["frame_to_strategy_ns"].count == 1
 
     strategy_world(body)
 

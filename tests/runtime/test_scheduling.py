@@ -1,4 +1,4 @@
-"""Real-time scheduling: who runs before whom, and what is said where it is not permitted."""
+"""Who runs before whom, what keeps processors awake, and what is said where that is not permitted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.runtime.scheduling import RANKS, lacking, run_first
+from engine.runtime.scheduling import RANKS, WAKE_UP_LATENCY, cannot_keep_awake, lacking, run_first
 
+HOLDER = "from engine.runtime.scheduling import keep_awake; print(keep_awake(), flush=True); input()"
 PROBE = "from engine.runtime.scheduling import lacking; print(lacking())"
 
 
@@ -64,3 +65,23 @@ def test_where_it_is_not_permitted_that_is_said_and_how_it_would_be() -> None:
     said = subprocess.run(["sh", "-c", 'ulimit -r 0; exec "$@"', "sh", *command], capture_output=True, text=True).stdout
     assert "does not permit it" in said
     assert "LimitRTPRIO" in said
+
+
+@pytest.mark.skipif(bool(cannot_keep_awake()), reason=f"needs root, to keep processors awake: {cannot_keep_awake()}")
+def test_who_asks_for_it_keeps_processors_awake_until_its_end() -> None:
+    command = [sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "\n"
+        assert keeps_awake(holder.pid)
+        assert may_take_us() == 0
+        holder.kill()
+
+
+def keeps_awake(pid: int) -> bool:
+    return any(os.readlink(entry.path) == str(WAKE_UP_LATENCY) for entry in os.scandir(f"/proc/{pid}/fd"))
+
+
+def may_take_us() -> int:
+    """How long a processor of this host may take to wake up, by all that anybody wishes at this moment."""
+    return int.from_bytes(WAKE_UP_LATENCY.read_bytes(), sys.byteorder, signed=True)

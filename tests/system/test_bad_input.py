@@ -99,6 +99,20 @@ def test_real_time_scheduling_that_this_host_does_not_permit(tmp_path: Path) -> 
     assert "LimitRTPRIO" in line
 
 
+def test_processors_that_cannot_be_kept_awake(tmp_path: Path) -> None:
+    (tmp_path / "engine.yml").write_text(f"processors: awake\n{DEMO}")
+    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
+    command += ["--state", str(tmp_path / "state")]
+    if os.geteuid() == 0:
+        hide = 'mount --make-rprivate / && mount -t tmpfs tmpfs /dev && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", hide, "sh", *command]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert "processors: awake" in line
+    assert "/dev/cpu_dma_latency cannot be opened" in line
+
+
 def test_commands_without_an_engine_say_so(tmp_path: Path) -> None:
     for verb in (["status"], ["stop"], ["restart", "clock"], ["detach", "x"], ["book", "binance/BTC-USDT"]):
         command = [PYTHON, "-m", "engine", *verb, "--state", str(tmp_path / "state")]
