@@ -6,10 +6,10 @@ of one machine share one monotonic clock, so that a time read on one side and a 
 subtracted; between two machines they could not.
 
 The engine runs four times: with a strategy on the venue's host, with one on the other, with that one and as it runs
-where nothing else is asked for, and with none but a reader of the venue's books on its host that gives each change to an
-actor on the other by a Ray call. Every frame counts. Once the engine is down, the one message between the hosts is measured alone, by the
-bus and by a Ray call (:mod:`benchmarks.far_link`): at the instants at which the engine's frames had come, and at a
-steady higher rate. A venue tells the pairs that changed all at once, so that frames come in bursts.
+where nothing else is asked for, and with none but a reader of the venue's books on its host that gives each change to
+an actor on the other by a Ray call. Every frame counts. Once the engine is down, the one message between the hosts is
+measured alone, by the bus and by a Ray call (:mod:`benchmarks.far_link`): at the instants at which the engine's frames
+had come, and at a steady higher rate. A venue tells the pairs that changed all at once, so that frames come in bursts.
 """
 
 from __future__ import annotations
@@ -188,9 +188,7 @@ class _Engine:
         self._pairs = {f"C{n:02}-USDT": str(1000 + 100 * n) for n in range(pairs)}
 
     @contextmanager
-    def runs(
-        self, *strategies: tuple[str, str, str | None], settings: Mapping[str, str] = TUNED
-    ) -> Iterator[None]:
+    def runs(self, *strategies: tuple[str, str, str | None], settings: Mapping[str, str] = TUNED) -> Iterator[None]:
         """It runs within the context, with these strategies: name, class, place. RuntimeError if all was not well."""
         hosts = self._hosts
         whole = {**config(pairs=self._pairs, runtime="cluster"), **settings}
