@@ -29,6 +29,10 @@ _CHUNK = 1 << 20
 KINDS = frozenset({"http", "ws_open", "ws_out", "ws_in", "ws_close"})
 
 
+class _Damaged(Exception):
+    """Compressed data that are none."""
+
+
 class Record(msgspec.Struct, gc=False):
     """One line. ``t``: receipt, in seconds since the epoch. ``payload`` is what ``data`` or ``data64`` hold."""
 
@@ -65,13 +69,19 @@ def _read(line: bytes) -> Record:
         return msgspec.convert({name: value for name, value in fields.items() if value is not None}, Record)
 
 
-def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -> Iterator[Record]:
+def read_capture(
+    path: Path,
+    on_progress: Callable[[int], None] | None = None,
+    on_cut: Callable[[int], None] | None = None,
+) -> Iterator[Record]:
     """The records of a file; ConfigError naming the line if it cannot be read, or is no capture.
 
-    ``on_progress`` is told now and then how many bytes of the file have been read.
+    ``on_progress`` is told now and then how many bytes of the file have been read. ``on_cut`` is told after which line
+    a file ends in the middle of a record, as one does whose recorder was killed: otherwise that is an error.
     """
     number = 0
     known = False
+    line = b"\n"
     try:
         with path.open("rb") as file:
             for line in _lines(file):
@@ -84,10 +94,16 @@ def read_capture(path: Path, on_progress: Callable[[int], None] | None = None) -
                 known = known or record.kind in KINDS
                 yield record
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise ConfigError(f"{path} is not a capture: line {number}: {error}") from None
+        if not known or on_cut is None or line.endswith(b"\n"):
+            raise ConfigError(f"{path} is not a capture: line {number}: {error}") from None
+        on_cut(number - 1)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except EOFError as error:
+        if not known or on_cut is None:
+            raise ConfigError(f"{path} is damaged after line {number}: {error}") from None
+        on_cut(number)
+    except (zlib.error, gzip.BadGzipFile, _Damaged) as error:
         raise ConfigError(f"{path} is damaged after line {number}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -110,13 +126,14 @@ def _zstd_lines(file: IO[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in _zstd_chunks(file):
         *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        for line in whole:
+            yield line + b"\n"
     if rest:
         yield rest
 
 
 def _zstd_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """The content, frame after frame; EOFError if the last frame has no end."""
+    """The content, frame after frame; EOFError if the last frame has no end, _Damaged if it is none."""
     if sys.version_info >= (3, 14):
         from compression.zstd import ZstdDecompressor, ZstdError
 
@@ -134,6 +151,6 @@ def _zstd_chunks(file: IO[bytes]) -> Iterator[bytes]:
                 data = frame.unused_data if frame.eof else b""
                 frame = None if frame.eof else frame
     except ZstdError as error:
-        raise EOFError(str(error)) from None
+        raise _Damaged(str(error)) from None
     if frame is not None:
         raise EOFError("the compressed data end too early")

@@ -45,15 +45,19 @@ _IGNORED = FeedResult()
 
 
 def replay(path: Path, venue: str, depth: int = 25, on_progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Replay a file and report; ConfigError if there is no such venue, or the file is no capture."""
+    """Replay a file and report; ConfigError if there is no such venue, or the file is no capture. One that ends in the
+    middle of a record is replayed as far as it goes, and ``cut_off_after_line`` says how far.
+    """
     began = time.perf_counter()
     session = Replay(venue)
-    for number, record in enumerate(read_capture(path, on_progress), 1):
+    cut_after: list[int] = []
+    for number, record in enumerate(read_capture(path, on_progress, cut_after.append), 1):
         try:
             session.on_record(record)
         except ValueError as error:
             raise ConfigError(f"{path} is not a capture: record {number}: {error}") from None
-    return session.report(depth, time.perf_counter() - began)
+    report = session.report(depth, time.perf_counter() - began)
+    return {**report, "cut_off_after_line": cut_after[0] if cut_after else None}
 
 
 class Replay:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,34 @@ def test_a_file_that_is_no_capture_says_where(tmp_path: Path, content: bytes, sa
     assert str(path) in str(refused.value)
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_a_recording_that_was_cut_off_is_replayed_as_far_as_it_goes(
+    tmp_path: Path, pack: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / "whole.jsonl"
+    lines = write(whole, STORY).splitlines(keepends=True)
+    noise = [random.Random(n).randbytes(99).hex() for n in range(9)]
+    more = write(tmp_path / "more.jsonl", [{"t": 1, "kind": "ws_out", "data": data} for data in noise])
+    path = tmp_path / "cut"
+    path.write_bytes(pack(b"".join(lines)) + pack(more)[:-99])
+    report = replay(path, "binance")
+    assert report["pairs"] == replay(whole, "binance")["pairs"]
+    assert len(lines) <= report["cut_off_after_line"] < len(lines) + 9
+    assert cli.main(["replay", str(path), "--venue", "binance", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["cut_off_after_line"] == report["cut_off_after_line"]
+    assert f"{path} ends in the middle of the record after line" in said.err
+
+
+def test_a_line_that_is_none_is_no_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(json.dumps(OPEN).encode() + b'\n{"t":1,"ki\n')
+    with pytest.raises(ConfigError, match="line 2"):
+        replay(path, "binance")
+    path.write_bytes(json.dumps(OPEN).encode())
+    assert replay(path, "binance")["cut_off_after_line"] is None
+
+
 def test_progress_is_told_in_bytes_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "long"
     size = len(write(path, [OPEN] * 3000))
@@ -200,7 +229,7 @@ def test_the_command_prints_json_or_a_table(tmp_path: Path, capsys: pytest.Captu
     write(path, STORY)
     assert cli.main(["replay", str(path), "--venue", "binance", "--json", "--depth", "1"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report) == ["venue", "frames", "unparsed", "seconds", "pairs"]
+    assert list(report) == ["venue", "frames", "unparsed", "seconds", "pairs", "cut_off_after_line"]
     assert list(report["pairs"]["BTC-USDT"]) == [
         *("symbol", "updates", "gaps", "resyncs", "rescales", "checksums_ok", "checksums_failed"),
         *("bbo_checked", "bbo_equal", "trades", "sequence", "synced", "bids", "asks"),

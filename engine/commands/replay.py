@@ -26,6 +26,8 @@ def _replay(args: argparse.Namespace) -> int:
 
     split_venue(args.venue)
     report = _with_progress(args.capture, args.venue, args.depth)
+    if (line := report["cut_off_after_line"]) is not None:
+        print(f"engine replay: {args.capture} ends in the middle of the record after line {line}", file=sys.stderr)
     if args.json:
         print_json(report)
     else:
