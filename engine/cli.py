@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from engine.commands import books, control, inspect, logs, replay, run
+from engine.commands import books, control, inspect, logs, replay, run, venues
 from engine.commands.common import CommandError, say_nothing_more
 from engine.errors import ConfigError, EngineError
 
@@ -83,6 +83,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     logs.register(subparsers)
     control.register(subparsers)
     replay.register(subparsers)
+    venues.register(subparsers)
     return parser
 
 

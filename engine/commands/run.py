@@ -37,7 +37,6 @@ def register(subparsers: Subparsers, chosen: str = "") -> None:
         subparsers, "check", _check, "validate a configuration and print what would run", json_output=True
     )
     _add_config_arguments(check)
-    add_command(subparsers, "venues", _venues, "list the venues that connectors exist for", json_output=True)
     simulate = subparsers.add_parser("simulate", help="serve a venue in a box to any client")
     if chosen == "simulate":
         from engine.simulator.command import add_arguments, main
@@ -209,33 +208,3 @@ def _describe(config: EngineConfig, planned: PlannedActor) -> str:
 
 
 # ----------------------------------------------------------------------------------------------- venues
-
-
-def _venues(args: argparse.Namespace) -> int:
-    from engine.connectors.credentials import variable_name
-    from engine.connectors.registry import connector_class, split_venue, venues
-
-    rows: list[dict[str, Any]] = []
-    for name in venues():
-        venue, domain = split_venue(name)
-        cls = connector_class(venue)
-        endpoints = cls.domains[domain]
-        rows.append(
-            {
-                "venue": name,
-                "can": list(cls.capabilities),
-                "rest": endpoints.rest,
-                "ws": endpoints.ws,
-                "keys": [variable_name(name, key) for key in cls.key_names] if cls.needs_credentials else [],
-                "client_order_id_limit": cls.client_order_id_limit,
-            }
-        )
-    if args.json:
-        print_json(rows)
-        return 0
-    table = new_table("", ["venue", "can", "rest", "ws", "keys in the environment"])
-    for row in rows:
-        can = " and ".join(row["can"]) if len(row["can"]) > 1 else f"{row['can'][0]} only"
-        table.add_row(row["venue"], can, row["rest"], row["ws"], ", ".join(row["keys"]))
-    print_tables(table)
-    return 0

@@ -145,7 +145,7 @@ def test_every_command_has_help_and_the_options_of_all() -> None:
     helped = build_parser().format_help()
     for command in (
         *("run", "status", "stop", "cancel-all", "restart", "attach", "detach", "orders"),
-        *("fills", "balances", "book", "logs", "simulate", "check", "venues", "view"),
+        *("fills", "balances", "book", "logs", "simulate", "check", "venues", "markets", "view"),
     ):
         assert re.search(rf"^    {command}\s+\w", helped, re.MULTILINE), command
 

@@ -1,4 +1,4 @@
-"""``engine run`` before it runs and after it ran, ``check`` and ``venues``."""
+"""``engine run`` before it runs and after it ran, and ``check``."""
 
 from __future__ import annotations
 
@@ -83,9 +83,3 @@ def test_check_says_where_what_has_a_place_would_run(call: Any) -> None:
     assert code == 0
     assert (rows["mirror.binance:us.home"]["place"], rows["order_book.binance:us.0"]["place"]) == ("", "beta")
     assert "books of binance:us" in rows["mirror.binance:us.home"]["what"]
-
-
-def test_venues_name_the_variables_of_their_keys(call: Any) -> None:
-    rows = {row["venue"]: row for row in json.loads(call("venues", "--json")[1])}
-    assert rows["binance:us"]["keys"] == ["BINANCE_US_API_KEY", "BINANCE_US_API_SECRET"]
-    assert "wss://" in call("venues")[1]

@@ -16,6 +16,7 @@ class KucoinConnector(MarketDataConnector):
     venue = "kucoin"
     domains: ClassVar[dict[str, Endpoints]] = constants.DOMAINS
     client_order_id_limit = constants.CLIENT_ORDER_ID_LIMIT
+    capabilities = ("recordings",)
 
     @staticmethod
     def spell(base: str, quote: str) -> str:
