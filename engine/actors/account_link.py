@@ -125,6 +125,9 @@ class AccountLink:
             return
         self._cancelling[client_order_id] = order.state
         self.orders[client_order_id] = _with_state(order, OrderState.PENDING_CANCEL)
+        self._send_cancel(client_order_id)
+
+    def _send_cancel(self, client_order_id: str) -> None:
         self._command(
             CancelOrder(client_order_id=client_order_id),
             f"cancel:{client_order_id}",
@@ -325,6 +328,11 @@ class AccountLink:
             self._snapshot = None
             self.position = state.start
             self._ask_account()
+        elif isinstance(state, Up):
+            # Who answers now may be another life of the account, on another host, that knows of no cancel: to ask twice
+            # does no harm, and nobody else would ask again.
+            for client_order_id in self._cancelling:
+                self._send_cancel(client_order_id)
         elif isinstance(state, Gap):
             self.context.log.error("gap in the account's events", exchange=self.exchange, gap=str(state))
 

@@ -27,6 +27,11 @@ class Desk:
         """The venue's present time, as well as it is known: orders and their evidence are dated on its clock."""
         return self.client.time.now_ns()
 
+    @property
+    def listed(self) -> list[str]:
+        """The pairs that the venue has: asked about another it may answer nothing but an error."""
+        return [pair for pair in self.pairs if pair in self.core.rules]
+
     def take_fill(self, found: VenueFill) -> None:
         """Give the core an execution that the venue was asked for."""
         self.do(

@@ -317,8 +317,12 @@ class ExchangeActor(Actor):
         return self._when_durable(decision.answer)
 
     def _when_durable(self, message: Message) -> Answer:
-        """A message that speaks of commits is not given before they are durable."""
-        return self._answer_durable(message) if self.care.behind else message
+        """A message that speaks of commits is not given before they are durable.
+
+        What it answers is done: it is a task, since a coroutine is something that the bus may leave undone if its
+        command has expired meanwhile.
+        """
+        return asyncio.ensure_future(self._answer_durable(message)) if self.care.behind else message
 
     async def _answer_durable(self, message: Message) -> Message:
         await self.care.durable()

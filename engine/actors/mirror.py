@@ -56,6 +56,7 @@ class MirrorActor(Actor):
         """The books whose levels have come since the origin was last reached."""
         self._turns: deque[_Mirrored] = deque()
         self._lateness = RecentLateness(WINDOW_NS)
+        self._lived_ns = 0
         self._levels: Subscription | None = None
         self._followed: Subscription | None = None
 
@@ -108,14 +109,24 @@ class MirrorActor(Actor):
             lateness = self._lateness.of(message.mono_ns, now_ns)
             self.metrics.histogram("beat_lateness_ns").record(lateness)
             if lateness < self.settings.stale_after_ns // 2:
-                for book in self._current.values():
-                    book.writer.heartbeat(now_ns)
+                self._live_on(now_ns)
             else:
                 self.metrics.count("beats_late")
             self._rehearse()
             self.books.publish(message, key=BEATS)
         elif isinstance(message, BookLevels):
             self._publish(message, now_ns)
+
+    def _live_on(self, now_ns: int) -> None:
+        """A sign of life. If there was none for so long that books were stale, their readers are told that they are not
+        any more, though nothing else has changed.
+        """
+        were_stale = self._lived_ns and now_ns - self._lived_ns > self.settings.stale_after_ns
+        self._lived_ns = now_ns
+        for book in self._current.values():
+            book.writer.heartbeat(now_ns)
+            if were_stale:
+                self._tell(book)
 
     def _publish(self, levels: BookLevels, now_ns: int) -> None:
         self._lateness.of(levels.mono_ns, now_ns)
@@ -131,12 +142,16 @@ class MirrorActor(Actor):
         if not changed:
             return
         self.metrics.count(f"mirrored/{levels.pair}")
+        self._tell(book)
+
+    def _tell(self, book: _Mirrored) -> None:
+        levels = book.levels
         self.books.publish(
             BookUpdated(
                 connector=self.settings.connector,
                 pair=levels.pair,
                 update_id=levels.update_id,
-                received_mono_ns=received_ns,
+                received_mono_ns=book.received_ns,
                 state=levels.state,
             ),
             key=levels.pair,

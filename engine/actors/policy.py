@@ -110,6 +110,8 @@ class Stop:
 
     name: str
     reason: str
+    comes_back: bool = False
+    """It is started anew right after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,7 +572,7 @@ class SupervisorPolicy:
 
     def _ask_to_stop(self, actor: _Actor, now: int) -> None:
         actor.kill_at = now + actor.policy.kill_after_ns
-        self._actions.append(Stop(actor.name, actor.kill_reason))
+        self._actions.append(Stop(actor.name, actor.kill_reason, actor.wish is _Wish.RESTART))
 
     def _after_exit(self, actor: _Actor, now: int, *, expected: bool, detail: str) -> None:
         ran_since, wish = actor.running_since, actor.wish

@@ -105,9 +105,9 @@ class Reconciler:
 
     async def make_pass(self, full: bool = True) -> None:
         """Ask for open orders, fills and balances; a pass that is not full leaves out the fills."""
-        desk = self._desk
-        open_orders = await self._client.open_orders(desk.pairs)
-        desk.do(self._core.open_orders_snapshot(open_orders.value, open_orders.venue_ns, desk.now(), desk.pairs))
+        desk, pairs = self._desk, self._desk.listed
+        open_orders = await self._client.open_orders(pairs)
+        desk.do(self._core.open_orders_snapshot(open_orders.value, open_orders.venue_ns, desk.now(), pairs))
         for effect in self._core.fills_wanted(desk.now()) if full else ():
             fills = await self._client.fills(effect.pair, since_ns=effect.since_ns)
             for found in fills.value:
@@ -178,7 +178,7 @@ class Reconciler:
 
     async def _learn_fees(self) -> bool:
         try:
-            rates = await self._client.fee_rates(self._desk.pairs)
+            rates = await self._client.fee_rates(self._desk.listed)
         except VenueError as error:
             self._log.info("the account's fees could not be asked for", error=str(error))
             return _is_an_answer(error)

@@ -79,6 +79,8 @@ from engine.runtime.scheduling import RANKS
 
 POLITE_S = {"strategy": 3.0, "exchange": 15.0}
 POLITE_DEFAULT_S = 3.0
+ENFORCED_S = 2.0
+"""How much longer than its politeness may take a stopping actor has until it is killed."""
 RECENT_EVENTS = 200
 LAST_WORD = 300
 """So many characters of what an actor said of its end are told on."""
@@ -113,11 +115,13 @@ async def supervise_run(
 ) -> dict[str, Any]:
     """The same for a run that has its ``run_id`` already. ``shown``: where lines are shown. ``legacy_file``: where what
     an earlier supervisor of this run left is found, and what this one leaves; None where none can follow another.
+    JournalError before anything has started if it cannot be told whether trading is halted.
     """
     planned = plan(config, run_id, paths.state)
     with paths.lock_state():
         succession = Succession(engine_id(config, run_id), ground.clock.monotonic_ns(), legacy_file)
         if not succession.inherited:
+            read_trading(paths.state)
             await clear_previous(paths.run, None if paths.others_live() else paths.shm, config.dead_man.grace)
         paths.create()
         succession.save()
@@ -191,7 +195,6 @@ class Supervisor:
         self.knows = asyncio.Event()
         """Set once it is known which actors there are, and who of them lives."""
         self._goodbyes: dict[tuple[str, int], str] = {}
-        self._keep_orders: set[str] = set()
         self._detaching: set[str] = set()
         self._pumping = False
 
@@ -401,8 +404,6 @@ class Supervisor:
 
     def restart(self, name: str) -> None:
         """Stop an actor politely and start it anew; open orders stay."""
-        if name in self.runtime.living():
-            self._keep_orders.add(name)
         self.policy.restart_requested(name, self.now(), "restart requested")
         self.pump()
 
@@ -416,7 +417,7 @@ class Supervisor:
             backoff_max_s=settings.backoff_max,
             stall_s=max(stall_s, self.config.cluster.stall) if planned.place else stall_s,
             start_timeout_s=settings.start_timeout,
-            kill_after_s=POLITE_S.get(planned.kind, POLITE_DEFAULT_S) + 2.0,
+            kill_after_s=POLITE_S.get(planned.kind, POLITE_DEFAULT_S) + ENFORCED_S,
         )
 
     # ---------------------------------------------------------------------------------------------- decisions, done
@@ -444,8 +445,8 @@ class Supervisor:
         match action:
             case Spawn(name):
                 self._run(self._spawn(name))
-            case Stop(name, reason):
-                self._run(self._ask_to_stop(name, reason))
+            case Stop():
+                self._run(self._ask_to_stop(action))
             case Kill(name, reason):
                 self.log.warning("killing an actor", about=name, reason=reason)
                 self.runtime.send_signal(name, signal.SIGKILL)
@@ -485,12 +486,25 @@ class Supervisor:
         )
 
     async def _spawn(self, name: str) -> None:
+        """Start an actor. Whatever comes in the way is a failed start: one that is neither there nor known not to be
+        could not even be stopped.
+        """
+        try:
+            await self._try_to_spawn(name)
+        except NoHost as error:
+            self.policy.spawn_postponed(name, self.now(), str(error))
+        except Exception as error:
+            unexpected = None if isinstance(error, EngineError) else error
+            self.log.error("an actor could not be started", about=name, error=str(error), exc_info=unexpected)
+            self.policy.spawn_failed(name, self.now(), str(error) or repr(error))
+        self.pump()
+
+    async def _try_to_spawn(self, name: str) -> None:
         planned = self.planned[name]
         if planned.box:
             info = await self.boxes.info(planned.box, name)
             if info is None:
                 self.policy.spawn_failed(name, self.now(), f"stopped before {planned.box} was there")
-                self.pump()
                 return
             planned = with_endpoint(planned, info)
         planned = with_shared_limits(planned, self.paths.shm)
@@ -514,34 +528,27 @@ class Supervisor:
             rank=RANKS.get(planned.kind, 0) if self.config.scheduling == "realtime" else 0,
             awake=planned.kind in RANKS and self.config.processors == "awake",
         )
-        try:
-            if planned.kind == "strategy" and (lacking := await self.cannot_run(planned)):
-                self.policy.spawn_refused(name, self.now(), lacking)
-                self.pump()
-                return
-            pid = await self.runtime.spawn(spec)
-        except NoHost as error:
-            self.policy.spawn_postponed(name, self.now(), str(error))
-        except EngineError as error:
-            self.log.error("an actor could not be started", about=name, error=str(error))
-            self.policy.spawn_failed(name, self.now(), str(error))
-        else:
-            self.observed.spawned(name, pid, self.runtime.host_of(name))
-            self.policy.spawned(name, incarnation, self.now())
-        self.pump()
+        if planned.kind == "strategy" and (lacking := await self.cannot_run(planned)):
+            self.policy.spawn_refused(name, self.now(), lacking)
+            return
+        pid = await self.runtime.spawn(spec)
+        self.observed.spawned(name, pid, self.runtime.host_of(name))
+        self.policy.spawned(name, incarnation, self.now())
 
     async def cannot_run(self, planned: PlannedActor) -> str:
         """Why the code of a strategy cannot be had where it is to run; empty if it can. EngineError like a spawn."""
         path = planned.params["strategy"]["strategy"]
         return await self.runtime.cannot_load(path, planned.place, planned.cell)
 
-    async def _ask_to_stop(self, name: str, reason: str) -> None:
+    async def _ask_to_stop(self, stop: Stop) -> None:
+        name = stop.name
         kind = self.planned[name].kind
-        keep = name in self._keep_orders or self.config.stop.open_orders == "keep"
-        self._keep_orders.discard(name)
-        order = StopActor(grace_ns=round(POLITE_S.get(kind, POLITE_DEFAULT_S) * 1e9), reason=reason, keep_orders=keep)
+        keep = stop.comes_back or self.config.stop.open_orders == "keep"
+        polite_s = POLITE_S.get(kind, POLITE_DEFAULT_S)
+        order = StopActor(grace_ns=round(polite_s * 1e9), reason=stop.reason, keep_orders=keep)
         try:
-            await self.bus.request(name, order, timeout=2.0)
+            # One that is held up hears it late, and must not hear a signal first, which leaves open orders as they are.
+            await self.bus.request(name, order, timeout=polite_s)
         except BusError as error:
             self.log.warning("an actor did not hear that it is to stop", about=name, error=str(error))
             self.runtime.send_signal(name, signal.SIGTERM)

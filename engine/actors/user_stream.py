@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+from typing import Any, ClassVar, Final
 
 from engine.actors.base import Actor, ActorContext
 from engine.actors.settings import connector_of
@@ -27,6 +28,11 @@ from engine.messages import (
     VenueBalanceUpdate,
     VenueOrderUpdate,
 )
+
+ANSWER_WITHIN_S: Final = 9.0
+"""A subscription that the venue has not answered by then is asked for on another connection. Less than a connection has
+to last to count as stable, so that a venue which never answers is asked ever more seldom.
+"""
 
 
 class UserStreamActor(Actor):
@@ -98,6 +104,17 @@ class UserStreamActor(Actor):
 
     def on_open(self) -> None:
         self.log.info("user stream open: subscribing")
+        self.context.run(self._expect_answer(self.socket.connects), "subscription")
+
+    async def _expect_answer(self, connection: int) -> None:
+        """A venue that takes a connection and answers its keep-alive, but not the subscription, is left for another
+        connection: nothing else would show that no event will come.
+        """
+        await asyncio.sleep(ANSWER_WITHIN_S)
+        if self.subscribed or not self.socket.is_open or self.socket.connects != connection:
+            return
+        self.log.warning("the venue does not answer the subscription", after_s=ANSWER_WITHIN_S)
+        self.socket.restart("no answer to the subscription")
 
     def on_close(self, reason: str) -> None:
         if self.closing:

@@ -224,14 +224,15 @@ class VenueRequests:
             self._desk.take_fill(found)
 
     async def _fetch_open_orders(self) -> None:
+        pairs = self._desk.listed
         try:
-            result = await self._client.open_orders(self._desk.pairs)
+            result = await self._client.open_orders(pairs)
         except VenueError as error:
             self._log.info("could not ask for open orders", error=str(error))
             self._again_later()
             return
         now_ns = self._desk.now()
-        self._desk.do(self._core.open_orders_snapshot(result.value, result.venue_ns, now_ns, self._desk.pairs))
+        self._desk.do(self._core.open_orders_snapshot(result.value, result.venue_ns, now_ns, pairs))
 
 
 class _Placing:

@@ -142,11 +142,16 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 class VenueNotice(msgspec.Struct, frozen=True, gc=False):
     """Something the venue says that is no data: an error, an announced shutdown. ``reconnect``: leave, come
     back.
+
+    ``refused``: it is the answer to a subscription of ours, whose books could come to be in sync all the same, with
+    snapshots of another source, and then stand still for ever. ``pair``: the one whose subscription that was, if known.
     """
 
     code: str
     text: str
     reconnect: bool = False
+    refused: bool = False
+    pair: str = ""
 
 
 class SequenceNumber(msgspec.Struct, frozen=True, gc=False):

@@ -54,7 +54,8 @@ class FeedResult(msgspec.Struct, frozen=True):
     """What to do after an input: publish ``updated`` books and ``trades``, fetch ``snapshots``, log
     ``problems``.
 
-    ``send``: texts to send on the connection that the frame came from. ``reconnect``: leave that connection.
+    ``send``: texts to send on the connection that the frame came from. ``reconnect``: leave that connection, whose
+    books are out of sync until there is another.
     """
 
     updated: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class FeedResult(msgspec.Struct, frozen=True):
 
 
 _NOTHING = FeedResult()
+_UNREAD = "a frame of the connection could not be read"
 _QUIET = frozenset({SyncReason.NONE, SyncReason.CONNECTED, SyncReason.BUFFERED, SyncReason.OLD_DIFF})
 
 
@@ -96,8 +98,7 @@ class MarketDataFeed(FrameIntake):
         try:
             events = self.protocol.feed(data)
         except MalformedFrame as error:
-            self.counters.unparsed += 1
-            return FeedResult(problems=(FeedProblem("unparsed", "", f"{conn.url}: {error}"),))
+            return self._on_unread(conn, error)
         if len(events) == 1:
             return self._on_event(conn, events[0])
         return _merged([self._on_event(conn, event) for event in events]) if events else _NOTHING
@@ -185,14 +186,32 @@ class MarketDataFeed(FrameIntake):
             book = self.books.get(event.pair)
             return self._unknown() if book is None else self._result(event.pair, book.on_snapshot(event))
         if isinstance(event, VenueNotice):
-            problem = FeedProblem("notice", "", f"{event.code} {event.text}".strip())
-            return FeedResult(problems=(problem,), reconnect=event.reconnect)
+            return self._on_notice(conn, event)
         if isinstance(event, Send):
             return FeedResult(send=(event.text,))
         if isinstance(event, SequenceNumber):
             return self._on_number(conn, event.number)
         assert isinstance(event, Ack)
         return _NOTHING
+
+    def _on_unread(self, conn: ConnectionPlan, error: MalformedFrame) -> FeedResult:
+        """A frame that cannot be read may have been a change: it costs the books that have no numbers their sync, where
+        nothing else would show that it is missing.
+        """
+        self.counters.unparsed += 1
+        said = FeedResult(problems=(FeedProblem("unparsed", "", f"{conn.url}: {error}"),))
+        books = [(pair, book) for pair, book in self._books_of(conn) if not book.rule.numbered]
+        return _merged([said, self._collect([(pair, book.on_loss(_UNREAD)) for pair, book in books])])
+
+    def _on_notice(self, conn: ConnectionPlan, notice: VenueNotice) -> FeedResult:
+        """A book whose subscription was refused is out of sync as long as its connection lasts. Where the venue does
+        not say whose that was, the connection is left for another, which asks anew.
+        """
+        refused = notice.refused and bool(conn.opening)
+        problem = FeedProblem("notice", notice.pair, f"{notice.code} {notice.text}".strip())
+        said = FeedResult(problems=(problem,), reconnect=notice.reconnect or (refused and not notice.pair))
+        books = [(pair, book) for pair, book in self._books_of(conn) if refused and pair == notice.pair]
+        return _merged([said, self._collect([(pair, book.on_disconnected()) for pair, book in books])])
 
     def _on_number(self, conn: ConnectionPlan, number: int) -> FeedResult:
         """A hole in a connection's numbers costs all its books their sync: nobody knows whose frame is lost."""

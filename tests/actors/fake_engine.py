@@ -16,11 +16,14 @@ from engine.messages import (
 from engine.runtime.base import Exit, Living, Runtime
 from tests.actors.world import QUICK, until
 
+LATE_S = 2.2
+
 
 class FakeRuntime(Runtime):
     """Actors that do as they are told: they report, stop politely, and end when the test says so.
 
-    ``ways[name]``: how an actor differs: "silent" never reports, "deaf" does not stop, "refused" cannot be spawned,
+    ``ways[name]``: how an actor differs: "silent" never reports, "deaf" does not stop, "late" hears after
+    :data:`LATE_S` that it is to, "refused" cannot be spawned,
     "homeless" has no host for now, and where there is "no code" no strategy's can be had.
     ``holds[name]``: an event to wait for before it ends. ``answers``: what exchange actors say to a kind of query.
     """
@@ -83,6 +86,8 @@ class FakeRuntime(Runtime):
         if isinstance(message, StopActor):
             self.log.append(("stop", spec.name))
             self.stops = [*getattr(self, "stops", ()), (spec.name, message)]
+            if "late" in self.ways.get(spec.name, ()):
+                return self._hear_late(spec, bus)
             if "deaf" not in self.ways.get(spec.name, ()):
                 self._run(self._leave(spec, bus))
             return ControlReply(ok=True)
@@ -93,6 +98,11 @@ class FakeRuntime(Runtime):
         if isinstance(answer, Exception):
             raise answer
         return answer(message) if callable(answer) else answer
+
+    async def _hear_late(self, spec, bus):
+        await asyncio.sleep(LATE_S)
+        self._run(self._leave(spec, bus))
+        return ControlReply(ok=True)
 
     async def _leave(self, spec, bus):
         if spec.name in self.holds:

@@ -472,6 +472,31 @@ def test_a_cancel_to_an_exchange_that_restarts_may_be_sent_again(link_world, ord
     link_world(body)
 
 
+def test_a_cancel_that_a_later_life_of_the_account_does_not_know_of_is_sent_to_it(link_world, order):
+    async def body(world, venue):
+        exchange = await world.exchange()
+        maker = await world.follow()
+        maker.link.place(order())
+        await world.until(lambda: maker.kinds() == [CREATED])
+        accepted = []
+
+        def accept(caller, message):
+            accepted.append(message.client_order_id)
+            return Accepted(client_order_id=message.client_order_id, state=OrderState.PENDING_CANCEL)
+
+        exchange.actor.on_message = accept
+        maker.link.cancel("e-1")
+        await world.until(lambda: accepted == ["e-1"])
+        await exchange.kill()
+        await world.until(lambda: not maker.link.reachable)
+        assert maker.link.orders["e-1"].state is OrderState.PENDING_CANCEL
+        await world.exchange()
+        await world.until(lambda: CANCELLED in maker.kinds())
+        assert venue.count("cancel") == 1
+
+    link_world(body)
+
+
 @pytest.mark.parametrize("error", [VenueRefused(-1, "not now"), TransportError("cut", sent=True)])
 def test_a_cancel_that_the_venue_did_not_carry_out_is_repeated_by_the_account(link_world, order, error):
     async def body(world, venue):

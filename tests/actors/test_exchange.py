@@ -451,6 +451,17 @@ def test_a_pair_that_the_venue_does_not_list_is_named(exchange_world, order):
     assert told["pairs"] == ["BTC-USDT"]
 
 
+def test_a_pair_that_the_venue_does_not_list_is_not_asked_about(exchange_world):
+    async def body(world, venue):
+        venue.rules.clear()
+        await world.exchange()
+        await world.until(lambda: venue.count("open_orders") and venue.count("fees"))
+        assert venue.asked("open_orders") == [[]] * venue.count("open_orders")
+        assert venue.asked("fees") == [[]] * venue.count("fees")
+
+    exchange_world(body)
+
+
 def test_the_journal_has_one_writer(exchange_world, tmp_path):
     async def body(world, venue):
         running = await world.exchange()

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from decimal import Decimal
 
 import pytest
@@ -16,6 +17,7 @@ from engine.messages import (
     GetAccount,
     GetOrders,
     OrderState,
+    PlaceOrder,
     Reason,
     Refused,
     StreamPosition,
@@ -57,6 +59,26 @@ def disk(monkeypatch):
 
 async def ask(world, message, name="strategy.maker", bus=None):
     return await (bus or await world.bus(name)).request(NAME, message, timeout=3.0)
+
+
+def test_an_order_that_is_journaled_in_time_is_not_called_expired_after_that(exchange_world, order):
+    async def body(world, venue):
+        exchange = await world.exchange(**POWER)
+        on_message = exchange.actor.on_message
+
+        def slow_turn(caller, message):
+            answer = on_message(caller, message)
+            if isinstance(message, PlaceOrder):
+                time.sleep(1.1)
+            return answer
+
+        exchange.actor.on_message = slow_turn
+        bus = await world.bus("strategy.maker")
+        answer = await bus.command(NAME, order(), command_id="e-1", expires_in=1.0)
+        assert isinstance(answer, Accepted)
+        await world.until(lambda: venue.count("place") == 1)
+
+    exchange_world(body)
 
 
 def test_with_power_nothing_is_sent_told_or_answered_before_it_is_on_disk(exchange_world, order, disk):

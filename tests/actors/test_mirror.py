@@ -215,3 +215,24 @@ def test_levels_that_come_again_and_beats_wake_no_strategy_up_and_change_no_book
         reader.close()
 
     run(body)
+
+
+def test_a_book_that_was_stale_and_is_not_any_more_is_told_of_though_it_has_not_changed(run) -> None:
+    async def body(world) -> None:
+        clock = VirtualClock(10**18)
+        _, levels = await world.publisher("order_book.box.0", "levels", overload=Overload.MERGE)
+        await world.supervisor()
+        mirror = await world.start(MirrorActor, "mirror.box.home", params={"mirror": MIRROR}, clock=clock)
+        strategy = await world.bus("strategy.s")
+        heard: list[object] = []
+        strategy.subscribe("mirror.box.home", "book", lambda message, number: heard.append(message))
+        await world.until(lambda: levels.readers == mirror.actor.books.readers == 1)
+        levels.publish(levels_of("BTC-USDT", "100", 1, clock.monotonic_ns()), key="BTC-USDT")
+        for wait_ms, told in ((0, 1), (400, 1), (600, 2), (100, 2)):
+            clock.advance(wait_ms * MS)
+            beat = BooksBeat(mono_ns=clock.monotonic_ns())
+            levels.publish(beat, key=BEATS)
+            await world.until(lambda beat=beat: heard and heard[-1] == beat)
+            assert sum(isinstance(message, BookUpdated) for message in heard) == told
+
+    run(body)

@@ -358,7 +358,9 @@ def test_a_requested_restart_stops_first_and_costs_no_budget(shell):
     for _ in range(3):
         shell.policy.restart_requested("a", shell.now)
         shell.step()
-    assert [type(a) for a in shell.taken(Stop, Spawn)] == [Spawn, Stop, Spawn, Stop, Spawn, Stop, Spawn]
+    asked = shell.taken(Stop, Spawn)
+    assert [type(action) for action in asked] == [Spawn, Stop, Spawn, Stop, Spawn, Stop, Spawn]
+    assert {action.comes_back for action in asked if isinstance(action, Stop)} == {True}
     assert shell.policy.restarts("a") == 3
     assert shell.policy.state("a") == "running"
 

@@ -321,7 +321,8 @@ def test_attached_strategies_return_with_the_next_run(engine_world, tmp_path):
 
 
 def test_an_actor_that_does_not_stop_is_killed(engine_world, monkeypatch):
-    monkeypatch.setattr(module, "POLITE_S", {"strategy": -1.8})
+    monkeypatch.setattr(module, "POLITE_S", {"strategy": 0.1})
+    monkeypatch.setattr(module, "ENFORCED_S", 0.1)
 
     async def body(world):
         engine = await world.engine(ways={MAKER: {"deaf"}})
@@ -329,6 +330,59 @@ def test_an_actor_that_does_not_stop_is_killed(engine_world, monkeypatch):
         assert engine.runtime.of("SIGKILL") == [MAKER]
 
     engine_world(body)
+
+
+def test_a_restart_that_is_asked_for_twice_lets_no_later_stop_leave_orders_open(engine_world):
+    async def body(world):
+        engine = await world.engine()
+        engine.runtime.holds[EXCHANGE] = asyncio.Event()
+        engine.supervisor.restart(EXCHANGE)
+        await world.until(lambda: engine.runtime.of("stop") == [EXCHANGE])
+        engine.supervisor.restart(EXCHANGE)
+        engine.runtime.holds.pop(EXCHANGE).set()
+        await world.until(lambda: engine.runtime.of("spawn").count(EXCHANGE) == 2)
+        await engine.all_run()
+        await engine.stop()
+        assert [stop.keep_orders for name, stop in engine.runtime.stops if name == EXCHANGE] == [True, False]
+
+    engine_world(body)
+
+
+def test_an_actor_that_hears_late_that_it_is_to_stop_hears_no_signal_before(engine_world, monkeypatch):
+    async def body(world):
+        engine = await world.engine(ways={EXCHANGE: {"late"}})
+        await engine.stop()
+        assert engine.runtime.of("SIGTERM") == []
+        assert dict(engine.runtime.stops)[EXCHANGE].keep_orders is False
+
+    engine_world(body)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError()])
+def test_an_actor_whose_start_fails_for_a_reason_that_nobody_foresaw_can_be_tried_again_and_stopped(
+    engine_world, error
+):
+    async def body(world):
+        engine = await world.engine(wait=False, before=lambda supervisor: _spoil(supervisor, error))
+        await world.until(lambda: engine.supervisor.planned and engine.state(MAKER) == "backing_off")
+        await world.until(lambda: engine.runtime.tried.count(MAKER) > 1)
+        async with asyncio.timeout(8):
+            await engine.stop()
+
+    engine_world(body)
+
+
+def _spoil(supervisor, error):
+    """No maker can be started, for that reason."""
+    spawn = supervisor.runtime.spawn
+
+    async def spoilt(spec):
+        if spec.name != MAKER:
+            return await spawn(spec)
+        supervisor.runtime.tried.append(MAKER)
+        raise error
+
+    supervisor.runtime.spawn = spoilt
 
 
 def test_an_actor_that_cannot_be_spawned_is_tried_again(engine_world):

@@ -1,5 +1,7 @@
 """The user-stream actor, fed with events of the test's making: no socket is opened."""
 
+import asyncio
+import inspect
 from decimal import Decimal
 
 import pytest
@@ -8,6 +10,7 @@ from engine.actors import user_stream as module
 from engine.actors.user_stream import UserStreamActor
 from engine.connectors.base import Send, UserDataProtocol, UserRefused, UserSubscribed, UserTerminated, VenueNotice
 from engine.connectors.errors import MalformedFrame, RateLimited, TransportError
+from engine.connectors.reconnecting import ReconnectingWebSocket
 from engine.messages import (
     Balance,
     NetworkStatus,
@@ -238,6 +241,48 @@ def test_a_refused_subscription_is_tried_again(stream_world, clock):
         assert not running.actor.subscribed
 
     stream_world(body)
+
+
+def test_a_subscription_without_an_answer_is_asked_for_on_another_connection(stream_world, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.02)
+
+    async def body(world, running, socket, heard):
+        await socket.open()
+        feed(socket)
+        await world.until(lambda: socket.restarts)
+        await asyncio.sleep(0.04)
+        assert socket.restarts == ["no answer to the subscription"]
+        socket.cut(socket.restarts[0])
+        await socket.open()
+        await world.until(lambda: len(socket.restarts) == 2)
+        assert not running.actor.subscribed
+
+    logs = stream_world(body)
+    told = [line for line in logs if line["event"] == "the venue does not answer the subscription"]
+    assert [line["log_level"] for line in told] == ["warning"] * 2
+
+
+def test_a_subscription_that_was_answered_or_whose_connection_is_gone_is_not_waited_for(stream_world, monkeypatch):
+    async def body(world, running, socket, heard):
+        await socket.open()
+        socket.cut()
+        await socket.open()
+        await asyncio.sleep(0)
+        monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0)
+        await running.actor._expect_answer(1)
+        assert socket.restarts == [], "of the connection before"
+        feed(socket, UserSubscribed())
+        await running.actor._expect_answer(2)
+        socket.cut()
+        await running.actor._expect_answer(2)
+        assert socket.restarts == []
+
+    stream_world(body)
+
+
+def test_a_connection_without_an_answer_does_not_count_as_stable():
+    stable_s = inspect.signature(ReconnectingWebSocket).parameters["stable_s"].default
+    assert stable_s / 2 < module.ANSWER_WITHIN_S < stable_s
 
 
 def test_a_silence_that_the_venue_asks_for_holds_for_all_and_for_the_next_connection(stream_world):

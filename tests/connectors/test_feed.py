@@ -121,6 +121,80 @@ def test_a_frame_that_cannot_be_read_is_counted_and_harms_nothing(feed: MarketDa
     assert feed.on_frame(CONN, depth(11, 11, [["100.10", "1"]], []), 2).updated == ("BTC-USDT",)
 
 
+@pytest.mark.parametrize(
+    ("venue", "snapshot", "update"),
+    [
+        (
+            "coinbase_exchange",
+            '{"type":"snapshot","product_id":"%s","bids":[["1","2"]],"asks":[["3","4"]]}',
+            '{"type":"l2update","product_id":"%s","changes":[["buy","1","5"]]',
+        ),
+        (
+            "kraken_v1",
+            '[1,{"as":[["3","4","1.0"]],"bs":[["1","2","1.0"]]},"book-100","%s"]',
+            '[1,{"b":[["1","5","1.0"]]},"book-100"',
+        ),
+    ],
+)
+def test_a_frame_that_cannot_be_read_costs_books_without_numbers_their_sync(
+    venue: str, snapshot: str, update: str
+) -> None:
+    connector = create(ConnectorSettings(connector="c", venue=venue, pairs=PAIRS))
+    protocol = connector.market_data()
+    books = {pair: BookSync(OrderBook(pair, 0, 0), protocol.sequence_rule(pair)) for pair in (*PAIRS, "LTC-USDT")}
+    feed = MarketDataFeed(protocol, books)
+    feed.on_open(CONN)
+    other = ConnectionPlan(url="ws://venue/stream", pairs=("LTC-USDT",))
+    feed.on_open(other)
+    for pair in books:
+        spelled = connector.symbol(pair)
+        assert feed.on_frame(CONN if pair in PAIRS else other, snapshot % spelled, 1).updated == (pair,)
+    broken = update.replace("%s", connector.symbol("BTC-USDT"))
+    result = feed.on_frame(CONN, broken, 2)
+    assert [(problem.kind, problem.pair) for problem in result.problems] == [
+        ("unparsed", ""),
+        *(("gap", pair) for pair in PAIRS),
+    ]
+    assert result.updated == PAIRS
+    assert [(need.pair, need.resubscribe) for need in result.snapshots] == [
+        (pair, protocol.resubscribe(pair)) for pair in PAIRS
+    ]
+    assert [book.state for book in books.values()] == [SyncState.BUFFERING, SyncState.BUFFERING, SyncState.SYNCED]
+    assert feed.counters.unparsed == 1
+    again = feed.on_frame(CONN, broken, 3)
+    assert ([problem.kind for problem in again.problems], again.snapshots) == (["unparsed"], ()), (
+        "it is asked for already"
+    )
+    assert feed.on_frame(CONN, snapshot % connector.symbol("BTC-USDT"), 4).updated == ("BTC-USDT",)
+
+
+@pytest.mark.parametrize(
+    ("venue", "refusal"),
+    [
+        ("binance", '{"error":{"code":2,"msg":"Invalid request"},"id":2}'),
+        ("binance", '{"code":2,"msg":"Invalid request","id":2}'),
+        ("binance_perpetual", '{"error":{"code":2,"msg":"Invalid request"},"id":1}'),
+        ("kucoin", '{"id":"/market/level2:0","type":"error","code":404,"data":"no topic"}'),
+    ],
+)
+def test_a_connection_on_which_a_subscription_was_refused_is_left(venue: str, refusal: str) -> None:
+    pairs = tuple(f"COIN{number}-USDT" for number in range(100))
+    protocol = create(ConnectorSettings(connector="c", venue=venue, pairs=pairs)).market_data()
+    feed = MarketDataFeed(protocol, {})
+    plan = protocol.connections(pairs)[0]
+    assert plan.opening
+    result = feed.on_frame(plan, refusal, 1)
+    assert result.reconnect
+    assert [problem.kind for problem in result.problems] == ["notice"]
+
+
+def test_an_error_that_answers_nothing_of_ours_is_told_alone(feed: MarketDataFeed) -> None:
+    feed.on_open(CONN)
+    result = feed.on_frame(CONN, b'{"error":{"code":2,"msg":"Invalid request"}}', 1)
+    assert not result.reconnect
+    assert [problem.kind for problem in result.problems] == ["notice"]
+
+
 def test_a_value_that_is_no_number_costs_that_pair_its_sync(feed: MarketDataFeed) -> None:
     feed.on_open(CONN)
     feed.on_snapshot("BTC-USDT", SNAPSHOT)

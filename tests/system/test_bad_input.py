@@ -99,6 +99,19 @@ def test_real_time_scheduling_that_this_host_does_not_permit(tmp_path: Path) -> 
     assert "LimitRTPRIO" in line
 
 
+def test_a_file_that_cannot_tell_whether_trading_is_halted(tmp_path: Path) -> None:
+    (tmp_path / "engine.yml").write_text(DEMO)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "trading.json").write_text("{")
+    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
+    command += ["--state", str(tmp_path / "state")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1, result.stderr
+    assert "trading.json cannot be read" in result.stderr
+    assert "put it right, or remove it to trade again" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_processors_that_cannot_be_kept_awake(tmp_path: Path) -> None:
     (tmp_path / "engine.yml").write_text(f"processors: awake\n{DEMO}")
     command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]

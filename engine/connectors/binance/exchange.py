@@ -39,13 +39,14 @@ from engine.connectors.errors import (
     MalformedReply,
     OrderNotFound,
     TransportError,
+    VenueRefused,
 )
 from engine.connectors.rest import RestReply
 from engine.connectors.settings import Credentials
 from engine.connectors.symbols import SymbolMap
 from engine.connectors.throttler import Priority
 from engine.errors import VenueError
-from engine.messages import FeeSchema, Order, OrderType, Side, VenueBalanceUpdate, VenueOrderUpdate
+from engine.messages import FeeSchema, Order, OrderType, Reason, Side, VenueBalanceUpdate, VenueOrderUpdate
 
 log = structlog.get_logger()
 
@@ -110,6 +111,7 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         )
         self._secret = credentials.api_secret
         self._recv_window_ms = recv_window_ms
+        self._unlisted: set[str] = set()
         self._requests = OrderRequests(symbols, credentials, recv_window_ms)
         self.order_entry: OrderEntry | None = None
         if ws_api:
@@ -246,9 +248,9 @@ class BinanceExchange(BinancePublic, ExchangeClient):
     async def fee_rates(self, pairs: Iterable[str]) -> dict[str, FeeSchema]:
         found = {}
         for pair in pairs:
-            symbol = [("symbol", self._symbols.symbol(pair))]
-            reply = await self._get(constants.PATH_COMMISSION, symbol, weight=commission.WEIGHT)
-            found[pair] = commission.fee_schema(decoded(_decode_commission, reply))
+            reply = await self._get_of(pair, constants.PATH_COMMISSION, weight=commission.WEIGHT)
+            if reply is not None:
+                found[pair] = commission.fee_schema(decoded(_decode_commission, reply))
         return found
 
     # ------------------------------------------------------------------------------------------- in parts
@@ -269,12 +271,23 @@ class BinanceExchange(BinancePublic, ExchangeClient):
         return self._dated(reply, reports.order_update(report, self._symbols, client_order_id=order.client_order_id))
 
     async def _open_orders_of(self, pairs: list[str]) -> Dated[list[VenueOrderUpdate]]:
-        """Of each pair by itself; dated by the first request's start."""
+        """Of each pair by itself, dated by the first request's start. One that the venue no longer knows has none."""
         start = self._start()
-        replies = await _all(
-            self._get(constants.PATH_OPEN_ORDERS, [("symbol", self._symbols.symbol(pair))], weight=6) for pair in pairs
-        )
-        return start.date(self._readable(report for reply in replies for report in decoded(_decode_orders, reply)))
+        replies = await _all(self._get_of(pair, constants.PATH_OPEN_ORDERS, weight=6) for pair in pairs)
+        known = [reply for reply in replies if reply is not None]
+        return start.date(self._readable(report for reply in known for report in decoded(_decode_orders, reply)))
+
+    async def _get_of(self, pair: str, path: str, *, weight: int) -> RestReply | None:
+        """What the venue has of a pair; None of one that it does not know, which is not to hide the others."""
+        try:
+            return await self._get(path, [("symbol", self._symbols.symbol(pair))], weight=weight)
+        except VenueRefused as error:
+            if error.reason is not Reason.UNKNOWN_PAIR:
+                raise
+            if pair not in self._unlisted:
+                log.warning("the venue does not know this pair any more: it is left out", pair=pair, path=path)
+            self._unlisted.add(pair)
+            return None
 
     def _readable(self, listed: Iterable[reports.OrderReport]) -> list[VenueOrderUpdate]:
         found = []

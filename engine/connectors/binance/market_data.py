@@ -288,9 +288,9 @@ class BinanceMarketData(MarketDataProtocol):
         if frame.e or frame.u is not None:
             return self._bare(frame.e, data)
         if frame.error is not None:
-            return (VenueNotice(str(frame.error.code), frame.error.msg),)
+            return (VenueNotice(str(frame.error.code), frame.error.msg, refused=True),)
         if frame.code is not None:
-            return (VenueNotice(str(frame.code), frame.msg),)
+            return (VenueNotice(str(frame.code), frame.msg, refused=True),)
         if bytes(frame.result):
             return (Ack(frame.id),)
         if bytes(frame.data):

@@ -256,9 +256,9 @@ class BinancePerpetualMarketData(MarketDataProtocol):
 
     def _answer(self, frame: _Frame, data: str | bytes) -> Sequence[MarketEvent]:
         if frame.error is not None:
-            return (VenueNotice(str(frame.error.code), frame.error.msg),)
+            return (VenueNotice(str(frame.error.code), frame.error.msg, refused=True),)
         if frame.code is not None:
-            return (VenueNotice(str(frame.code), frame.msg),)
+            return (VenueNotice(str(frame.code), frame.msg, refused=True),)
         if bytes(frame.result):
             return (Ack(frame.id),)
         raise MalformedFrame("neither an event nor an answer", data)

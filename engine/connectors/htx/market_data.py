@@ -259,8 +259,15 @@ class HtxMarketData(MarketDataProtocol):
         if frame.status == "ok":
             return self._on_reply(frame)
         if frame.status == "error":
-            return (VenueNotice(frame.error_code, frame.error_text),)
+            return (self._refusal(frame),)
         raise MalformedFrame("neither a ping, an answer nor data", data)
+
+    def _refusal(self, frame: _Frame) -> VenueNotice:
+        """An error. A pair whose changes cannot be subscribed to may still get the whole book that is asked for."""
+        channel = _CHANNEL.fullmatch(str(frame.id))
+        is_changes = channel is not None and _CHANGES.fullmatch(channel[2]) is not None
+        pair = self._symbols.pair(channel[1]) if channel is not None and is_changes else None
+        return VenueNotice(frame.error_code, frame.error_text, refused=pair is not None, pair=pair or "")
 
     # ------------------------------------------------------------------------------------ connections
 
@@ -273,8 +280,9 @@ class HtxMarketData(MarketDataProtocol):
         return ConnectionPlan(url=url, opening=tuple(opening), pairs=carried)
 
     def _ask(self, verb: str, pair: str, channel: str) -> str:
+        """A subscription goes by its topic alone, so that its refusal is told from that of a request."""
         topic = f"market.{self._symbols.symbol(pair)}.{channel}"
-        return msgspec.json.encode({verb: topic, "id": topic}).decode()
+        return msgspec.json.encode({verb: topic, "id": topic if verb == "sub" else f"{verb} {topic}"}).decode()
 
 
 def _texts(levels: list[_Level]) -> list[tuple[str, str]]:

@@ -205,7 +205,7 @@ class KucoinMarketData(MarketDataProtocol):
         if frame.type == "ack":
             return (Ack(frame.id),)
         if frame.type == "error":
-            return (VenueNotice(str(frame.code), bytes(frame.data).decode()),)
+            return (VenueNotice(str(frame.code), bytes(frame.data).decode(), refused=True),)
         if frame.type in ("welcome", "pong", "notice", "command"):
             return _NOTHING
         raise MalformedFrame(f"no frame is of type {frame.type!r}", data)

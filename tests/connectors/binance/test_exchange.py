@@ -316,6 +316,28 @@ def test_one_pairs_error_ends_the_asking_of_the_others(run: Any) -> None:
     run(work())
 
 
+def test_a_pair_that_the_venue_no_longer_knows_hides_nothing_of_the_others(run: Any) -> None:
+    rates = {"maker": "0.001", "taker": "0.001", "buyer": "0", "seller": "0"}
+    none = dict.fromkeys(rates, "0")
+    discount = {"enabledForAccount": False, "enabledForSymbol": False, "discountAsset": "BNB", "discount": "0.75"}
+
+    async def work() -> None:
+        def answer(request: web.Request) -> Any:
+            if request.query["symbol"] == "GONEUSDT":
+                return (400, {"code": -1121, "msg": "Invalid symbol."})
+            if request.path.endswith("/openOrders"):
+                return [report()]
+            commissions = {"standardCommission": rates, "taxCommission": none, "specialCommission": none}
+            return {"symbol": "BTCUSDT", **commissions, "discount": discount}
+
+        async with exchange(answer) as (client, _requests):
+            pairs = ["GONE-USDT", "BTC-USDT"]
+            assert [update.exchange_order_id for update in (await client.open_orders(pairs)).value] == ["7"]
+            assert list(await client.fee_rates(pairs)) == ["BTC-USDT"]
+
+    run(work())
+
+
 def test_many_pairs_orders_are_asked_for_at_once(run: Any) -> None:
     async def work() -> None:
         listed = [report(symbol="BTCUSDT"), report(symbol="ETHUSDT", clientOrderId="other")]

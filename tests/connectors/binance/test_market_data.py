@@ -117,9 +117,9 @@ def test_answers_and_notices() -> None:
     assert list(protocol.feed(b'{"result":null,"id":3}')) == [Ack(3)]
     assert list(protocol.feed(b'{"result":["a@b"],"id":"x"}')) == [Ack("x")]
     (notice,) = protocol.feed(b'{"error":{"code":2,"msg":"Invalid request"},"id":3}')
-    assert notice == VenueNotice("2", "Invalid request")
+    assert notice == VenueNotice("2", "Invalid request", refused=True)
     (notice,) = protocol.feed(b'{"code":0,"msg":"Unknown property"}')
-    assert notice == VenueNotice("0", "Unknown property")
+    assert notice == VenueNotice("0", "Unknown property", refused=True)
     for frame in (b'{"e":"serverShutdown","E":1}', b'{"stream":"","data":{"e":"serverShutdown"}}'):
         (notice,) = protocol.feed(frame)
         assert isinstance(notice, VenueNotice)

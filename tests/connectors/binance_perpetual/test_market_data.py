@@ -70,7 +70,9 @@ def test_what_else_may_come(protocol: MarketDataProtocol) -> None:
     assert not protocol.feed(b'[{"e":"markPriceUpdate"}]')
     assert not protocol.feed(combined("ethusdt@depth", {**DEPTH, "s": "ETHUSDT"}))
     assert list(protocol.feed('{"result":null,"id":3}')) == [Ack(3)]
-    assert list(protocol.feed('{"code":-1121,"msg":"Invalid symbol."}')) == [VenueNotice("-1121", "Invalid symbol.")]
+    refusal = VenueNotice("-1121", "Invalid symbol.", refused=True)
+    assert list(protocol.feed('{"code":-1121,"msg":"Invalid symbol."}')) == [refusal]
+    assert list(protocol.feed('{"error":{"code":-1121,"msg":"Invalid symbol."},"id":1}')) == [refusal]
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_changes_wait_for_the_book_that_was_asked_for_and_a_gap_asks_anew() -> N
     protocol = connector.market_data()
     (plan, trades) = protocol.connections(("BTC-USDT",))
     assert (plan.url, plan.pairs) == ("wss://api.huobi.pro/feed", ("BTC-USDT",))
-    asked = '{"req":"market.btcusdt.mbp.150","id":"market.btcusdt.mbp.150"}'
+    asked = '{"req":"market.btcusdt.mbp.150","id":"req market.btcusdt.mbp.150"}'
     assert plan.opening == ('{"sub":"market.btcusdt.mbp.150","id":"market.btcusdt.mbp.150"}', asked)
     assert (trades.url, trades.pairs) == ("wss://api.huobi.pro/ws", ())
     assert [json.loads(text)["sub"] for text in trades.opening] == ["market.btcusdt.trade.detail"]
@@ -167,6 +167,39 @@ def test_changes_wait_for_the_book_that_was_asked_for_and_a_gap_asks_anew() -> N
     assert feed.on_frame(plan, whole(9).encode(), 3).problems[0].kind == "snapshot_too_old"
     feed.on_frame(plan, whole(11).encode(), 3)
     assert (book.state, book.update_id) == (SyncState.SYNCED, 12)
+
+
+def refusal(request_id: str) -> bytes:
+    text = {"status": "error", "err-code": "bad-request", "err-msg": "no", "id": request_id, "ts": 1}
+    return gzip.compress(json.dumps(text).encode())
+
+
+@pytest.mark.parametrize("first", ["the refusal", "the book"])
+def test_a_book_whose_changes_were_refused_is_not_in_sync_though_it_is_sent_whole(first: str) -> None:
+    pairs = ("BTC-USDT", "ETH-USDT")
+    connector = create(ConnectorSettings(connector="h", venue="htx", pairs=pairs, options={"levels": 150}))
+    protocol = connector.market_data()
+    plan = protocol.connections(pairs)[0]
+    books = {pair: BookSync(OrderBook(pair, -1, 0), protocol.sequence_rule(pair)) for pair in pairs}
+    feed = MarketDataFeed(protocol, books)
+    feed.on_open(plan)
+    frames = [refusal("market.btcusdt.mbp.150"), whole(5).encode()]
+    results = [feed.on_frame(plan, frame, 1) for frame in (frames if first == "the refusal" else reversed(frames))]
+    assert not any(result.reconnect for result in results), "the other pair is well"
+    feed.on_frame(plan, whole(5).replace("btcusdt", "ethusdt").encode(), 1)
+    assert [books[pair].state for pair in pairs] == [SyncState.UNSYNCED, SyncState.SYNCED]
+    assert ("notice", "BTC-USDT") in [(problem.kind, problem.pair) for result in results for problem in result.problems]
+    feed.on_close(plan)
+    feed.on_open(plan)
+    feed.on_frame(plan, whole(6).encode(), 1)
+    assert books["BTC-USDT"].state is SyncState.SYNCED
+
+
+def test_a_whole_book_that_is_refused_costs_nothing() -> None:
+    connector = create(ConnectorSettings(connector="h", venue="htx", pairs=("BTC-USDT",), options={"levels": 150}))
+    protocol = connector.market_data()
+    for request_id in ("req market.btcusdt.mbp.150", "market.btcusdt.trade.detail", "market.nobody.mbp.150"):
+        assert list(protocol.feed(refusal(request_id))) == [VenueNotice("bad-request", "no")]
 
 
 def test_a_book_of_changes_keeps_as_many_levels_as_were_asked_for(protocol: MarketDataProtocol) -> None:

@@ -80,7 +80,7 @@ def test_what_else_may_come(protocol: MarketDataProtocol) -> None:
         assert not protocol.feed(frame)
     assert list(protocol.feed('{"id":"7","type":"ack"}')) == [Ack("7")]
     assert list(protocol.feed('{"id":"7","type":"error","code":404,"data":"no topic"}')) == [
-        VenueNotice("404", '"no topic"')
+        VenueNotice("404", '"no topic"', refused=True)
     ]
 
 

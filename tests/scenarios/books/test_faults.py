@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from engine.connectors.binance import constants
+from engine.simulator.binance import commands
 from engine.simulator.faults import DEPTH_KINDS
 
 
@@ -153,6 +155,41 @@ def test_W4_connections_that_keep_breaking_while_snapshots_are_late(books):
         assert stage.counted("gaps") == 0
 
     books(body)
+
+
+def test_W4_a_book_whose_subscription_is_refused_is_not_fresh_until_it_is_granted(books, monkeypatch):
+    """Streams are subscribed to by messages, one for each pair; the venue refuses one of them for two minutes."""
+    monkeypatch.setattr(constants, "MAX_URL", 0)
+    monkeypatch.setattr(constants, "SUBSCRIBE_CHUNK", 3)
+    carry_out = commands._carry_out
+    refusals = []
+    refusing = False
+
+    def grudging(request, listener, hub):
+        if refusing and b"btcusdt@depth@100ms" in b"".join(map(bytes, request.params)):
+            refusals.append(request)
+            raise ValueError("not now")
+        return carry_out(request, listener, hub)
+
+    monkeypatch.setattr(commands, "_carry_out", grudging)
+
+    async def body(stage):
+        nonlocal refusing
+        refusing = True
+        stage.inflict("disconnect_streams")
+        await stage.until(lambda: refusals)
+        for _ in range(1200):
+            await stage.passes(0.1)
+            assert not stage.is_fresh(stage.struck)
+        assert 5 < len(refusals) < 20, "ever more seldom"
+        refusing = False
+        await stage.until(lambda: stage.is_fresh(stage.struck))
+        await stage.settle()
+        assert stage.problems()["notice"] == len(refusals)
+
+    logs = books(body)
+    told = [line for line in logs if line["event"] == "market data problem" and line["kind"] == "notice"]
+    assert told[0]["detail"] == "2 Invalid request: not now"
 
 
 def test_W5_a_stray_crossing_diff_wipes_nothing(books):
