@@ -165,7 +165,7 @@ def test_S34_an_order_of_unknown_fate_keeps_its_place_and_its_fill_is_told_once(
         trader = await world.trader()
         world.inflict("skip_user", count=2)  # the order itself and what it locks: the stream says nothing of them
         client_order_id = await unknown_order(world, trader)
-        await world.until(lambda: world.box.faults.struck["http_status"] >= 2)
+        await world.until(lambda: world.box.faults.struck.get("http_status", 0) >= 2)
         (order,) = (await trader.account()).orders
         assert (order.client_order_id, order.state) == (client_order_id, OrderState.UNKNOWN)
         world.forgive()
