@@ -118,6 +118,10 @@ class ExchangeActor(Actor):
         settings = msgspec.convert(params.get("journal", {}), JournalSettings)
         self.journal = tenure.journal if tenure is not None else self._own_journal(state, settings)
         recovered = self.journal.recover()
+        self.shown = BalanceView(
+            estimating=not connector.real_time_balances,
+            limits={asset: Decimal(limit) for asset, limit in params.get("balance_limits", {}).items()},
+        )
         self.core = Account(
             name,
             account,
@@ -126,10 +130,7 @@ class ExchangeActor(Actor):
             self.client.acceptance_horizon_ns,
             recovered,
             self.journal,
-            view=BalanceView(
-                estimating=not connector.real_time_balances,
-                limits={asset: Decimal(limit) for asset, limit in params.get("balance_limits", {}).items()},
-            ),
+            view=self.shown,
             mids=lambda: self.exposure.mids(),
         )
         self.core.set_fees(dict.fromkeys(pairs, connector.fees))
@@ -172,7 +173,8 @@ class ExchangeActor(Actor):
             return "the venue was not reached yet"
         if self.journal.unchecked:
             return "the journal is still being checked"
-        return "" if self.exposure.known or self.gate.idle else "what was traded so far is still being added up"
+        known = (self.exposure.known or self.gate.idle) and self.shown.known
+        return "" if known else "what was traded so far is still being added up"
 
     async def start(self) -> dict[str, Any]:
         self.context.run(self._learn_past(self.journal.past()), "past")
@@ -209,7 +211,9 @@ class ExchangeActor(Actor):
                 await offload(check, past)
                 self.journal.unchecked = False
             self.exposure.learn(*await offload(read_exposure, past, self.exposure.since_ns))
-            self.numbers.learn(*await offload(read_run, past, self.run_id))
+            counts, takings = await offload(read_run, past, self.run_id)
+            self.shown.learn(takings.brought())
+            self.numbers.learn(counts, takings)
         except asyncio.CancelledError:
             past.give_up()
             raise

@@ -43,6 +43,21 @@ class Takings:
             for asset, fee in fees.items():
                 mine[asset] = EXACT.add(mine.get(asset, Decimal(0)), fee)
 
+    def brought(self) -> dict[str, Decimal]:
+        """What all of it changed, by asset: base and quote, less fees."""
+        found: dict[str, Decimal] = {}
+
+        def add(asset: str, amount: Decimal) -> None:
+            found[asset] = EXACT.add(found.get(asset, Decimal(0)), amount)
+
+        for key, base in self._base.items():
+            base_asset, _, quote_asset = key[1].partition("-")
+            add(base_asset, base)
+            add(quote_asset, self._quote[key])
+            for asset, fee in self._fees.get(key, {}).items():
+                add(asset, fee.copy_negate())
+        return found
+
     def position(self, pair: str) -> Decimal:
         """Base gained in a pair, over all strategies."""
         total = Decimal(0)

@@ -141,6 +141,11 @@ class BalanceLimits:
         for asset, amount in brought_by(fill).items():
             _add(self._brought, asset, amount)
 
+    def learn(self, brought: Mapping[str, Decimal]) -> None:
+        """What executions since the start brought that are not told one by one: those before a restart."""
+        for asset, amount in brought.items():
+            _add(self._brought, asset, amount)
+
     def apply(self, balances: Mapping[str, Balance], locked: Mapping[str, Decimal]) -> dict[str, Balance]:
         """The balances with no more available than the limits leave beside what own orders lock."""
         found = dict(balances)
@@ -170,6 +175,8 @@ class BalanceView:
         self.estimating = estimating
         self._estimated = EstimatedBalances(leverage=leverage)
         self._limits = BalanceLimits(limits or {})
+        self.known = not limits
+        """Whether it is known how much of its limits was used before this was made."""
         self._shown: dict[str, Balance] = {}
 
     @property
@@ -191,6 +198,11 @@ class BalanceView:
 
     def undate(self, now_ns: int) -> None:
         self._estimated.undate(now_ns)
+
+    def learn(self, brought: Mapping[str, Decimal]) -> None:
+        """By asset: what the executions brought that were there before this was made, since the engine's start."""
+        self._limits.learn(brought)
+        self.known = True
 
     def fills(self, fills: Iterable[OrderFill]) -> None:
         for fill in fills:

@@ -482,7 +482,7 @@ def test_F38_balances_that_the_venue_does_not_tell_are_estimated_and_limits_hold
         await world.until(lambda: venue.stream.readers)
         venue.subscribed()
         await world.until(lambda: running.actor.reconciler.stream_up)
-        await world.until(lambda: running.actor.metrics.counters.get("reconciliations"))
+        await world.until(lambda: running.actor.metrics.counters.get("reconciliations") and running.actor.shown.known)
         maker = await client(world)
         told = venue.count("balances")
 
@@ -504,6 +504,30 @@ def test_F38_balances_that_the_venue_does_not_tell_are_estimated_and_limits_hold
         venue.end("e-1")
         await world.until(lambda: available("USDT") == Decimal("999949.99"))
         assert venue.count("balances") == told
+
+    exchange_world(body)
+
+
+def test_F38_a_limit_is_the_engines_and_does_not_begin_anew_with_another_life_of_the_actor(exchange_world, order):
+    limits = {"balance_limits": {"USDT": "150", "BTC": "1"}}
+
+    async def body(world, venue):
+        running = await world.exchange(**limits)
+        await world.until(lambda: venue.stream.readers)
+        venue.subscribed()
+        await world.until(lambda: running.actor.reconciler.stream_up and running.actor.shown.known)
+        maker = await client(world)
+        await maker.ask(order("e-1", size="1", price="100"))
+        await world.until(lambda: venue.open)
+        venue.trade("e-1", "1")
+        await world.until(lambda: OrderEventKind.COMPLETED in maker.kinds())
+        for _ in range(2):
+            await running.kill()
+            running = await world.exchange(**limits)
+            actor = running.actor
+            await world.until(lambda actor=actor: not actor._lacks)
+            balance = actor.core.balance
+            assert (balance("USDT").available, balance("BTC").available) == (Decimal("49.99"), 2)
 
     exchange_world(body)
 

@@ -342,7 +342,7 @@ def test_a_balance_limit_is_shown_and_holds(exchange_world, order):
         running = await world.exchange(balance_limits={"USDT": "150"})
         await world.until(lambda: venue.stream.readers > 0)
         venue.subscribed()
-        await world.until(lambda: running.actor.reconciler.stream_up)
+        await world.until(lambda: running.actor.reconciler.stream_up and running.actor.shown.known)
         bus = await world.bus("strategy.maker")
         assert (await ask(world, GetAccount(), bus=bus)).balances["USDT"].available == 150
         assert isinstance(await ask(world, order("e-1"), bus=bus), Accepted)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.actors.takings import Takings
 from engine.messages import Fill, OrderFill, Side
+from engine.orders.estimated import brought_by
 from engine.orders.rules import EXACT
 
 AMOUNTS = st.decimals(min_value=0, max_value=10**6, places=8)
@@ -108,3 +109,27 @@ def test_a_fee_in_a_third_asset_counts_where_a_mid_leads_from_it():
     assert Takings(traded).gains({"BNB-USDT": None}) == {"USDT": 0}
     rebate = [fill(Side.BUY, "100", "1", "-0.02", "BNB"), fill(Side.SELL, "100", "1")]
     assert Takings(rebate).gains(known) == {"USDT": 12}
+
+
+EXECUTIONS = st.builds(
+    fill,
+    st.sampled_from([Side.BUY, Side.SELL]),
+    AMOUNTS,
+    AMOUNTS,
+    AMOUNTS,
+    st.sampled_from(["USDT", "BTC", "BNB"]),
+    st.sampled_from(["maker", "other"]),
+    st.sampled_from(["BTC-USDT", "ETH-BTC"]),
+)
+
+
+@given(st.lists(EXECUTIONS, max_size=8))
+def test_what_all_brought_is_the_sum_of_what_each_did(fills):
+    expected: dict[str, Decimal] = {}
+    for each in fills:
+        for asset, amount in brought_by(each).items():
+            expected[asset] = EXACT.add(expected.get(asset, Decimal(0)), amount)
+    found = Takings(fills).brought()
+    assert {asset: amount for asset, amount in found.items() if amount} == {
+        asset: amount for asset, amount in expected.items() if amount
+    }
