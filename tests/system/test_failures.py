@@ -111,7 +111,7 @@ def test_no_command_is_executed_late_by_a_process_that_was_stopped_for_a_while(l
     for order in engine.ledger()["orders"]:
         if order["client_order_id"] not in placed_before and order["client_order_id"].startswith("demo-"):
             made = made_at(order["client_order_id"])
-            late = made < resumed_at - 1.2 and made > stopped_at and order["time"] / 1000 > resumed_at
+            late = made < resumed_at - 1.2 and made > stopped_at and order["created"] / 1000 > resumed_at
             assert not late, order
     report = engine.interrupt()
     assert report["fills_missed"] == report["fills_duplicated"] == 0
