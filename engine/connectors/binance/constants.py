@@ -54,10 +54,13 @@ DEFAULT_LIMITS = {
 }
 """Until exchangeInfo tells the present ones."""
 
-MAX_STREAMS = 1024
+SUBSCRIBE_CHUNK = 200
+MAX_STREAMS = 4 * SUBSCRIBE_CHUNK
+"""Of one connection. The venue takes 1024, but cuts a connection that sends it more than five messages in a second: four
+subscribe to these, and one is left for a ping ("WebSocket Streams", limits).
+"""
 MAX_URL = 4000
 """Longer addresses are refused by some proxies; past this the streams are subscribed to by messages."""
-SUBSCRIBE_CHUNK = 200
 SNAPSHOT_DEPTH = 1000
 QUOTE_OVERDUE_S = 2.0
 """Diffs come every 100 ms, and cover every id of a best quote; in recordings within 0.2 s of it."""

@@ -189,7 +189,7 @@ def test_many_pairs_are_subscribed_to_by_messages_within_the_limits_of_a_connect
         assert plan.url == "wss://stream.binance.com:9443/stream"
         streams = [name for text in plan.opening for name in json.loads(text)["params"]]
         assert len(streams) == 3 * len(plan.pairs) <= 1024
-        assert len(plan.opening) <= 6
+        assert len(plan.opening) <= 4
     assert make().connections([]) == []
 
 
