@@ -56,7 +56,7 @@ DEFAULT_LIMITS = {
 
 SUBSCRIBE_CHUNK = 200
 MAX_STREAMS = 4 * SUBSCRIBE_CHUNK
-"""Of one connection. The venue takes 1024, but cuts a connection that sends it more than five messages in a second: four
+"""Of one connection. The venue takes 1024, but cuts one that sends it more than five messages in a second: four
 subscribe to these, and one is left for a ping ("WebSocket Streams", limits).
 """
 MAX_URL = 4000
