@@ -65,16 +65,18 @@ class Exposure:
     def view(self, pair: str) -> RiskView:
         """For an order of that pair.
 
-        The day's loss counts a pair without a fresh mid with the last one known: it does not go away with its book.
+        The day's loss counts a pair without a fresh mid with the last one known, or with its newest fill's price if none
+        is: it does not go away with its book.
         """
         self._begin_day()
         fresh = self.mids()
         self._last_mids.update(fresh)
+        marks = {**self._takings.prices(), **self._last_mids}
         return RiskView(
             mid=fresh.get(pair),
             position=self._positions.get(pair, Decimal(0)),
             open_orders=self._core.open_orders(),
-            daily_loss={quote: -gain for quote, gain in self._takings.gains(self._last_mids).items()},
+            daily_loss={quote: -gain for quote, gain in self._takings.gains(marks).items()},
         )
 
     def mid(self, pair: str) -> Decimal | None:

@@ -195,7 +195,9 @@ class RiskActor(Actor):
         self.takings[exchange].add(fill.strategy, fill.pair, fill.side, fill.fill)
 
     def _gains(self) -> dict[str, Decimal]:
-        """Today's gains by quote asset; a pair without a fresh mid counts with the last one known."""
+        """Today's gains by quote asset; a pair without a fresh mid counts with the last one known, or with its newest
+        fill's price if none is.
+        """
         now_ns = self.clock.monotonic_ns()
         gains: dict[str, Decimal] = {}
         for account in self.settings.accounts:
@@ -203,7 +205,9 @@ class RiskActor(Actor):
                 mid = self.mids.mid(account.connector, pair, now_ns)
                 if mid is not None:
                     self._last_mids[account.connector][pair] = mid
-            for quote, gain in self.takings[account.exchange].gains(self._last_mids[account.connector]).items():
+            takings = self.takings[account.exchange]
+            marks = {**takings.prices(), **self._last_mids[account.connector]}
+            for quote, gain in takings.gains(marks).items():
                 gains[quote] = gains.get(quote, Decimal(0)) + gain
         return gains
 

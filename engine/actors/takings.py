@@ -18,6 +18,7 @@ class Takings:
         self._base: dict[tuple[str, str], Decimal] = {}
         self._quote: dict[tuple[str, str], Decimal] = {}
         self._fees: dict[tuple[str, str], dict[str, Decimal]] = {}
+        self._newest: dict[str, tuple[int, Decimal]] = {}
         for each in fills:
             self.add(each.strategy, each.pair, each.side, each.fill)
 
@@ -26,6 +27,7 @@ class Takings:
         key = (strategy, pair)
         signed = fill.size if side is Side.BUY else fill.size.copy_negate()
         self.fills += 1
+        self._priced(pair, (fill.time_ns, fill.price))
         self._base[key] = EXACT.add(self._base.get(key, Decimal(0)), signed)
         self._quote[key] = EXACT.fma(signed.copy_negate(), fill.price, self._quote.get(key, Decimal(0)))
         if fill.fee:
@@ -35,6 +37,8 @@ class Takings:
     def merge(self, other: Takings) -> None:
         """Count what another has counted."""
         self.fills += other.fills
+        for pair, newest in other._newest.items():
+            self._priced(pair, newest)
         for key, base in other._base.items():
             self._base[key] = EXACT.add(self._base.get(key, Decimal(0)), base)
             self._quote[key] = EXACT.add(self._quote.get(key, Decimal(0)), other._quote[key])
@@ -42,6 +46,14 @@ class Takings:
             mine = self._fees.setdefault(key, {})
             for asset, fee in fees.items():
                 mine[asset] = EXACT.add(mine.get(asset, Decimal(0)), fee)
+
+    def prices(self) -> dict[str, Decimal]:
+        """By pair the price of its newest fill: what it is worth where no mid is known."""
+        return {pair: price for pair, (_, price) in self._newest.items()}
+
+    def _priced(self, pair: str, told: tuple[int, Decimal]) -> None:
+        if told[0] >= self._newest.get(pair, (0, Decimal(0)))[0]:
+            self._newest[pair] = told
 
     def brought(self) -> dict[str, Decimal]:
         """What all of it changed, by asset: base and quote, less fees."""

@@ -153,6 +153,31 @@ def test_a_days_loss_does_not_go_away_with_its_book(exchange_world, order):
     exchange_world(body)
 
 
+def test_a_days_loss_does_not_go_away_with_a_restart_while_no_book_is_there(exchange_world, order):
+    """What is held counts with the price of the newest fill."""
+    risk = {"risk": {"max_daily_loss": {"USDT": "15"}}, "stale_after_ns": 3_600_000_000_000}
+
+    async def body(world, venue):
+        book = Book(world)
+        book.mid(100)
+        running = await world.exchange(**risk)
+        bus = await traded(world, venue, order, "e-1")
+        await bus.request(NAME, order("e-2", price="75"), timeout=3.0)
+        await world.until(lambda: venue.open)
+        venue.trade("e-2", "0.1", price="75")
+        await world.until(lambda: running.actor.exposure.view("BTC-USDT").position == Decimal("1.1"))
+        book.lost()
+        await running.kill()
+        actor = (await world.exchange(**risk)).actor
+        await world.until(lambda: not actor._lacks)
+        assert actor.exposure.mid("BTC-USDT") is None
+        assert actor.exposure.view("BTC-USDT").daily_loss["USDT"] > 25
+        assert (await bus.request(NAME, order("e-3"), timeout=3.0)).reason is Reason.DAILY_LOSS
+        book.close()
+
+    exchange_world(body)
+
+
 def test_fees_in_an_asset_of_their_own_count_as_losses_of_the_day(exchange_world, order, quick):
     """Binance takes BNB: as long as a book of it is followed, a day of fees alone reaches a limit."""
 
