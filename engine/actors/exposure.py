@@ -65,8 +65,8 @@ class Exposure:
     def view(self, pair: str) -> RiskView:
         """For an order of that pair.
 
-        The day's loss counts a pair without a fresh mid with the last one known, or with its newest fill's price if none
-        is: it does not go away with its book.
+        The day's loss counts a pair without a fresh mid with the last one known, or else with its newest fill's price:
+        it does not go away with its book.
         """
         self._begin_day()
         fresh = self.mids()
