@@ -127,7 +127,9 @@ cdef int parse(const char* text, Py_ssize_t length, int exponent, int64_t* manti
 
 
 cdef int parse_wide_str(object text, int exponent, Wide* mantissa, int* needed) noexcept:
-    """As :func:`parse_str`, as a wide mantissa: NEGATIVE for a number below zero, which there is none for."""
+    """As :func:`parse_str`, as a wide mantissa: NEGATIVE for a number below zero, which there is none for. ``noexcept``:
+    it calls nothing that can raise, either.
+    """
     cdef Py_ssize_t length = 0
     cdef const char* data = utf8_of(text, &length)
     cdef uint128 value = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ from tests.system.harness import PYTHON, ROOT
 DEMO = (ROOT / "configs" / "demo.yml").read_text()
 
 
-def run(tmp_path: Path, text: str, *arguments: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, text: str, *arguments: str, state: Path | None = None, within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """The engine with this configuration, by a command that takes another (``within``)."""
     config = tmp_path / "engine.yml"
     config.write_text(text)
     folder = state or tmp_path / "state"
-    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(config), "--for", "5", "--state", str(folder)]
+    script = str(ROOT / "scripts" / "run_engine.py")
+    command = [*within, PYTHON, script, str(config), "--for", "5", "--state", str(folder)]
     environment = {key: value for key, value in os.environ.items() if "BINANCE" not in key}
     return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment)
 
@@ -87,12 +92,9 @@ def test_a_runtime_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_real_time_scheduling_that_this_host_does_not_permit(tmp_path: Path) -> None:
-    (tmp_path / "engine.yml").write_text(f"scheduling: realtime\n{DEMO}")
-    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
-    if os.geteuid() == 0:
-        command = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", *command]
-    command = ["sh", "-c", 'ulimit -r 0; exec "$@"', "sh", *command, "--state", str(tmp_path / "state")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    bare = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"] if os.geteuid() == 0 else []
+    within = ["sh", "-c", 'ulimit -r 0; exec "$@"', "sh", *bare]
+    result = run(tmp_path, f"scheduling: realtime\n{DEMO}", within=within)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert "scheduling: realtime" in line
@@ -100,12 +102,9 @@ def test_real_time_scheduling_that_this_host_does_not_permit(tmp_path: Path) -> 
 
 
 def test_a_file_that_cannot_tell_whether_trading_is_halted(tmp_path: Path) -> None:
-    (tmp_path / "engine.yml").write_text(DEMO)
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "trading.json").write_text("{")
-    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
-    command += ["--state", str(tmp_path / "state")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = run(tmp_path, DEMO)
     assert result.returncode == 1, result.stderr
     assert "trading.json cannot be read" in result.stderr
     assert "put it right, or remove it to trade again" in result.stderr
@@ -113,13 +112,9 @@ def test_a_file_that_cannot_tell_whether_trading_is_halted(tmp_path: Path) -> No
 
 
 def test_processors_that_cannot_be_kept_awake(tmp_path: Path) -> None:
-    (tmp_path / "engine.yml").write_text(f"processors: awake\n{DEMO}")
-    command = [PYTHON, str(ROOT / "scripts" / "run_engine.py"), str(tmp_path / "engine.yml"), "--for", "5"]
-    command += ["--state", str(tmp_path / "state")]
-    if os.geteuid() == 0:
-        hide = 'mount --make-rprivate / && mount -t tmpfs tmpfs /dev && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", hide, "sh", *command]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    hide = 'mount --make-rprivate / && mount -t tmpfs tmpfs /dev && exec "$@"'
+    within = ["unshare", "--mount", "sh", "-c", hide, "sh"] if os.geteuid() == 0 else []
+    result = run(tmp_path, f"processors: awake\n{DEMO}", within=within)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert "processors: awake" in line
